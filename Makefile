@@ -1,0 +1,55 @@
+# `make demo` shows the tool at work, `make test` runs every check. Both need only Python 3.10 or
+# newer and a package registry: what they use is installed into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+PYTEST_WORKERS ?= auto
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking.py,*/precision.py,*/records.py
+
+.DELETE_ON_ERROR:
+.PHONY: check clean demo format help install test
+
+help: ## Shows this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+install: $(INSTALLED) ## Installs the package with its tools into .venv
+
+# TensorRT-RTX builds engines without a GPU. Where the registry has none for this machine, the
+# demo and the tests go on without it, and say so.
+$(INSTALLED): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tensorrt-rtx]' \
+		|| echo "TensorRT-RTX cannot be installed here: no engines will be built."
+	touch $@
+
+demo: $(INSTALLED) ## Ranks a small transformer with planted hazards and builds an engine
+	$(BIN)/python examples/make_demo_model.py $(DEMO)
+	$(BIN)/polygraphy layerprec rank $(DEMO)/demo.onnx --load-inputs $(DEMO)/demo_inputs.npz \
+		--save-ranking $(DEMO)/ranking.json --save-script $(DEMO)/constraints.py
+	@if $(BIN)/python -c 'import tensorrt_rtx' 2>/dev/null; then set -x; \
+		POLYGRAPHY_USE_TENSORRT_RTX=1 $(BIN)/polygraphy convert $(DEMO)/demo.onnx \
+			-o $(DEMO)/demo.engine --trt-npps $(DEMO)/constraints.py; \
+	else echo "TensorRT-RTX is not installed: no engine was built."; fi
+
+test: check $(INSTALLED) ## Runs the checks and the tests, with coverage
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/coverage report --include='$(PURE_MIDDLE)' --fail-under=100
+
+check: $(INSTALLED) ## Checks format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Formats the sources
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Removes what was built, installed or measured
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .coverage .coverage.* .hypothesis \
+		.mypy_cache .pytest_cache .ruff_cache

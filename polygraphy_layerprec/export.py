@@ -1,0 +1,37 @@
+"""The entry point that Polygraphy loads, for every one of its commands.
+
+Polygraphy knows plugins of `run` only. It loads them while it walks its list of tools, so a tool
+that is appended here is still set up: that is how `polygraphy layerprec` comes to be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["export_argument_groups"]
+
+
+def export_argument_groups() -> list[Any]:
+    """Returns the argument groups to add to `polygraphy run`, and registers the tool `layerprec`.
+
+    Never raises, since Polygraphy would warn about it on every command.
+    """
+    # Imported here, as all of the package's modules are: the hook alone costs next to nothing.
+    try:
+        from polygraphy.tools import registry  # noqa: PLC0415
+
+        if not any(tool.name == "layerprec" for tool in registry.TOOL_REGISTRY):
+            registry.TOOL_REGISTRY.append(_make_tool(registry))
+    except (ImportError, AttributeError):
+        # A Polygraphy whose list of tools looks otherwise: `python -m` remains as the second door.
+        return []
+    return []
+
+
+def _make_tool(registry: Any) -> Any:
+    try:
+        from polygraphy_layerprec.tools import Layerprec  # noqa: PLC0415
+
+        return Layerprec()
+    except Exception as error:  # noqa: BLE001 - whatever it is, other commands must not suffer
+        return registry.MissingTool("layerprec", error)

@@ -1,0 +1,244 @@
+"""What is installed, and how Polygraphy finds it: in real processes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+from polygraphy.json import save_json
+from polygraphy.tools import registry
+
+import polygraphy_layerprec
+from polygraphy_layerprec.export import export_argument_groups
+from tests.environments import ROOT, environment_python, oldest_version
+from tests.hazard_models import cancellation
+from tests.processes import MODULE_DOOR, POLYGRAPHY_DOOR, run_command, run_layerprec
+
+LONGEST_HOOK_SECONDS = 0.050
+
+WITHOUT_HOOK = """
+import importlib.metadata, sys
+importlib.metadata.entry_points = lambda **_: importlib.metadata.EntryPoints()
+sys.argv[0] = "polygraphy"
+import polygraphy.tools
+sys.exit(polygraphy.tools.main())
+"""
+
+TIMED_HOOK = """
+import time
+from polygraphy.tools import registry
+import argparse
+subparsers = argparse.ArgumentParser().add_subparsers()
+for tool in registry.TOOL_REGISTRY:
+    tool.setup_parser(subparsers)
+names = [tool.name for tool in registry.TOOL_REGISTRY]
+assert "layerprec" in names
+import sys
+for name in [name for name in sys.modules if name.startswith("polygraphy_layerprec")]:
+    del sys.modules[name]
+registry.TOOL_REGISTRY[:] = [t for t in registry.TOOL_REGISTRY if t.name != "layerprec"]
+start = time.process_time()
+from polygraphy_layerprec.export import export_argument_groups
+export_argument_groups()
+registry.TOOL_REGISTRY[-1].setup_parser(argparse.ArgumentParser().add_subparsers())
+print(time.process_time() - start)
+"""
+
+
+def polygraphy(*arguments, python=sys.executable, folder=ROOT, code=POLYGRAPHY_DOOR[1]):
+    return run_command([python, "-c", code, *arguments], folder)
+
+
+def test_the_entry_point_is_declared():
+    (entry_point,) = [
+        found
+        for found in importlib.metadata.entry_points(group="polygraphy.run.plugins")
+        if found.name == "layerprec"
+    ]
+
+    assert entry_point.load() is export_argument_groups
+
+
+def test_the_version_is_that_of_the_package():
+    found = importlib.metadata.version("polygraphy_layerprec")
+
+    assert found == polygraphy_layerprec.__version__
+    assert f"## v{found}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_polygraphy_lists_the_tool_without_a_warning():
+    done = polygraphy("-h")
+
+    assert done.returncode == 0
+    assert re.search(r"^    layerprec +Find the layers", done.stdout, re.MULTILINE)
+    assert "[W]" not in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["run", "convert", "inspect", "debug"])
+def test_other_commands_say_what_they_said_before(command):
+    with_hook = polygraphy(command, "-h")
+    without_hook = polygraphy(command, "-h", code=WITHOUT_HOOK)
+
+    assert with_hook.stdout == without_hook.stdout
+    assert with_hook.stderr == without_hook.stderr == ""
+
+
+def test_the_hook_costs_at_most_fifty_milliseconds():
+    seconds = min(float(polygraphy(code=TIMED_HOOK).stdout) for _ in range(5))
+
+    assert seconds <= LONGEST_HOOK_SECONDS
+
+
+@pytest.mark.parametrize("arguments", [("-h",), ("rank", "-h")])
+def test_both_doors_show_the_same_help_but_for_the_name(arguments):
+    texts = [
+        run_command([sys.executable, *door, *arguments], ROOT).stdout.split("\n\n", 1)
+        for door in (POLYGRAPHY_DOOR, MODULE_DOOR)
+    ]
+
+    assert "rank" in texts[0][1]
+    # Which options stand at the top of the tool itself is Polygraphy's choice.
+    if arguments == ("rank", "-h"):
+        assert texts[0][1] == texts[1][1]
+
+
+def test_the_second_door_knows_its_version():
+    done = run_command([sys.executable, *MODULE_DOOR, "--version"], ROOT)
+
+    assert polygraphy_layerprec.__version__ in done.stdout
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    """Returns Polygraphy's list of tools, as it is before plugins are loaded."""
+    without = [tool for tool in registry.TOOL_REGISTRY if tool.name != "layerprec"]
+    monkeypatch.setattr(registry, "TOOL_REGISTRY", without)
+    return without
+
+
+def test_loading_the_hook_twice_adds_one_tool(tools):
+    before = len(tools)
+
+    assert export_argument_groups() == []
+    assert export_argument_groups() == []
+
+    assert [tool.name for tool in tools[before:]] == ["layerprec"]
+
+
+def test_a_tool_that_cannot_be_loaded_is_listed_with_the_reason(tools, monkeypatch):
+    monkeypatch.setitem(sys.modules, "polygraphy_layerprec.tools", None)
+
+    assert export_argument_groups() == []
+
+    assert tools[-1].name == "layerprec"
+    assert "could not be loaded" in tools[-1].__doc__
+    assert "polygraphy_layerprec.tools" in tools[-1].__doc__
+
+
+def test_a_polygraphy_without_the_list_is_left_alone(monkeypatch):
+    monkeypatch.delattr(registry, "TOOL_REGISTRY")
+
+    assert export_argument_groups() == []
+
+
+def test_the_package_offers_its_interface_without_loading_it():
+    code = (
+        "import sys, polygraphy_layerprec as package; assert 'numpy' not in sys.modules;"
+        "print([getattr(package, name).__name__ for name in package.__all__ if name[0] != '_'])"
+    )
+
+    done = run_command([sys.executable, "-c", code], ROOT)
+
+    assert done.stdout.strip() == "['Ranking', 'load_ranking', 'rank_model', 'save_ranking']"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = polygraphy_layerprec.nonsense
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    # A copy: what an earlier build left behind in the repository would get into the wheel.
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "polygraphy_layerprec", source / "polygraphy_layerprec")
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if "No matching distribution" in done.stdout + done.stderr:
+        pytest.skip("no package registry has setuptools")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA")))
+        licences = [name for name in archive.namelist() if name.endswith("LICENSE")]
+
+    package = ROOT / "polygraphy_layerprec"
+    sources = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
+    assert names == {*sources, "polygraphy_layerprec/py.typed"}
+    assert b"Requires-Python: >=3.10" in metadata
+    assert len(licences) == 1
+
+
+@pytest.fixture(scope="module")
+def oldest_python():
+    """Returns a Python with the oldest Polygraphy declared, and old companions if there are any."""
+    # ONNX-Runtime 1.17 and what it needs were not built for Python 3.13 and newer.
+    old = sys.version_info < (3, 13)
+    companions = [f"onnxruntime=={oldest_version('onnxruntime')}.*", "onnx==1.16.*", "numpy<2"]
+    return environment_python(
+        f"polygraphy=={oldest_version('polygraphy')}", *(companions if old else [])
+    )
+
+
+@pytest.mark.slow
+def test_the_oldest_polygraphy_lists_the_tool_without_a_warning(oldest_python, tmp_path):
+    done = polygraphy("-h", python=oldest_python, folder=tmp_path)
+
+    assert done.returncode == 0
+    assert "layerprec" in done.stdout
+    assert "[W]" not in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.onnxrt
+@pytest.mark.parametrize("door", [POLYGRAPHY_DOOR, MODULE_DOOR], ids=["polygraphy", "module"])
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_the_oldest_polygraphy_ranks_a_model(oldest_python, tmp_path, door, suffix):
+    onnx.save(cancellation(), tmp_path / "model.onnx")
+    values = np.linspace(0.001, 0.09, 32, dtype=np.float32).reshape(4, 8)
+    np.savez(tmp_path / "inputs.npz", x=values)
+    save_json([{"x": values}], str(tmp_path / "inputs.json"))
+
+    words = ["rank", "model.onnx", "--load-inputs", f"inputs{suffix}", "--save-ranking", "r.json"]
+    done = run_command([oldest_python, *door, *words], tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    ranking = polygraphy_layerprec.load_ranking(tmp_path / "r.json")
+    assert ranking.layers[0].node_name == "shift_up"
+    assert ranking.output_error.measured == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.onnxrt
+@pytest.mark.parametrize("door", ["polygraphy", "module"])
+def test_the_newest_polygraphy_ranks_a_model_through_both_doors(tmp_path, door):
+    onnx.save(cancellation(), tmp_path / "model.onnx")
+
+    done = run_layerprec(
+        "rank", "model.onnx", "--save-ranking", "r.json", door=door, folder=tmp_path
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert polygraphy_layerprec.load_ranking(tmp_path / "r.json").layers[0].name == "shift_up"
