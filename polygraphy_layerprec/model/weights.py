@@ -1,0 +1,230 @@
+"""Weights on demand: read while their node runs, never all at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from polygraphy_layerprec.model.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from io import FileIO
+
+    import numpy.typing as npt
+
+__all__ = ["Weight", "WeightBuffer", "locate_weight"]
+
+_LARGEST_EXPANSION: Final = 64  # an INT64 zero takes one byte in a file, and text as little
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A constant tensor of the model and where its bytes are."""
+
+    name: str
+    """ONNX name, unique in the model."""
+
+    dtype: np.dtype[Any]
+    """Element type; ml_dtypes' types for those that numpy lacks."""
+
+    shape: tuple[int, ...]
+    """Shape; `()` for a scalar."""
+
+    nbytes: int
+    """Size of the array in memory."""
+
+    tensor: TensorProto
+    """The tensor as it stands in the model, without its bytes when they are in a file."""
+
+    path: str | None
+    """File with the bytes; None when the tensor holds them itself."""
+
+    offset: int
+    """First byte in that file."""
+
+    def read(self, buffer: WeightBuffer | None = None) -> npt.NDArray[Any]:
+        """Returns the values, in `buffer`'s memory where one is given.
+
+        Raises:
+            ModelError: If the file went away or became shorter since the model was loaded.
+        """
+        if self.path is None:
+            return self._copied(_values_of(self.tensor), buffer)
+        if not self.is_plain:
+            return self._copied(self._read_packed(), buffer)
+        values = np.empty(self.shape, self.dtype) if buffer is None else buffer.take(self)
+        with open(self.path, "rb", buffering=0) as file:
+            self._read_into(values, file, self.offset)
+        return values
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the bytes are in a file just as they are in memory."""
+        return self.path is not None and self._stored_bytes == self.nbytes
+
+    def read_rows(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+        """Returns some entries along the first axis of a tensor that `is_plain`.
+
+        Args:
+            rows: Indices, sorted, from 0 to below the extent of the axis.
+
+        Raises:
+            ModelError: As `read` does.
+        """
+        assert self.path is not None
+        values = np.empty((rows.size, *self.shape[1:]), self.dtype)
+        row_bytes = self.nbytes // self.shape[0]
+        with open(self.path, "rb", buffering=0) as file:
+            for target, row in zip(values, rows.tolist(), strict=True):
+                self._read_into(target, file, self.offset + row * row_bytes)
+        return values
+
+    def _read_into(self, values: npt.NDArray[Any], file: FileIO, offset: int) -> None:
+        # A 0-D array has no buffer of bytes to read into; its 1-D view does.
+        view = values.reshape(-1).view(np.uint8)
+        file.seek(offset)
+        if file.readinto(memoryview(view)) != view.nbytes:
+            raise ModelError(
+                f"The weights file {self.path!r} became shorter while it was in use.\n"
+                f"Note: Tensor {self.name!r} wants {view.nbytes} bytes at {offset}."
+            )
+
+    def _copied(self, values: npt.NDArray[Any], buffer: WeightBuffer | None) -> npt.NDArray[Any]:
+        if buffer is None:
+            return values
+        target = buffer.take(self)
+        target[...] = values
+        return target
+
+    @property
+    def _stored_bytes(self) -> int:
+        entries = {entry.key: entry.value for entry in self.tensor.external_data}
+        return int(entries.get("length", self.nbytes))
+
+    def _read_packed(self) -> npt.NDArray[Any]:
+        """Reads types of less than a byte, which ONNX packs."""
+        assert self.path is not None
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            raw = file.read(self._stored_bytes)
+        inline = TensorProto(
+            name=self.name, data_type=self.tensor.data_type, dims=self.shape, raw_data=raw
+        )
+        return _values_of(inline)
+
+
+class WeightBuffer:
+    """Memory that one node's weights share with the next node's.
+
+    Fresh memory for each weight would be mapped and zeroed page by page, which takes as long as
+    reading them.
+    """
+
+    _LARGEST_KEPT_BYTES = 64 << 20
+    _ALIGNMENT = 64  # as kernels like it
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+        self._used = 0
+
+    def reset(self, weights: Iterable[Weight]) -> None:
+        """Makes room for `weights`; every array handed out before becomes invalid."""
+        needed = sum(self._aligned(weight.nbytes) for weight in weights)
+        self._used = 0
+        if needed > self._memory.nbytes or self._memory.nbytes > self._LARGEST_KEPT_BYTES:
+            self._memory = np.empty(0, np.uint8)  # give back the old before asking for the new
+            self._memory = np.empty(needed, np.uint8)
+
+    def take(self, weight: Weight) -> npt.NDArray[Any]:
+        """Returns an uninitialised array for `weight`, one of those given to `reset`."""
+        start, self._used = self._used, self._used + self._aligned(weight.nbytes)
+        flat = self._memory[start : start + weight.nbytes].view(weight.dtype)
+        return flat.reshape(weight.shape)
+
+    def _aligned(self, nbytes: int) -> int:
+        return -(-nbytes // self._ALIGNMENT) * self._ALIGNMENT
+
+
+def locate_weight(tensor: TensorProto, name: str, folder: str) -> Weight:
+    """Returns where the bytes of `tensor` are; those in files are looked for in `folder`.
+
+    Raises:
+        ModelError: If the file is missing, too short, or outside `folder`.
+    """
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    except KeyError:
+        raise ModelError(
+            f"Tensor {name!r} has an unknown data type: {tensor.data_type}.\n"
+            f"Note: onnx is version {onnx.__version__}. Try a newer one."
+        ) from None
+    shape = tuple(tensor.dims)
+    nbytes = dtype.itemsize * _element_count(shape)
+    if min(shape, default=0) < 0:
+        raise _inconsistent(name, f"its shape is {list(shape)}")
+    if tensor.data_location != TensorProto.EXTERNAL:
+        if nbytes > _LARGEST_EXPANSION * tensor.ByteSize():
+            raise _inconsistent(name, f"{nbytes} bytes are missing from it")
+        return Weight(name, dtype, shape, nbytes, tensor, None, 0)
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = _resolve(folder, entries.get("location", ""), name)
+    offset = _number(entries, "offset", 0, name)
+    length = _number(entries, "length", nbytes, name)
+    if length not in {nbytes, (nbytes + 1) // 2, (nbytes + 3) // 4}:  # down to two bits an element
+        raise _inconsistent(name, f"{length} bytes are stored for {list(shape)} of {dtype}")
+    wanted = offset + length
+    available = os.path.getsize(path)
+    if available < wanted:
+        raise ModelError(
+            f"The weights file {path!r} is truncated.\n"
+            f"Note: Tensor {name!r} ends at byte {wanted}, but the file has {available}.\n"
+            f"Copy or export the model again, with its data file."
+        )
+    return Weight(name, dtype, shape, nbytes, tensor, path, offset)
+
+
+def _resolve(folder: str, location: str, name: str) -> str:
+    # A model is hostile input: its data may not be read from anywhere on the machine.
+    normal = os.path.normpath(location)
+    if not location or os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir:
+        raise ModelError(
+            f"Tensor {name!r} refers to data outside the model's folder: {location!r}.\n"
+            f"Put the data file beside the model and export it with a relative location."
+        )
+    path = os.path.join(folder, normal)
+    if not os.path.isfile(path):
+        raise ModelError(
+            f"The external data of the model is missing: no file {path!r}.\n"
+            f"Note: Tensor {name!r} is stored there.\n"
+            f"Put the file beside the model, or name its folder with `--external-data-dir`."
+        )
+    return path
+
+
+def _number(entries: dict[str, str], key: str, default: int, name: str) -> int:
+    text = entries.get(key, str(default))
+    if not text.isascii() or not text.isdigit():
+        raise _inconsistent(name, f"its {key} in the data file is {text!r}")
+    return int(text)
+
+
+def _values_of(tensor: TensorProto) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError) as error:
+        raise _inconsistent(tensor.name, str(error)) from error
+
+
+def _inconsistent(name: str, what: str) -> ModelError:
+    return ModelError(f"Tensor {name!r} is damaged: {what}.\nCopy or export the model again.")
+
+
+def _element_count(shape: tuple[int, ...]) -> int:
+    return math.prod(shape)
