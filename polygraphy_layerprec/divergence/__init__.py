@@ -1,0 +1,1 @@
+"""How far layers move in low precision, and what that does to the outputs."""

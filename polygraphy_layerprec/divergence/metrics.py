@@ -1,0 +1,294 @@
+"""How far one tensor moves in low precision, as sums that merge over chunks and samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from polygraphy_layerprec.divergence.powers import sum_of_squares
+from polygraphy_layerprec.divergence.sums import DivergenceSums, merge_sums, relative_error
+from polygraphy_layerprec.precision import (
+    CHUNK_ELEMENTS,
+    ChunkRounder,
+    chunks_of,
+    round_flat,
+)
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = [
+    "DivergenceSums",
+    "error_from_halves",
+    "measure_divergence",
+    "merge_sums",
+    "relative_error",
+]
+
+Floats = npt.NDArray[np.floating[Any]]
+
+# Between these, squares and sums of squares of FP32 numbers neither overflow nor vanish.
+_SAFE_MAGNITUDES: Final = (1e-12, 1e15)
+
+
+def measure_divergence(
+    reference: Floats,
+    candidate: Floats,
+    *,
+    precision: Precision,
+    introduced: Floats | None = None,
+    introduced_rounded: Floats | None = None,
+    round_candidate: bool = True,
+    error_halves: npt.NDArray[np.uint16] | None = None,
+) -> DivergenceSums:
+    """Returns how far `candidate` is from `reference`, rounding the candidate in place.
+
+    Args:
+        reference: Any shape, float32 or float64, C-contiguous.
+        candidate: What the node made of the candidate's inputs, not yet rounded unless
+            `round_candidate` is False. Another shape than the reference's cannot be compared; it
+            is rounded all the same.
+        precision: The low precision.
+        introduced: What the node made of the reference's inputs with rounded weights, not yet
+            rounded; of the reference's shape. None means that only the output is rounded.
+        introduced_rounded: `introduced` (the reference, if that is None) rounded already, if it is.
+        round_candidate: Whether to round the candidate in place.
+        error_halves: Where to write the introduced error, of the reference's shape, as the upper
+            halves of its FP32 bits: see `error_from_halves`.
+    """
+    comparable = candidate.shape == reference.shape
+    if not comparable and round_candidate:
+        round_flat(candidate.reshape(-1), candidate.reshape(-1), precision)
+    measurement = _Measurement(
+        reference.reshape(-1),
+        candidate.reshape(-1) if comparable else None,
+        None if introduced is None else introduced.reshape(-1),
+        None if introduced_rounded is None else introduced_rounded.reshape(-1),
+        precision,
+        None if error_halves is None else error_halves.reshape(-1),
+    )
+    return measurement.run(round_candidate=round_candidate)
+
+
+def error_from_halves(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Returns the errors kept as upper halves of FP32 bits, flat.
+
+    Two bytes an element, and a relative error below 2**-7, towards zero, in numbers that are only
+    squared and summed.
+    """
+    wide = halves.reshape(-1).astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
+
+
+class _Measurement:
+    """One comparison of flat arrays, done chunk by chunk while the chunk is in the cache."""
+
+    def __init__(
+        self,
+        reference: Floats,
+        candidate: Floats | None,
+        introduced: Floats | None,
+        introduced_rounded: Floats | None,
+        precision: Precision,
+        error_halves: npt.NDArray[np.uint16] | None,
+    ) -> None:
+        self._reference = reference
+        self._candidate = candidate
+        self._introduced = introduced
+        self._introduced_rounded = introduced_rounded
+        self._precision = precision
+        self._error_halves = error_halves
+        size = min(reference.size, CHUNK_ELEMENTS)
+        self._difference = np.empty(size, reference.dtype)
+
+    @cached_property
+    def _rounder(self) -> ChunkRounder:
+        return ChunkRounder(self._precision, self._reference.dtype)
+
+    def run(self, *, round_candidate: bool) -> DivergenceSums:
+        return merge_sums(
+            [
+                self._chunk(chunk, round_candidate=round_candidate)
+                for chunk in chunks_of(self._reference.size)
+            ]
+        )
+
+    def _chunk(self, chunk: slice, *, round_candidate: bool) -> DivergenceSums:
+        reference = self._reference[chunk]
+        introduced = reference if self._introduced is None else self._introduced[chunk]
+        candidate = None if self._candidate is None else self._candidate[chunk]
+        if self._introduced_rounded is not None and not round_candidate:
+            rounded = self._introduced_rounded[chunk]
+            sums = self._sums_if_in_range(chunk, reference, candidate, introduced, rounded)
+            if sums is not None:
+                return sums
+        rounder, rounded = self._rounder, np.empty_like(reference)
+        binades = [rounder.round(introduced, rounded, keep_sign_of_zero=False)]
+        if candidate is not None and round_candidate:
+            binades.append(rounder.round(candidate, candidate))
+        elif candidate is not None:
+            binades.append(_largest(candidate))
+        if introduced is not reference:
+            binades.append(_largest(reference))
+        compared = (reference, candidate, introduced, rounded)
+        low, high = _SAFE_MAGNITUDES
+        # Written so that a NaN, which compares as false, does not pass.
+        safe = all(binade < high for binade in binades) and max(binades) > low
+        if safe and max(binades) < 2.0**self._precision.max_exponent:
+            return self._sums_in_range(chunk, *compared)
+        if not any(binades) and not reference.any():
+            return self._sums_in_range(chunk, *compared)
+        finite = low < binades[0] < np.inf and (introduced is reference or binades[-1] < np.inf)
+        if finite and self._precision.max_finite < high and not _has_nan(candidate):
+            return self._sums_clipped(chunk, *compared)
+        return self._sums_anywhere(chunk, *compared)
+
+    def _sums_if_in_range(
+        self,
+        chunk: slice,
+        reference: Floats,
+        candidate: Floats | None,
+        introduced: Floats,
+        rounded: Floats,
+    ) -> DivergenceSums | None:
+        """Sums of tensors rounded already, or None if they tell of what is not in range.
+
+        Looking first would cost as much as rounding does.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = self._sums_in_range(chunk, reference, candidate, introduced, rounded)
+        total = sums.introduced_power + sums.weight_power + sums.cumulative_power
+        low, high = _SAFE_MAGNITUDES
+        limit = min(high, 2.0**self._precision.max_exponent)
+        # Written so that a NaN, which compares as false, does not pass.
+        return sums if low < sums.max_abs < limit and total < np.inf else None
+
+    def _sums_in_range(
+        self,
+        chunk: slice,
+        reference: Floats,
+        candidate: Floats | None,
+        introduced: Floats,
+        rounded: Floats,
+    ) -> DivergenceSums:
+        """Sums where everything is finite, in range, and can be squared."""
+        difference = self._difference[: reference.size]
+        np.abs(reference, out=difference)
+        max_abs = float(difference.max())
+        small_count = zeros = 0
+        if difference.min() < self._precision.min_subnormal:
+            small_count = int(np.count_nonzero(difference < self._precision.min_subnormal))
+            zeros = int(np.count_nonzero(difference == 0.0))
+        np.subtract(rounded, reference, out=difference)
+        introduced_power = sum_of_squares(difference)
+        self._keep_error(chunk, difference)
+        cumulative = weight = 0.0
+        if introduced is not reference:
+            np.subtract(introduced, reference, out=difference)
+            weight = sum_of_squares(difference)
+        if candidate is not None:
+            np.subtract(candidate, reference, out=difference)
+            cumulative = sum_of_squares(difference)
+        return DivergenceSums(
+            element_count=reference.size,
+            reference_power=sum_of_squares(reference),
+            introduced_power=introduced_power,
+            weight_power=weight,
+            cumulative_power=cumulative,
+            incomparable_count=reference.size if candidate is None else 0,
+            max_abs=max_abs,
+            underflow_count=small_count - zeros,
+        )
+
+    def _sums_clipped(
+        self,
+        chunk: slice,
+        reference: Floats,
+        candidate: Floats | None,
+        introduced: Floats,
+        rounded: Floats,
+    ) -> DivergenceSums:
+        """Sums where the reference is finite and nothing is NaN: once clipped, all is in range."""
+        limit = reference.dtype.type(self._precision.max_finite)
+        exact = np.clip(reference, -limit, limit)
+        sums = self._sums_in_range(
+            chunk,
+            exact,
+            None if candidate is None else np.clip(candidate, -limit, limit),
+            exact if introduced is reference else np.clip(introduced, -limit, limit),
+            np.clip(rounded, -limit, limit),
+        )
+        magnitudes = np.abs(reference)
+        moved = reference if candidate is None else candidate
+        return replace(
+            sums,
+            max_abs=float(magnitudes.max()),
+            overflow_count=int(np.count_nonzero(magnitudes >= self._precision.overflow_threshold)),
+            candidate_nonfinite_count=int(np.count_nonzero(np.isinf(moved))),
+        )
+
+    def _sums_anywhere(
+        self,
+        chunk: slice,
+        reference: Floats,
+        candidate: Floats | None,
+        introduced: Floats,
+        rounded: Floats,
+    ) -> DivergenceSums:
+        """Sums where something is not finite, beyond the range, or too small to be squared."""
+        precision = self._precision
+        finite = np.isfinite(reference)
+        magnitudes = np.abs(np.where(finite, reference, 0.0))
+        underflows = (magnitudes > 0.0) & (magnitudes < precision.min_subnormal)
+        nan = np.isnan(reference)
+        exact = np.where(nan, 0.0, _clip(reference, precision))
+
+        def error_of(values: Floats) -> npt.NDArray[np.float64]:
+            error = _clip(values, precision) - exact
+            lost = np.isnan(error)
+            # The loss of an element is as large as the element; where the reference is NaN too,
+            # there is nothing to lose.
+            return np.where(lost, -exact, error) * ~nan
+
+        introduced_error = error_of(rounded)
+        self._keep_error(chunk, introduced_error)
+        moved = reference if candidate is None else candidate
+        return DivergenceSums(
+            element_count=reference.size,
+            reference_power=sum_of_squares(exact),
+            introduced_power=sum_of_squares(introduced_error),
+            weight_power=0.0 if introduced is reference else sum_of_squares(error_of(introduced)),
+            cumulative_power=sum_of_squares(error_of(moved)),
+            incomparable_count=reference.size if candidate is None else 0,
+            max_abs=float(magnitudes.max()),
+            overflow_count=int(np.count_nonzero(magnitudes >= precision.overflow_threshold)),
+            underflow_count=int(np.count_nonzero(underflows)),
+            reference_nonfinite_count=reference.size - int(np.count_nonzero(finite)),
+            candidate_nonfinite_count=int(np.count_nonzero(finite & ~np.isfinite(moved))),
+            nan_count=int(np.count_nonzero(nan | np.isnan(moved))),
+        )
+
+    def _keep_error(self, chunk: slice, error: Floats) -> None:
+        if self._error_halves is not None:
+            bits = np.ascontiguousarray(error, np.float32).view(np.uint32)
+            self._error_halves[chunk] = bits >> 16
+
+
+def _clip(values: Floats, precision: Precision) -> npt.NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide = values.astype(np.float64)
+    return np.clip(wide, -precision.max_finite, precision.max_finite)
+
+
+def _largest(values: Floats) -> float:
+    """Largest magnitude of a 1-D array; NaN if there is one in it."""
+    return max(float(values.max()), -float(values.min()))
+
+
+def _has_nan(values: Floats | None) -> bool:
+    return values is not None and bool(np.isnan(values.max()))
