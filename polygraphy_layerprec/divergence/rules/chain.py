@@ -1,0 +1,45 @@
+"""Steps that every vector-Jacobian rule shares: multiply, drop non-finite values, unbroadcast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["chain", "finite", "sum_to"]
+
+Array = npt.NDArray[Any]
+
+
+def finite(values: Array) -> Array:
+    """Returns `values` (any shape, any float) with each NaN and infinity replaced by 0.
+
+    The argument itself comes back when all of it is finite.
+    """
+    is_finite = np.isfinite(values)
+    if is_finite.all():
+        return values
+    return np.where(is_finite, values, values.dtype.type(0))
+
+
+def sum_to(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Returns the gradient at an operand of `shape` that was broadcast to `gradient.shape`.
+
+    Broadcasting copies, and the adjoint of a copy is a sum over the copies.
+    """
+    if gradient.shape == shape:
+        return gradient
+    added = gradient.ndim - len(shape)
+    stretched = tuple(
+        axis
+        for axis, size in enumerate(gradient.shape)
+        if axis < added or (shape[axis - added] == 1 and size != 1)
+    )
+    return np.asarray(gradient.sum(axis=stretched)).reshape(shape)
+
+
+def chain(gradient: Array, derivative: Array, shape: tuple[int, ...] | None = None) -> Array:
+    """Returns gradient times an elementwise derivative, summed to `shape` when that is given."""
+    product = finite(np.asarray(gradient * derivative))
+    return product if shape is None else sum_to(product, shape)
