@@ -1,0 +1,103 @@
+"""Reference activations between the forward and the backward sweep, within a memory budget."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["ActivationStore"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spilled:
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class ActivationStore:
+    """Keeps arrays by key; beyond the budget, the oldest go to a temporary file.
+
+    The backward sweep asks for the newest first, so the oldest are missed last.
+    """
+
+    def __init__(self, budget_bytes: int | None = None) -> None:
+        self._budget_bytes = budget_bytes
+        self._resident: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
+        self._resident_bytes = 0
+        self._spilled: dict[str, _Spilled] = {}
+        self._file: IO[bytes] | None = None
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the kept arrays take."""
+        return self._resident_bytes
+
+    @property
+    def spilled_count(self) -> int:
+        """Arrays that are on disk."""
+        return len(self._spilled)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an array is kept under `key`."""
+        return key in self._resident or key in self._spilled
+
+    def put(self, key: str, values: npt.NDArray[Any]) -> None:
+        """Keeps `values`, which must not change any more, unless `key` is kept already."""
+        if key in self:
+            return
+        self._resident[key] = values
+        self._resident_bytes += values.nbytes
+        while (
+            self._budget_bytes is not None
+            and self._resident_bytes > self._budget_bytes
+            and self._resident
+        ):
+            self._spill()
+
+    def get(self, key: str) -> npt.NDArray[Any]:
+        """Returns the array kept under `key`.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        if key in self._resident:
+            return self._resident[key]
+        entry = self._spilled[key]
+        assert self._file is not None
+        values = np.empty(entry.shape, entry.dtype)
+        self._file.seek(entry.offset)
+        self._file.readinto(memoryview(values.reshape(-1).view(np.uint8)))  # type: ignore[attr-defined]
+        return values
+
+    def drop(self, key: str) -> None:
+        """Forgets `key`, if it is kept."""
+        values = self._resident.pop(key, None)
+        if values is not None:
+            self._resident_bytes -= values.nbytes
+        self._spilled.pop(key, None)
+
+    def close(self) -> None:
+        """Forgets everything and removes the file."""
+        self._resident.clear()
+        self._resident_bytes = 0
+        self._spilled.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _spill(self) -> None:
+        key, values = self._resident.popitem(last=False)
+        self._resident_bytes -= values.nbytes
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="layerprec-")  # noqa: SIM115 - see `close`
+        offset = self._file.seek(0, 2)
+        self._file.write(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+        self._spilled[key] = _Spilled(offset, values.shape, values.dtype)

@@ -1,0 +1,78 @@
+"""Which parts of a layer's error go together: what rounding one weight does everywhere it is used.
+
+Rounded outputs err independently, element by element. A rounded weight errs in the same direction
+wherever it is applied: at every position of an image, for every token. Such errors add up before
+they are squared, and a mean over positions does not reduce them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from polygraphy_layerprec.divergence.powers import sum_of_squares
+
+__all__ = ["coherent_axes", "coherent_power"]
+
+_CHANNEL_AXIS_1: Final = frozenset(
+    {"BatchNormalization", "Conv", "ConvTranspose", "GroupNormalization", "InstanceNormalization"}
+)
+_NORMALIZING_LAST: Final = frozenset({"LayerNormalization", "RMSNormalization"})
+_PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
+_FEWEST_GROUPS: Final = 16
+"""With one random probe, a sum of fewer squares says too little."""
+
+
+def coherent_axes(
+    op_type: str, constant_shapes: Sequence[tuple[int, ...] | None], output_rank: int
+) -> tuple[int, ...]:
+    """Returns the axes of the output along which one rounded weight is used again and again.
+
+    Args:
+        op_type: ONNX operator.
+        constant_shapes: Shape of each input if it is a float constant, else None.
+        output_rank: Number of axes of the output.
+    """
+    if output_rank == 0 or all(shape is None for shape in constant_shapes):
+        return ()
+    own = _own_axes(op_type, constant_shapes, output_rank)
+    return tuple(axis for axis in range(output_rank) if axis not in own)
+
+
+def coherent_power(product: npt.NDArray[Any], axes: tuple[int, ...]) -> float:
+    """Returns the sum of squares of `product` after summing it along `axes`.
+
+    Where that leaves too few numbers, the last and then the first axis are not summed.
+    """
+    kept = [axis for axis in range(product.ndim) if axis not in axes]
+    for more in (product.ndim - 1, 0):
+        groups = int(np.prod([product.shape[axis] for axis in kept], dtype=np.int64))
+        if groups >= _FEWEST_GROUPS or more in kept or product.ndim == 0:
+            continue
+        kept.append(more)
+    summed = tuple(axis for axis in range(product.ndim) if axis not in kept)
+    groups_of = product.sum(axis=summed) if summed else product
+    flat = np.ravel(groups_of)
+    return sum_of_squares(flat)
+
+
+def _own_axes(
+    op_type: str, constant_shapes: Sequence[tuple[int, ...] | None], rank: int
+) -> set[int]:
+    """Axes along which weights differ."""
+    if op_type in _CHANNEL_AXIS_1:
+        return {1} if rank > 1 else {0}
+    if op_type in _NORMALIZING_LAST:
+        return {rank - 1}
+    if op_type in _PRODUCTS:
+        second = len(constant_shapes) > 1 and constant_shapes[1] is not None
+        return {rank - 1} if second or rank == 1 else {rank - 2}
+    own: set[int] = set()
+    for shape in constant_shapes:
+        for axis, extent in enumerate(reversed(shape or ())):
+            if extent > 1 and axis < rank:
+                own.add(rank - 1 - axis)
+    return own

@@ -1,0 +1,82 @@
+"""Arrays kept in memory up to a budget, on disk beyond it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polygraphy_layerprec.divergence.activation_store import ActivationStore
+
+
+def arrays():
+    return {
+        "scalar": np.array(2.5, np.float32),
+        "empty": np.empty((0, 3), np.float32),
+        "plain": np.arange(12, dtype=np.float64).reshape(3, 4),
+        "turned": np.arange(12, dtype=np.int64).reshape(3, 4).T,
+        "bool": np.array([True, False]),
+    }
+
+
+@pytest.mark.parametrize("budget", [None, 0, 100, 10_000])
+def test_what_was_put_comes_back_bit_by_bit(budget):
+    store = ActivationStore(budget)
+    for key, values in arrays().items():
+        store.put(key, values)
+    for key, values in arrays().items():
+        assert key in store
+        found = store.get(key)
+        assert found.dtype == values.dtype
+        np.testing.assert_array_equal(found, values, strict=True)
+    store.close()
+
+
+def test_the_budget_holds_and_the_oldest_go_first():
+    store = ActivationStore(1000)
+    for index in range(5):
+        store.put(str(index), np.full(100, index, np.float32))
+    assert store.resident_bytes == 800
+    assert store.spilled_count == 3
+    newest = store.get("4")
+    assert store.get("4") is newest
+    assert store.get("0") is not store.get("0")
+    store.close()
+
+
+def test_without_a_budget_nothing_leaves_memory():
+    store = ActivationStore()
+    store.put("a", np.zeros(1 << 16))
+    assert (store.spilled_count, store.resident_bytes) == (0, 8 << 16)
+
+
+def test_a_key_that_is_kept_is_not_put_again():
+    store = ActivationStore(0)
+    store.put("a", np.zeros(2))
+    store.put("a", np.ones(2))
+    assert store.get("a").tolist() == [0.0, 0.0]
+    store.close()
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_what_is_dropped_is_gone(budget):
+    store = ActivationStore(budget)
+    store.put("a", np.zeros(2))
+    store.drop("a")
+    store.drop("never there")
+    assert "a" not in store
+    assert store.resident_bytes == 0
+    with pytest.raises(KeyError):
+        store.get("a")
+    store.close()
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_closed_store_is_empty_and_can_be_used_again(budget):
+    store = ActivationStore(budget)
+    store.put("a", np.zeros(2))
+    store.close()
+    assert "a" not in store
+    assert store.resident_bytes == 0
+    store.put("a", np.ones(2))
+    assert store.get("a").tolist() == [1.0, 1.0]
+    store.close()
