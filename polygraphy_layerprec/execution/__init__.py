@@ -1,0 +1,17 @@
+"""Reference and candidate tensors, streamed."""
+
+from polygraphy_layerprec.execution.canary import check_emulation
+from polygraphy_layerprec.execution.emulated import EmulatedExecutor, SampleComparison
+from polygraphy_layerprec.execution.errors import EmulationError, ExecutionError
+from polygraphy_layerprec.execution.mixed import MixedExecutor
+from polygraphy_layerprec.execution.node_evaluation import Evaluation
+
+__all__ = [
+    "EmulatedExecutor",
+    "EmulationError",
+    "Evaluation",
+    "ExecutionError",
+    "MixedExecutor",
+    "SampleComparison",
+    "check_emulation",
+]

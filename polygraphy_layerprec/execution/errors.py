@@ -1,0 +1,17 @@
+"""What can go wrong while nodes run."""
+
+from __future__ import annotations
+
+__all__ = ["EmulationError", "ExecutionError", "NodeError"]
+
+
+class ExecutionError(ValueError):
+    """The run as a whole cannot go on; the text says why and what to do."""
+
+
+class EmulationError(ExecutionError):
+    """This ONNX-Runtime does not emulate the precision faithfully."""
+
+
+class NodeError(Exception):
+    """One node cannot run; the others may."""

@@ -1,0 +1,133 @@
+"""A model in mixed precision: a chosen set of layers in FP32, every other one lowered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.execution.emulated import last_uses
+from polygraphy_layerprec.execution.errors import NodeError
+from polygraphy_layerprec.execution.node_session import NodeRunner, tensor_of, value_of
+from polygraphy_layerprec.execution.streams import Streams, is_float, writable_array
+from polygraphy_layerprec.execution.weights_in_use import WeightsInUse
+from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.model.operators import draws_random_numbers
+from polygraphy_layerprec.precision import round_flat
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["MixedExecutor"]
+
+
+class MixedExecutor:
+    """Runs a model with some of its layers in low precision, emulated on a CPU.
+
+    Between two FP32 layers a tensor stays exact; a lowered layer rounds what it takes, its
+    weights, and what it makes.
+    """
+
+    def __init__(self, graph: Graph, precision: Precision) -> None:
+        self._graph = graph
+        self._precision = precision
+        self._runner = NodeRunner(graph)
+        self._weights = WeightsInUse(graph)
+        self._last_uses = last_uses(graph)
+        self._draws: dict[int, Sequence[ort.OrtValue | None]] = {}
+        self._drawn_for: Mapping[str, np.ndarray[Any, Any]] | None = None
+
+    def run(
+        self,
+        sample: Mapping[str, np.ndarray[Any, Any]],
+        lowered: Callable[[Node], bool],
+        *,
+        exact_inputs: bool = False,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns the outputs by name, those that could be computed and are tensors.
+
+        Args:
+            sample: An array for each input of the model.
+            lowered: Which layers run in low precision; asked of nodes that compute floats alone.
+            exact_inputs: Whether a lowered layer takes what other layers made as it is, so that it
+                adds its introduced error alone.
+        """
+        if sample is not self._drawn_for:
+            self._draws, self._drawn_for = {}, sample
+        tensors: dict[str, Streams] = {}
+        for name, values in sample.items():
+            tensor = tensor_of(values)
+            tensors[name] = Streams(tensor, tensor, tensor, fed=is_float(tensor))
+        for node in self._graph.nodes:
+            weights = self._weights.load(node)
+            if all(name in tensors or name in weights for name in node.sources):
+                # The comparison named what cannot run; what needs it is missing from the outputs.
+                with contextlib.suppress(NodeError):
+                    self._run_node(node, weights, tensors, lowered, exact_inputs=exact_inputs)
+            for name in self._last_uses.get(node.index, ()):
+                tensors.pop(name, None)
+        return {
+            name: value_of(tensors[name].candidate)
+            for name in self._graph.outputs
+            if name in tensors and tensors[name].candidate.data_type().startswith("tensor")
+        }
+
+    def _run_node(
+        self,
+        node: Node,
+        weights: dict[str, ort.OrtValue],
+        tensors: dict[str, Streams],
+        lowered: Callable[[Node], bool],
+        *,
+        exact_inputs: bool,
+    ) -> None:
+        streams = {name: tensors[name] for name in node.sources if name not in weights}
+        floats = [stream for stream in streams.values() if is_float(stream.candidate)]
+        low = node.role is Role.COMPUTES and lowered(node)
+        if low:
+            weights = {**weights, **self._weights.round(self._precision)[0]}
+            feeds = {
+                name: stream.candidate
+                if exact_inputs and stream.computed
+                else stream.enter(self._precision)
+                for name, stream in streams.items()
+            }
+        else:
+            feeds = {name: stream.candidate for name, stream in streams.items()}
+        outputs = self._outputs(node, {**weights, **feeds})
+        float_weights = any(is_float(weight) for weight in weights.values())
+        moved_on_grid = bool(floats) and not float_weights and all(s.on_grid for s in floats)
+        for name, output in zip(node.outputs, outputs, strict=True):
+            if not name or output is None:
+                continue
+            made = output
+            if low and is_float(output):
+                values, made = writable_array(output)
+                round_flat(values.reshape(-1), values.reshape(-1), self._precision)
+            exact = node.role is Role.EXACT
+            tensors[name] = Streams(
+                made,
+                made,
+                made,
+                on_grid=low or (exact and moved_on_grid),
+                computed=node.role is Role.COMPUTES or any(s.computed for s in floats),
+                # What an FP32 layer hands to a lowered one is cast, not clipped as weights are.
+                fed=any(stream.fed for stream in floats) if exact else node.role is Role.COMPUTES,
+            )
+
+    def _outputs(
+        self, node: Node, feeds: Mapping[str, ort.OrtValue]
+    ) -> Sequence[ort.OrtValue | None]:
+        if not draws_random_numbers(node.op_type, node.domain):
+            return self._runner.run(node, feeds)
+        # Runs of one sample share their noise: it must not pass for an error.
+        if node.index not in self._draws:
+            self._draws[node.index] = self._runner.run(node, feeds)
+        return [
+            None if o is None else tensor_of(value_of(o).copy()) for o in self._draws[node.index]
+        ]

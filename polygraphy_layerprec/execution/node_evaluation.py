@@ -1,0 +1,343 @@
+"""One node in reference, candidate and introduced error, reduced to sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
+from polygraphy_layerprec.execution.accumulation import sum_of_terms
+from polygraphy_layerprec.execution.cast_rounding import CastRounder
+from polygraphy_layerprec.execution.evaluation import Evaluation
+from polygraphy_layerprec.execution.gain_probe import probe_gains
+from polygraphy_layerprec.execution.node_session import NodeRunner, tensor_of, value_of
+from polygraphy_layerprec.execution.row_lookup import narrow_lookup
+from polygraphy_layerprec.execution.saturation import saturate_output
+from polygraphy_layerprec.execution.streams import (
+    Streams,
+    is_float,
+    largest_finite,
+    union_of_overflows,
+    writable_array,
+)
+from polygraphy_layerprec.execution.weights_in_use import WeightsInUse
+from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.model.operators import draws_random_numbers
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["Evaluation", "NodeEvaluator"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Application:
+    """A node with its inputs, after its reference ran."""
+
+    node: Node
+    weights: Mapping[str, ort.OrtValue]
+    streams: Mapping[str, Streams]
+    inputs: Mapping[str, ort.OrtValue]
+    outputs: Sequence[ort.OrtValue | None]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether another run would draw other numbers, and tell nothing."""
+        return draws_random_numbers(self.node.op_type, self.node.domain)
+
+    @property
+    def max_abs_input(self) -> float:
+        return max((stream.max_abs for stream in self.streams.values()), default=0.0)
+
+    @property
+    def variable(self) -> list[str]:
+        """Float inputs that an error can arrive by."""
+        return [n for n, s in self.streams.items() if is_float(s.reference) and not s.constant]
+
+    @property
+    def nonfinite_from(self) -> int | None:
+        origins = (stream.nonfinite_from for stream in self.streams.values())
+        return next((origin for origin in origins if origin is not None), None)
+
+
+class NodeEvaluator:
+    """Runs the nodes of one graph, one after the other."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        precision: Precision,
+        *,
+        needs_gains: Callable[[Node], bool],
+        keep_errors: bool,
+    ) -> None:
+        self._precision = precision
+        self._needs_gains = needs_gains
+        self._keep_errors = keep_errors
+        self._graph = graph
+        self._rounder = CastRounder(precision)
+        self._runner = NodeRunner(graph)
+        self._weights = WeightsInUse(graph)
+
+    def evaluate(
+        self, node: Node, tensors: Mapping[str, Streams]
+    ) -> tuple[Evaluation, list[Streams | None]]:
+        """Returns what the node did and the streams of its outputs.
+
+        Args:
+            node: The node.
+            tensors: The streams of its sources; weights are read here.
+
+        Raises:
+            NodeError: If it cannot run.
+        """
+        weights, streams = self._load(node, tensors)
+        inputs = {**weights, **{name: stream.reference for name, stream in streams.items()}}
+        outputs = self._runner.run(node, inputs)
+        application = _Application(node, weights, streams, inputs, outputs)
+        if node.role is Role.FOLDED:
+            return Evaluation(node, inputs, outputs), [_constant(output) for output in outputs]
+        if node.role is Role.EXACT or not any(o is not None and is_float(o) for o in outputs):
+            return self._pass_on(application)
+        return self._measure(application)
+
+    def _load(
+        self, node: Node, tensors: Mapping[str, Streams]
+    ) -> tuple[dict[str, ort.OrtValue], dict[str, Streams]]:
+        """The node's constants and the streams of its other sources."""
+        narrowed = narrow_lookup(self._graph, node, tensors)
+        if narrowed is not None:
+            rows, places = narrowed
+            return {node.inputs[0]: rows}, {node.inputs[1]: places}
+        weights = self._weights.load(node)
+        return weights, {name: tensors[name] for name in node.sources if name not in weights}
+
+    def _pass_on(self, application: _Application) -> tuple[Evaluation, list[Streams | None]]:
+        node, streams, outputs = application.node, application.streams, application.outputs
+        candidates, saturated = outputs, outputs
+        if any(not stream.shared for stream in streams.values()) and not application.is_random:
+            candidates = self._runner.run(node, {**application.weights, **_candidates(streams)})
+        overflows = union_of_overflows(streams)
+        if overflows and not application.is_random:
+            moved = {name: stream.saturated for name, stream in streams.items()}
+            saturated = self._runner.run(node, {**application.weights, **moved})
+        floats = [stream for stream in streams.values() if is_float(stream.reference)]
+        float_weights = any(is_float(weight) for weight in application.weights.values())
+        moves = bool(floats) and not float_weights and node.role is Role.EXACT
+        made: list[Streams | None] = [
+            None
+            if reference is None or candidate is None or infinite is None
+            else Streams(
+                reference,
+                candidate,
+                infinite,
+                on_grid=moves and all(s.on_grid for s in floats),
+                fed=any(stream.fed for stream in floats),
+                max_abs=application.max_abs_input if moves else _largest(reference),
+                overflows=overflows,
+                nonfinite_from=_still_nonfinite(candidate, application.nonfinite_from),
+            )
+            for reference, candidate, infinite in zip(outputs, candidates, saturated, strict=True)
+        ]
+        gains = self._gains(
+            application, application.inputs, _candidates(streams), outputs, candidates
+        )
+        return Evaluation(node, application.inputs, outputs, gains=gains), made
+
+    def _measure(self, application: _Application) -> tuple[Evaluation, list[Streams | None]]:
+        node, streams, outputs = application.node, application.streams, application.outputs
+        terms = sum_of_terms(
+            self._runner, node, application.inputs, self._largest_of(streams), self._precision
+        )
+        rounded_weights, largest_weight = self._weights.round(self._precision)
+        weights = {**application.weights, **rounded_weights}
+        entering = {name: stream.enter(self._precision) for name, stream in streams.items()}
+        # What no layer made is rounded by the layer that takes it, as its weights are.
+        exact = {
+            name: stream.reference if stream.on_grid or not stream.shared else entering[name]
+            for name, stream in streams.items()
+        }
+        changed = rounded_weights or any(exact[n] is not streams[n].reference for n in exact)
+        rerun = changed and not application.is_random
+        introduced = self._runner.run(node, {**weights, **exact}) if rerun else None
+        candidates = self._candidate(application, weights, entering, exact, introduced or outputs)
+        before = {**weights, **exact}
+        gains = self._gains(application, before, entering, introduced or outputs, candidates)
+        sums, candidates, halves = self._compare(node, outputs, introduced, candidates)
+        saturated, overflows, harmful = self._saturate(application, weights, entering, sums)
+        origin = application.nonfinite_from
+        bad = sums.candidate_nonfinite_count + sums.reference_nonfinite_count > 0
+        evaluation = Evaluation(
+            node,
+            application.inputs,
+            outputs,
+            introduced,
+            sums,
+            max_abs_input=max(application.max_abs_input, largest_weight),
+            largest_sum_of_terms=terms,
+            harmful_overflows=harmful,
+            nonfinite_from=origin if bad else None,
+            gains=gains,
+            error_halves=halves,
+        )
+        made: list[Streams | None] = [
+            None
+            if reference is None or candidate is None or infinite is None
+            else Streams(
+                reference,
+                candidate,
+                infinite,
+                on_grid=is_float(reference),
+                max_abs=sums.max_abs,
+                overflows=overflows if infinite is not reference else frozenset(),
+                nonfinite_from=node.index if bad else None,
+            )
+            for reference, candidate, infinite in zip(outputs, candidates, saturated, strict=True)
+        ]
+        return evaluation, made
+
+    def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
+        return lambda n: streams[n].max_abs if n in streams else self._weights.largest(n)
+
+    def _candidate(
+        self,
+        application: _Application,
+        weights: Mapping[str, ort.OrtValue],
+        entering: Mapping[str, ort.OrtValue],
+        exact: Mapping[str, ort.OrtValue],
+        introduced: Sequence[ort.OrtValue | None],
+    ) -> list[ort.OrtValue | None]:
+        """The candidate's outputs, in memory of their own since they are rounded in place."""
+        if application.is_random or all(entering[name] is exact[name] for name in exact):
+            return [None if o is None else _copied(o) for o in introduced]
+        return self._runner.run(application.node, {**weights, **entering})
+
+    def _gains(
+        self,
+        application: _Application,
+        exact: Mapping[str, ort.OrtValue],
+        entering: Mapping[str, ort.OrtValue],
+        outputs: Sequence[ort.OrtValue | None],
+        candidates: Sequence[ort.OrtValue | None],
+    ) -> Mapping[str, float]:
+        """How errors pass: `exact` became `outputs`, and `entering` became `candidates`."""
+        variable = application.variable
+        if not variable or not self._needs_gains(application.node):
+            return {}
+        if application.is_random:
+            return dict.fromkeys(variable, 0.0)  # the noise stays the same
+        differing = [name for name, tensor in entering.items() if tensor is not exact[name]]
+        return probe_gains(
+            self._runner,
+            application.node,
+            exact,
+            entering,
+            outputs,
+            variable,
+            self._precision,
+            candidates if len(differing) == 1 else None,
+        )
+
+    def _compare(
+        self,
+        node: Node,
+        outputs: Sequence[ort.OrtValue | None],
+        introduced: Sequence[ort.OrtValue | None] | None,
+        candidates: Sequence[ort.OrtValue | None],
+    ) -> tuple[DivergenceSums, list[ort.OrtValue | None], dict[str, npt.NDArray[np.uint16]]]:
+        """The divergence, the rounded candidates, and the introduced errors if they are kept."""
+        sums = DivergenceSums()
+        rounded = list(candidates)
+        kept = {}
+        for index, (reference, candidate) in enumerate(zip(outputs, candidates, strict=True)):
+            if reference is None or candidate is None or not is_float(reference):
+                continue
+            exact = value_of(reference)
+            inexact = None if introduced is None else introduced[index]
+            low = self._rounder.rounded(inexact or reference)
+            done = low is not None and self._rounder.round_in_place(candidate)
+            values, rounded[index] = writable_array(candidate)
+            halves = np.empty(exact.shape, np.uint16) if self._keep_errors else None
+            sums += measure_divergence(
+                exact,
+                values,
+                precision=self._precision,
+                introduced=None if inexact is None else value_of(inexact),
+                introduced_rounded=None if low is None else value_of(low),
+                round_candidate=not done,
+                error_halves=halves,
+            )
+            if halves is not None:
+                kept[node.outputs[index]] = halves
+        return sums, rounded, kept
+
+    def _saturate(
+        self,
+        application: _Application,
+        weights: Mapping[str, ort.OrtValue],
+        entering: Mapping[str, ort.OrtValue],
+        sums: DivergenceSums,
+    ) -> tuple[list[ort.OrtValue | None], frozenset[int], frozenset[int]]:
+        """The outputs where only overflow happens, whose it is, and whose is felt here."""
+        node, streams, outputs = application.node, application.streams, application.outputs
+        origins = union_of_overflows(streams)
+        threshold = self._precision.overflow_threshold
+        fed = {n for n, s in streams.items() if s.fed and s.max_abs >= threshold}
+        if fed:  # what the user feeds overflows as it enters the first layer
+            origins |= {node.index}
+        if not origins and not sums.overflow_count:
+            return list(outputs), frozenset(), frozenset()
+        arrived: Sequence[ort.OrtValue | None] = [None] * len(outputs)
+        if origins and not application.is_random:
+            feeds = {n: entering[n] if n in fed else s.saturated for n, s in streams.items()}
+            arrived = self._runner.run(node, {**weights, **feeds})
+        results = list(outputs)
+        carried, harmful = frozenset[int](), frozenset[int]()
+        for index, (reference, infinite) in enumerate(zip(outputs, arrived, strict=True)):
+            if reference is None or not is_float(reference):
+                continue
+            saturated = saturate_output(
+                value_of(reference),
+                None if infinite is None else value_of(infinite),
+                origins=origins,
+                index=node.index,
+                precision=self._precision,
+            )
+            carried |= saturated.overflows
+            harmful |= saturated.harmful
+            if saturated.harmful and application.max_abs_input >= threshold:
+                harmful |= {node.index}  # kept in FP32 all the same, its input would be cast
+            if saturated.values is not None:
+                results[index] = tensor_of(saturated.values)
+        return results, carried, harmful
+
+
+def _candidates(streams: Mapping[str, Streams]) -> dict[str, ort.OrtValue]:
+    return {name: stream.candidate for name, stream in streams.items()}
+
+
+def _constant(output: ort.OrtValue | None) -> Streams | None:
+    if output is None:
+        return None
+    return Streams(output, output, output, constant=True, max_abs=_largest(output))
+
+
+def _copied(tensor: ort.OrtValue) -> ort.OrtValue:
+    return tensor_of(value_of(tensor).copy()) if is_float(tensor) else tensor
+
+
+def _largest(tensor: ort.OrtValue) -> float:
+    return largest_finite(value_of(tensor)) if is_float(tensor) else 0.0
+
+
+def _still_nonfinite(candidate: ort.OrtValue, origin: int | None) -> int | None:
+    if origin is None or not is_float(candidate):
+        return None
+    return None if np.isfinite(value_of(candidate)).all() else origin

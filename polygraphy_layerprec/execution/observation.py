@@ -1,0 +1,135 @@
+"""What each layer was seen to do, accumulated over the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from polygraphy_layerprec.divergence.metrics import DivergenceSums
+from polygraphy_layerprec.divergence.nonfinite import NonFiniteVisit
+from polygraphy_layerprec.execution.flops import count_flops
+from polygraphy_layerprec.execution.streams import shape_of
+from polygraphy_layerprec.ranking import LayerObservation
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.execution.node_evaluation import Evaluation
+    from polygraphy_layerprec.model import Node
+    from polygraphy_layerprec.records import ImpactMethod
+
+__all__ = ["LayerObservations"]
+
+
+@dataclass(slots=True)
+class _Layer:
+    node: Node
+    sums: DivergenceSums = field(default_factory=DivergenceSums)
+    max_abs_input: float = 0.0
+    largest_sum_of_terms: float = 0.0
+    flops: float = 0.0
+    evaluations: int = 0
+    powers: list[float] = field(default_factory=list)
+    estimated: bool = False
+    readers: dict[int, float] = field(default_factory=dict)
+
+
+class LayerObservations:
+    """Collects evaluations and impacts; memory grows with the layers, not with the samples."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, _Layer] = {}
+        self._harmful: set[int] = set()
+        self._visits: dict[int, NonFiniteVisit] = {}
+        self._samples = 0
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Adds what one node did with one sample."""
+        self._harmful |= evaluation.harmful_overflows
+        sums = evaluation.sums
+        if sums is None:
+            return
+        node = evaluation.node
+        layer = self._layers.setdefault(node.index, _Layer(node))
+        layer.sums += sums
+        layer.max_abs_input = max(layer.max_abs_input, evaluation.max_abs_input)
+        layer.largest_sum_of_terms = max(
+            layer.largest_sum_of_terms, evaluation.largest_sum_of_terms
+        )
+        layer.evaluations += 1
+        layer.flops += count_flops(
+            node.op_type,
+            [shape_of(evaluation.inputs.get(name)) for name in node.inputs],
+            [shape_of(output) for output in evaluation.outputs],
+        )
+        if sums.candidate_nonfinite_count or sums.reference_nonfinite_count:
+            before = self._visits.get(node.index)
+            self._visits[node.index] = NonFiniteVisit(
+                evaluation.nonfinite_from if before is None else before.parent,
+                has_nan=sums.nan_count > 0 or (before is not None and before.has_nan),
+                in_reference=sums.reference_nonfinite_count > 0
+                or (before is not None and before.in_reference),
+            )
+
+    def add_impacts(
+        self,
+        powers: Mapping[int, float],
+        *,
+        estimated: frozenset[int],
+        readers: Mapping[int, Mapping[int, float]],
+    ) -> None:
+        """Adds the squared impacts that one sample gave."""
+        for index, layer in self._layers.items():
+            missed = self._samples - len(layer.powers)  # samples in which it failed
+            layer.powers.extend([0.0] * missed)
+            layer.powers.append(powers.get(index, 0.0))
+            layer.estimated |= index in estimated
+            for reader, share in readers.get(index, {}).items():
+                layer.readers[reader] = layer.readers.get(reader, 0.0) + share
+        self._samples += 1
+
+    def add_harmful_overflows(self, indices: frozenset[int]) -> None:
+        """Adds nodes whose overflow reached an output."""
+        self._harmful |= indices
+
+    @property
+    def visits(self) -> Mapping[int, NonFiniteVisit]:
+        """Layers whose output had infinities or NaN, by node index."""
+        return self._visits
+
+    @property
+    def indices(self) -> frozenset[int]:
+        """Node indices of the layers seen."""
+        return frozenset(self._layers)
+
+    @property
+    def sample_powers(self) -> list[list[float]]:
+        """Squared impacts, a list for each layer with a number for each sample."""
+        return [layer.powers for layer in self._layers.values()]
+
+    def results(
+        self, method: ImpactMethod, name_of: Callable[[int], str]
+    ) -> list[LayerObservation]:
+        """Returns one observation for each layer, in execution order."""
+        return [
+            LayerObservation(
+                name=layer.node.name,
+                node_name=layer.node.proto.name,
+                op=layer.node.op_type,
+                block=layer.node.block,
+                graph_index=index,
+                inputs=layer.node.inputs,
+                outputs=layer.node.outputs,
+                sums=layer.sums,
+                max_abs_input=layer.max_abs_input,
+                largest_sum_of_terms=layer.largest_sum_of_terms,
+                harmful_overflow=index in self._harmful,
+                impact_power=sum(layer.powers) / len(layer.powers) if layer.powers else 0.0,
+                impact_method="gain" if layer.estimated else method,
+                readers=tuple(
+                    (name_of(reader), share / len(layer.powers))
+                    for reader, share in sorted(layer.readers.items())
+                ),
+                flops=layer.flops / max(layer.evaluations, 1),
+            )
+            for index, layer in sorted(self._layers.items())
+        ]

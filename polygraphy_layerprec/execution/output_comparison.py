@@ -1,0 +1,77 @@
+"""The outputs of several candidates against one reference, over all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from polygraphy_layerprec.execution.output_divergence import OutputDivergences
+from polygraphy_layerprec.precision import BF16
+from polygraphy_layerprec.records import OutputDivergence
+
+__all__ = ["CandidateName", "OutputComparison"]
+
+CandidateName = Literal["fp32", "lowered", "constrained"]
+"""The model in FP32 on a backend, with every layer lowered, and with some kept in FP32."""
+
+# The measure clips what lies beyond a format's range, which is right within a model, where an
+# infinite mask says the same as a large one, but would hide errors of large numbers at an output.
+# BF16 has the range of FP32.
+_OUTPUT_RANGE: Final = BF16
+
+
+class OutputComparison:
+    """Accumulates the divergence of each candidate's outputs, a sample at a time."""
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        self.outputs = tuple(outputs)
+        self.sample_count = 0
+        self.missing: dict[str, None] = {}
+        """Outputs that the reference or a candidate did not give as tensors."""
+        self._divergences: dict[CandidateName, OutputDivergences] = {}
+
+    def add(
+        self,
+        candidate: CandidateName,
+        reference: Mapping[str, np.ndarray[Any, Any]],
+        values: Mapping[str, np.ndarray[Any, Any]],
+    ) -> None:
+        """Adds one sample of one candidate."""
+        for name in self.outputs:
+            if name not in reference or name not in values:
+                self.missing[name] = None
+        typed = {
+            name: _in_type_of(reference[name], array)
+            for name, array in values.items()
+            if name in reference
+        }
+        self._of(candidate).add(reference, typed)
+
+    def error(self, candidate: CandidateName) -> float | None:
+        """Returns the error over all float outputs and samples; None if there is none."""
+        if all(record.error is None for record in self.records(candidate).values()):
+            return None
+        return self._of(candidate).error
+
+    def records(self, candidate: CandidateName) -> dict[str, OutputDivergence]:
+        """Returns the outputs of one candidate by name, none if it was not measured."""
+        if candidate not in self._divergences:
+            return {}
+        records = self._divergences[candidate].records()
+        return {record.name: record for record in records if record.name not in self.missing}
+
+    def _of(self, candidate: CandidateName) -> OutputDivergences:
+        if candidate not in self._divergences:
+            self._divergences[candidate] = OutputDivergences(self.outputs, _OUTPUT_RANGE)
+        return self._divergences[candidate]
+
+
+def _in_type_of(
+    reference: np.ndarray[Any, Any], values: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Engines may give narrower floats than the model does."""
+    if reference.dtype in (np.float32, np.float64) and values.dtype != reference.dtype:
+        return values.astype(reference.dtype)
+    return values

@@ -1,0 +1,99 @@
+"""How far the model's outputs are apart, over all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.divergence.metrics import measure_divergence, relative_error
+from polygraphy_layerprec.records import OutputDivergence
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["OutputDivergences"]
+
+
+@dataclass(slots=True)
+class _Output:
+    squared_errors: list[float] = field(default_factory=list)
+    max_abs_error: float = 0.0
+    nonfinite_count: int = 0
+    mismatches: int = 0
+    elements: int = 0
+    comparable: bool = True
+
+
+class OutputDivergences:
+    """Accumulates the divergence of each output, a sample at a time."""
+
+    def __init__(self, names: Sequence[str], precision: Precision) -> None:
+        self._precision = precision
+        self._outputs = {name: _Output() for name in names}
+
+    def add(
+        self,
+        reference: Mapping[str, np.ndarray[Any, Any]],
+        candidate: Mapping[str, np.ndarray[Any, Any]],
+    ) -> None:
+        """Adds one sample."""
+        for name, output in self._outputs.items():
+            if name in reference and name in candidate:
+                self._add(output, reference[name], candidate[name])
+
+    def _add(
+        self, output: _Output, reference: np.ndarray[Any, Any], candidate: np.ndarray[Any, Any]
+    ) -> None:
+        output.elements += reference.size
+        if reference.shape != candidate.shape:
+            output.comparable = False
+            output.mismatches += reference.size
+            return
+        is_nan = (reference != reference) & (candidate != candidate)  # noqa: PLR0124 - for any dtype
+        output.mismatches += int(np.count_nonzero((reference != candidate) & ~is_nan))
+        if reference.dtype not in (np.float32, np.float64):
+            output.comparable = False
+            return
+        sums = measure_divergence(
+            np.ascontiguousarray(reference),
+            np.ascontiguousarray(candidate),
+            precision=self._precision,
+            round_candidate=False,
+        )
+        output.squared_errors.append(
+            relative_error(sums.cumulative_power, sums.reference_power) ** 2
+        )
+        output.nonfinite_count += sums.candidate_nonfinite_count
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(candidate.astype(np.float64) - reference)
+        finite = difference[np.isfinite(difference)]
+        output.max_abs_error = max(output.max_abs_error, float(finite.max(initial=0.0)))
+
+    @property
+    def error(self) -> float:
+        """Relative L2 error, root mean square over comparable outputs and samples."""
+        squares = [square for o in self._outputs.values() for square in o.squared_errors]
+        return float(np.sqrt(np.mean(squares))) if squares else 0.0
+
+    @property
+    def max_abs_error(self) -> float:
+        """Largest |candidate - reference| over all outputs and samples."""
+        return max((output.max_abs_error for output in self._outputs.values()), default=0.0)
+
+    def records(self) -> tuple[OutputDivergence, ...]:
+        """Returns a record for each output, in the model's order."""
+        return tuple(
+            OutputDivergence(
+                name,
+                error=float(np.sqrt(np.mean(o.squared_errors)))
+                if o.comparable and o.squared_errors
+                else None,
+                max_abs_error=o.max_abs_error if o.comparable and o.squared_errors else None,
+                nonfinite_count=o.nonfinite_count,
+                mismatch_fraction=o.mismatches / o.elements if o.elements else 0.0,
+            )
+            for name, o in self._outputs.items()
+        )

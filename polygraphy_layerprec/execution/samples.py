@@ -1,0 +1,124 @@
+"""Input samples that a user gives, checked against what the model wants."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from polygraphy_layerprec.model import GraphInput
+
+__all__ = ["SampleError", "check_sample", "describe_input"]
+
+
+class SampleError(ValueError):
+    """Input data that the model cannot take; the text says what is wrong, where, what to do."""
+
+
+def check_sample(
+    sample: Mapping[str, Any], inputs: Sequence[GraphInput], *, where: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays of `sample` in the order of `inputs`, once they fit.
+
+    Args:
+        sample: Arrays by input name.
+        inputs: What the model wants.
+        where: Which sample this is, for messages: `sample 3 of inputs.npz`.
+
+    Raises:
+        SampleError: If a name, dtype or shape is wrong, an array is empty, or a value is NaN.
+    """
+    if not hasattr(sample, "keys"):
+        raise SampleError(
+            f"Wrong input data: {where} is a {type(sample).__name__}, not arrays by name.\n"
+            f"Give a dictionary from input names to arrays for each sample."
+        )
+    _check_names(list(sample.keys()), inputs, where)
+    return {wanted.name: _check_array(sample[wanted.name], wanted, where) for wanted in inputs}
+
+
+def describe_input(wanted: GraphInput) -> str:
+    """Returns an input in words: `input_ids: int64 [batch, 128]`, unknown extents as `?`."""
+    if wanted.shape is None:
+        return f"{wanted.name}: {wanted.dtype} of any shape"
+    extents = ", ".join("?" if extent is None else str(extent) for extent in wanted.shape)
+    return f"{wanted.name}: {wanted.dtype} [{extents}]"
+
+
+def _check_names(given: Sequence[str], inputs: Sequence[GraphInput], where: str) -> None:
+    wanted = [graph_input.name for graph_input in inputs]
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    if not missing and not unknown:
+        return
+    problem = (
+        f"has no array for the model's input {_quote(missing)}"
+        if missing
+        else f"has an array for {_quote(unknown)}, which is no input of the model"
+    )
+    guess = difflib.get_close_matches(missing[0], unknown, 1) if missing else []
+    hint = f" Is {guess[0]!r} meant to be {missing[0]!r}?" if guess else ""
+    raise SampleError(
+        f"Wrong input name: {where} {problem}.\n"
+        f"Note: The sample has: {_quote(given)}. "
+        f"The model wants: {'; '.join(map(describe_input, inputs))}.\n"
+        f"Give one array for each input of the model, under its name.{hint}"
+    )
+
+
+def _check_array(value: Any, wanted: GraphInput, where: str) -> npt.NDArray[Any]:
+    array = np.asarray(value)
+    found = f"{array.dtype} {list(array.shape)}"
+    note = f"Note: The model wants: {describe_input(wanted)}. {where.capitalize()} has: {found}."
+    if not _same_dtype(array.dtype, wanted.dtype):
+        raise SampleError(
+            f"Wrong dtype of input {wanted.name!r} in {where}.\n{note}\n"
+            f"Convert it, for example with `.astype({str(wanted.dtype)!r})`."
+        )
+    if wanted.shape is not None and not _fits(array.shape, wanted.shape):
+        raise SampleError(
+            f"Wrong shape of input {wanted.name!r} in {where}.\n{note}\n"
+            f"Give arrays of the model's shape; a sample includes the batch axis."
+        )
+    if array.size == 0:
+        raise SampleError(
+            f"Input {wanted.name!r} in {where} has no elements.\n{note}\n"
+            f"Give at least one element, or leave the sample out."
+        )
+    nan_count = _count_nan(array)
+    if nan_count:
+        raise SampleError(
+            f"NaN in input {wanted.name!r} of {where}: {nan_count} of {array.size} elements.\n"
+            f"{note}\nEvery output would be NaN: remove or mend the sample."
+        )
+    return array
+
+
+def _same_dtype(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    # Text comes as fixed-width or object arrays, and ONNX-Runtime takes both.
+    return given == wanted or (wanted.kind in "OSU" and given.kind in "OSU")
+
+
+def _fits(given: Sequence[int], wanted: Sequence[int | str | None]) -> bool:
+    return len(given) == len(wanted) and all(
+        extent == fixed
+        for extent, fixed in zip(given, wanted, strict=True)
+        if isinstance(fixed, int)
+    )
+
+
+def _count_nan(array: npt.NDArray[Any]) -> int:
+    if array.dtype.kind in "biuOSU":
+        return 0
+    # `!=` works for the types of ml_dtypes as well, on which `isnan` may not be defined.
+    return int(np.count_nonzero(array != array))  # noqa: PLR0124 - true for NaN alone
+
+
+def _quote(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "nothing"

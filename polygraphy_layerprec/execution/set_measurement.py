@@ -1,0 +1,64 @@
+"""The output error of chosen sets of FP32 layers, measured by mixed emulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.execution.mixed import MixedExecutor
+from polygraphy_layerprec.execution.output_divergence import OutputDivergences
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["SetMeasurement"]
+
+Sample = Mapping[str, np.ndarray[Any, Any]]
+
+
+class SetMeasurement:
+    """Measures sets of layers on the same samples; the reference runs once for all of them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        samples: Iterable[Sample],
+        *,
+        precision: Precision,
+        outputs: tuple[str, ...],
+    ) -> None:
+        """Runs the reference.
+
+        Args:
+            graph: The model.
+            samples: Input samples, which are kept.
+            precision: The low precision.
+            outputs: Names of the outputs that count.
+        """
+        self._executor = MixedExecutor(graph, precision)
+        self._precision = precision
+        self._outputs = outputs
+        self._samples = list(samples)
+        self._references = [self._executor.run(sample, lambda _: False) for sample in self._samples]
+
+    def divergence_of_kept(self, fp32_outputs: Collection[str]) -> OutputDivergences:
+        """Returns how far the outputs move if all layers are lowered but those that make these."""
+        kept = frozenset(fp32_outputs)
+        return self.divergence(lambda node: kept.isdisjoint(node.outputs))
+
+    def divergence(
+        self, lowered: Callable[[Node], bool], *, exact_inputs: bool = False
+    ) -> OutputDivergences:
+        """Returns how far the outputs move if the layers that `lowered` names are lowered.
+
+        With `exact_inputs` these take what other layers made as it is, and so add their introduced
+        error alone.
+        """
+        divergences = OutputDivergences(self._outputs, self._precision)
+        for sample, reference in zip(self._samples, self._references, strict=True):
+            candidate = self._executor.run(sample, lowered, exact_inputs=exact_inputs)
+            divergences.add(reference, candidate)
+        return divergences

@@ -1,0 +1,141 @@
+"""The values that flow along one tensor while a model is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.execution.node_session import tensor_of, value_of
+from polygraphy_layerprec.precision import round_to_precision
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = [
+    "Streams",
+    "can_carry_error",
+    "is_float",
+    "largest_finite",
+    "rounded_tensor",
+    "shape_of",
+    "union_of_overflows",
+    "writable_array",
+]
+
+_FLOAT_TYPES = frozenset({"tensor(float)", "tensor(double)"})
+
+
+@dataclass(slots=True)
+class Streams:
+    """One tensor in several worlds; a world that is like the reference shares its value."""
+
+    reference: ort.OrtValue
+    """In FP32."""
+
+    candidate: ort.OrtValue
+    """With every layer lowered."""
+
+    saturated: ort.OrtValue
+    """In FP32, but infinite where the precision's range ends: shows what overflow alone does."""
+
+    on_grid: bool = False
+    """Whether the candidate's values are numbers of the precision, so that rounding keeps them."""
+
+    constant: bool = False
+    """Whether it depends on constants alone."""
+
+    fed: bool = False
+    """Whether values from outside low precision are among it, fed by the user or computed in FP32:
+    beyond the range these become infinite, whereas constants are clipped when converted."""
+
+    computed: bool = False
+    """Whether a layer made it, if only by way of nodes that move values: else the layer that takes
+    it counts its rounding with that of weights."""
+
+    max_abs: float = 0.0
+    """Largest finite magnitude in the reference; an upper bound behind nodes that move values."""
+
+    overflows: frozenset[int] = frozenset()
+    """Indices of the nodes whose overflow `saturated` carries."""
+
+    nonfinite_from: int | None = None
+    """Index of the node that handed a NaN or infinity on to here."""
+
+    rounded: ort.OrtValue | None = None
+    """The candidate as a lowered layer takes it, once one did."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the candidate is the reference."""
+        return self.candidate is self.reference
+
+    def enter(self, precision: Precision) -> ort.OrtValue:
+        """Returns the candidate as a lowered layer takes it: rounded, if it is not yet."""
+        if self.on_grid:
+            return self.candidate
+        if self.rounded is None:
+            self.rounded = rounded_tensor(self.candidate, precision, saturate=not self.fed)
+        return self.rounded
+
+
+def is_float(tensor: ort.OrtValue) -> bool:
+    """Whether a value is a tensor of FP32 or FP64, the types that are measured."""
+    return tensor.data_type() in _FLOAT_TYPES
+
+
+def can_carry_error(tensor: ort.OrtValue | None) -> bool:
+    """Whether an error can be among the values: floats of any width, alone or in a sequence."""
+    return tensor is not None and any(kind in tensor.data_type() for kind in ("float", "double"))
+
+
+def rounded_tensor(
+    tensor: ort.OrtValue, precision: Precision, *, saturate: bool = False
+) -> ort.OrtValue:
+    """Returns a rounded copy, or `tensor` itself where rounding changes nothing.
+
+    Any type but FP32 and FP64 comes back as it is.
+    """
+    if not is_float(tensor):
+        return tensor
+    values = value_of(tensor)
+    rounded = round_to_precision(values, precision, saturate=saturate)
+    return tensor if np.array_equal(rounded, values, equal_nan=True) else tensor_of(rounded)
+
+
+def writable_array(tensor: ort.OrtValue) -> tuple[np.ndarray[Any, Any], ort.OrtValue]:
+    """Returns the elements of a tensor and the tensor that changes with them.
+
+    Newer ONNX-Runtimes share their memory, older ones hand out a copy.
+    """
+    values = value_of(tensor)
+    if values.ctypes.data == tensor.data_ptr() or not values.size:
+        return values, tensor
+    return values, tensor_of(values)
+
+
+def shape_of(tensor: ort.OrtValue | None) -> tuple[int, ...] | None:
+    """Returns the shape of a tensor, None for a sequence, an optional or nothing."""
+    if tensor is None or not tensor.data_type().startswith("tensor"):
+        return None
+    return tuple(tensor.shape())
+
+
+def largest_finite(values: np.ndarray[Any, Any]) -> float:
+    """Returns the largest finite magnitude, 0 where there is none."""
+    if not values.size:
+        return 0.0
+    largest = max(float(values.max()), -float(values.min()))
+    if not np.isfinite(largest):
+        finite = values[np.isfinite(values)]
+        largest = float(np.abs(finite).max()) if finite.size else 0.0
+    return largest
+
+
+def union_of_overflows(streams: Mapping[str, Streams]) -> frozenset[int]:
+    """Returns the nodes whose overflow any of the tensors carries."""
+    return frozenset().union(*(stream.overflows for stream in streams.values()))
