@@ -1,0 +1,188 @@
+"""From observations to an order: layers by what their rounding does to the outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polygraphy_layerprec.divergence.kinds import Symptoms, describe_trouble
+from polygraphy_layerprec.records import ImpactMethod, RankedLayer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from polygraphy_layerprec.divergence.metrics import DivergenceSums
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["LayerObservation", "forecast_error", "rank_correlation", "rank_layers"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerObservation:
+    """What all samples together say of one layer."""
+
+    name: str
+    """Unique name."""
+
+    node_name: str
+    """Name of the ONNX node."""
+
+    op: str
+    """ONNX operator."""
+
+    block: str
+    """The part of the model it belongs to."""
+
+    graph_index: int
+    """Position in execution order."""
+
+    inputs: tuple[str, ...]
+    """ONNX names of the input tensors."""
+
+    outputs: tuple[str, ...]
+    """ONNX names of the output tensors."""
+
+    sums: DivergenceSums
+    """Divergence of its outputs over all samples."""
+
+    max_abs_input: float
+    """Largest finite magnitude among its float inputs."""
+
+    largest_sum_of_terms: float
+    """Largest sum of |terms| it accumulates, 0 if surely in range."""
+
+    harmful_overflow: bool
+    """Whether its overflow was felt by a layer in range, or by an output."""
+
+    impact_power: float
+    """Mean over the samples of the squared relative output error that it causes."""
+
+    impact_method: ImpactMethod
+    """How that was found."""
+
+    readers: tuple[tuple[str, float], ...]
+    """As in `RankedLayer`."""
+
+    flops: float
+    """As in `RankedLayer`."""
+
+
+def rank_layers(
+    observations: Sequence[LayerObservation], precision: Precision
+) -> tuple[RankedLayer, ...]:
+    """Returns the layers, worst first.
+
+    Overflow that does damage comes before any score, in execution order: the first one is where to
+    look. Then impact decides, and execution order among equals; a layer where terms cancel stands
+    with the worst of its terms.
+    """
+    total = math.fsum(observation.impact_power for observation in observations)
+    layers = [_described(observation, total, precision) for observation in observations]
+    urgencies = _urgencies(layers)
+    ordered = sorted(
+        layers,
+        key=lambda layer: (
+            not layer.overflow,
+            0.0 if layer.overflow else -urgencies[layer.name],
+            layer.graph_index,
+        ),
+    )
+    return tuple(replace(layer, rank=rank) for rank, layer in enumerate(ordered, start=1))
+
+
+def _urgencies(layers: Sequence[RankedLayer]) -> dict[str, float]:
+    """The impact by which each layer is ordered: its own, or that of a term that it cancels.
+
+    A term that is large only to be cancelled must reach the cancellation unrounded, so the two are
+    kept in FP32 together or to no avail.
+    """
+    urgencies = {layer.name: layer.impact for layer in layers}
+    cancelling = {layer.name for layer in layers if layer.kind == "cancellation"}
+    for layer in layers:
+        through = layer.impact * math.sqrt(1.0 - layer.weight_share)
+        for reader, share in layer.readers:
+            if reader in cancelling:
+                urgencies[reader] = max(urgencies[reader], through * math.sqrt(share))
+    return urgencies
+
+
+def forecast_error(layers: Sequence[RankedLayer]) -> float:
+    """Returns the output error with all `layers` lowered, as their impacts foretell it.
+
+    Rounding errors are as good as independent, so their squares add up.
+    """
+    return math.sqrt(math.fsum(layer.impact**2 for layer in layers))
+
+
+def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
+    """Returns Spearman's rank correlation, in [-1, 1]; ties share their mean rank.
+
+    It is Pearson's correlation of the ranks (Spearman, 1904). None where it does not exist: fewer
+    than two values, or all alike on one side.
+
+    >>> rank_correlation([1, 2, 3], [10, 20, 90])
+    1.0
+    """
+    a, b = _ranks(np.asarray(first, np.float64)), _ranks(np.asarray(second, np.float64))
+    if a.size < 2 or not np.ptp(a) or not np.ptp(b):
+        return None
+    a, b = a - a.mean(), b - b.mean()
+    return round(float(a @ b / np.sqrt((a @ a) * (b @ b))), 12)
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[group], np.float64)
+
+
+def _described(observation: LayerObservation, total: float, precision: Precision) -> RankedLayer:
+    sums = observation.sums
+    impact = float(np.sqrt(observation.impact_power))
+    share = observation.impact_power / total if total else 0.0
+    kind, reason = describe_trouble(
+        Symptoms(
+            op=observation.op,
+            sums=sums,
+            max_abs_input=observation.max_abs_input,
+            largest_sum_of_terms=observation.largest_sum_of_terms,
+            harmful_overflow=observation.harmful_overflow,
+            impact=impact,
+            share=share,
+        ),
+        precision,
+    )
+    return RankedLayer(
+        rank=0,
+        name=observation.name,
+        node_name=observation.node_name,
+        op=observation.op,
+        block=observation.block,
+        graph_index=observation.graph_index,
+        inputs=observation.inputs,
+        outputs=observation.outputs,
+        impact=impact,
+        impact_method=observation.impact_method,
+        share=share,
+        introduced_error=sums.introduced_error,
+        cumulative_error=sums.cumulative_error,
+        max_abs_input=observation.max_abs_input,
+        max_abs=sums.max_abs,
+        element_count=sums.element_count,
+        overflow_count=sums.overflow_count,
+        underflow_count=sums.underflow_count,
+        reference_nonfinite_count=sums.reference_nonfinite_count,
+        candidate_nonfinite_count=sums.candidate_nonfinite_count,
+        overflow=observation.harmful_overflow,
+        kind=kind,
+        reason=reason,
+        weight_share=min(1.0, sums.weight_power / sums.introduced_power)
+        if sums.introduced_power
+        else 0.0,
+        readers=observation.readers,
+        flops=observation.flops,
+    )
