@@ -1,0 +1,190 @@
+"""Choose what stays in FP32: by tolerance, by number, or by share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
+from polygraphy_layerprec.selection.forecast import SetForecast
+from polygraphy_layerprec.selection.search import ErrorOf, search_set
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from polygraphy_layerprec.selection.prices import CostKind
+
+__all__ = ["SelectionRequest", "constraints_of", "select_layers"]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionRequest:
+    """What a user asks for. Layers that overflow are always kept, unless not allowed."""
+
+    tolerance: float | None = None
+    """Largest output error; None if the size is given, or the default is wanted."""
+
+    top_k: int | None = None
+    """How many layers to keep, those that overflow included."""
+
+    fp32_fraction: float | None = None
+    """Share of the layers to keep, in [0, 1]."""
+
+    keep: tuple[str, ...] = ()
+    """Regular expressions: layers whose name matches one anywhere are kept."""
+
+    allow: tuple[str, ...] = ()
+    """Regular expressions: no other layers than those that match one may be kept. None: any."""
+
+    cost: CostKind = "count"
+    """What to save."""
+
+
+def select_layers(
+    ranking: Ranking, request: SelectionRequest, *, measure: ErrorOf | None = None
+) -> Selection:
+    """Returns the layers to keep in FP32.
+
+    Without a tolerance or a size: the layers that overflow, and the fewest more that halve the
+    error which the others are foretold to cause.
+
+    Args:
+        ranking: The ranked layers.
+        request: What is asked for.
+        measure: Gives the output error of a set, as a mask over `ranking.layers`; without it the
+            forecast decides.
+
+    Raises:
+        ValueError: If more than one of tolerance, number and share is given, one is out of its
+            range, or an expression is not valid or matches no layer.
+    """
+    _check(request)
+    forecast = SetForecast(ranking.layers)
+    required = _matching(ranking.layers, request.keep)
+    allowed = _matching(ranking.layers, request.allow) if request.allow else ~required | required
+    required |= np.array([layer.overflow for layer in ranking.layers]) & allowed
+    counted = _Counted(measure or forecast.error)
+    size = _requested_size(request, len(ranking.layers))
+    if size is not None:
+        kept = _first(size, required, allowed)
+        error = counted(kept) if measure else None
+        return _selection(forecast, kept, error, measurements=counted.calls if measure else 0)
+    tolerance = request.tolerance
+    error_of: ErrorOf = counted
+    if tolerance is None:
+        tolerance, error_of, measure = forecast.error(required) / 2, forecast.error, None
+    found = search_set(
+        forecast,
+        tolerance=tolerance,
+        error_of=error_of,
+        required=required,
+        allowed=allowed,
+        cost=request.cost,
+    )
+    return _selection(
+        forecast,
+        found.kept,
+        found.error if measure else None,
+        tolerance=tolerance,
+        reached=found.error <= tolerance,
+        plain=found.plain,
+        measurements=counted.calls if measure else 0,
+    )
+
+
+def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
+    """Returns a constraint for each selected layer, with its reason."""
+    return tuple(
+        Constraint(layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason)
+        for layer in selection.layers
+    )
+
+
+class _Counted:
+    def __init__(self, error_of: ErrorOf) -> None:
+        self._error_of = error_of
+        self.calls = 0
+
+    def __call__(self, kept: npt.NDArray[np.bool_]) -> float:
+        self.calls += 1
+        return self._error_of(kept)
+
+
+def _check(request: SelectionRequest) -> None:
+    given = [
+        option
+        for option, value in (
+            ("--tolerance", request.tolerance),
+            ("--top-k", request.top_k),
+            ("--fp32-fraction", request.fp32_fraction),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"Only one of {', '.join(given)} can decide which layers stay in FP32.")
+    if request.tolerance is not None and not request.tolerance >= 0.0:
+        raise ValueError(f"`--tolerance` must be 0 or more, got {request.tolerance}.")
+    if request.top_k is not None and request.top_k < 0:
+        raise ValueError(f"`--top-k` must be 0 or more, got {request.top_k}.")
+    if request.fp32_fraction is not None and not 0.0 <= request.fp32_fraction <= 1.0:
+        raise ValueError(f"`--fp32-fraction` must lie in [0, 1], got {request.fp32_fraction}.")
+
+
+def _matching(layers: Sequence[RankedLayer], patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    matched = np.zeros(len(layers), bool)
+    for pattern in patterns:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
+        hits = np.array([bool(expression.search(layer.name)) for layer in layers], bool)
+        if not hits.any():
+            like = f"\nNote: Names look like {layers[0].name!r}." if layers else ""
+            raise ValueError(f"No layer of the ranking matches {pattern!r}.{like}")
+        matched |= hits
+    return matched
+
+
+def _requested_size(request: SelectionRequest, count: int) -> int | None:
+    if request.top_k is not None:
+        return min(request.top_k, count)
+    if request.fp32_fraction is not None:
+        return round(request.fp32_fraction * count)
+    return None
+
+
+def _first(
+    size: int, required: npt.NDArray[np.bool_], allowed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """The first `size` layers that may be kept, required ones before any other."""
+    order = np.concatenate([np.flatnonzero(required), np.flatnonzero(allowed & ~required)])
+    kept = np.zeros(required.size, bool)
+    kept[order[:size]] = True
+    return kept
+
+
+def _selection(
+    forecast: SetForecast,
+    kept: npt.NDArray[np.bool_],
+    error: float | None,
+    *,
+    tolerance: float | None = None,
+    reached: bool = True,
+    plain: npt.NDArray[np.bool_] | None = None,
+    measurements: int,
+) -> Selection:
+    return Selection(
+        layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
+        cost=forecast.cost(kept),
+        forecast_error=forecast.error(kept),
+        measured_error=error,
+        tolerance=tolerance,
+        reached=reached,
+        plain_cost=None if plain is None else forecast.cost(plain),
+        measurements=measurements,
+    )

@@ -1,0 +1,87 @@
+"""Sets of FP32 layers as minimum cuts: for a price on error, the cheapest set there is.
+
+Keeping a layer costs; lowering one costs its error, and so does every border where an FP32 output
+is rounded for a lowered reader. All of these are paid by cutting an edge of a graph whose source
+side is FP32, so that the cheapest set is a minimum cut (Greig, Porteous, Seheult, 1989). Such sets
+grow as the price of error rises, and they are contiguous islands where borders cost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from polygraphy_layerprec.selection.forecast import SetForecast
+    from polygraphy_layerprec.selection.prices import Prices
+
+__all__ = ["IslandCuts"]
+
+_CAPACITY_TOTAL: Final = 1e9  # the flow is computed in 32-bit integers
+_FORBIDDEN: Final = 2_000_000_000
+
+
+class IslandCuts:
+    """Finds, for a price on error, the cheapest set of layers to keep in FP32."""
+
+    def __init__(
+        self,
+        forecast: SetForecast,
+        *,
+        prices: Prices,
+        required: npt.NDArray[np.bool_],
+        allowed: npt.NDArray[np.bool_],
+    ) -> None:
+        """Prepares the graph.
+
+        Args:
+            forecast: Errors of layers and borders.
+            prices: What layers and casts cost.
+            required: Layers that must be kept.
+            allowed: Layers that may be kept.
+        """
+        self._forecast = forecast
+        self._prices = prices
+        self._required = required
+        self._allowed = allowed | required
+
+    def cheapest(self, error_price: float) -> npt.NDArray[np.bool_]:
+        """Returns the mask of the cheapest set when unit squared error costs `error_price`."""
+        forecast = self._forecast
+        count = len(forecast.layers)
+        source, sink = count, count + 1
+        layers = np.arange(count)
+        tails = [np.full(count, source), layers, forecast.producers, forecast.readers]
+        heads = [layers, np.full(count, sink), forecast.readers, forecast.producers]
+        borders = np.full(forecast.producers.size, self._prices.cast)
+        prices = [
+            error_price * forecast.powers,
+            self._prices.layers,
+            error_price * forecast.edge_powers + borders,
+            borders,
+        ]
+        scale = _CAPACITY_TOTAL / sum(float(price.sum()) for price in prices)
+        capacities = [np.rint(price * scale).astype(np.int64) for price in prices]
+        capacities[0][self._required] = _FORBIDDEN
+        capacities[1][self._required] = 0
+        capacities[1][~self._allowed] = _FORBIDDEN
+        graph = csr_matrix(
+            (
+                np.minimum(np.concatenate(capacities), _FORBIDDEN).astype(np.int32),
+                (np.concatenate(tails), np.concatenate(heads)),
+            ),
+            shape=(count + 2, count + 2),
+            dtype=np.int32,
+        )
+        residual = graph - maximum_flow(graph, source, sink).flow
+        residual.data = (residual.data > 0).astype(np.int32)
+        residual.eliminate_zeros()
+        reached = breadth_first_order(residual, source, return_predecessors=False)
+        kept = np.zeros(count, bool)
+        kept[reached[reached < count]] = True
+        return kept
