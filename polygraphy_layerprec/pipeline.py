@@ -1,0 +1,313 @@
+"""The verbs: read this first.
+
+model -> execution -> divergence -> ranking -> selection -> emit -> verify -> report
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.execution import ExecutionError, check_emulation
+from polygraphy_layerprec.execution.comparison import Progress, compare_samples
+from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.model import Graph, Role, identify, load_graph
+from polygraphy_layerprec.precision import FP16, PRECISIONS, Precision
+from polygraphy_layerprec.ranking import LayerObservation, rank_layers
+from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
+from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx
+
+    from polygraphy_layerprec.divergence.loss import Loss
+    from polygraphy_layerprec.selection.search import ErrorOf
+
+__all__ = [
+    "measure_curve",
+    "measure_exact_impacts",
+    "measure_output_error",
+    "rank_model",
+    "select_constraints",
+]
+
+Sample = Mapping[str, np.ndarray[Any, Any]]
+
+
+def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph,
+    samples: Iterable[Sample],
+    *,
+    precision: Precision = FP16,
+    impact: ImpactMethod = "adjoint",
+    exact_count: int = 0,
+    outputs: Sequence[str] | None = None,
+    loss: Loss | None = None,
+    max_memory_bytes: int | None = None,
+    generated_inputs: bool = False,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Returns the layers of `model`, ordered by what lowering them does to its outputs.
+
+    Args:
+        model: Path of an `.onnx` file, a model in memory, or a graph that was loaded.
+        samples: Input samples, each an array for every input by name.
+        precision: The low precision.
+        impact: How impact is found: `adjoint`; the cheaper and less exact `gain`; or `exact`, a
+            forward pass for each layer.
+        exact_count: How many layers from the top have their impact measured by a pass of its own.
+        outputs: Names of the outputs that count, all by default.
+        loss: What matters at the outputs, instead of their relative errors: see `Loss`.
+        max_memory_bytes: Memory for activations; beyond it they are kept on disk. Half of what is
+            free by default.
+        generated_inputs: Whether the samples were made up, which the ranking then says.
+        progress: Called with nodes done, nodes in all, and what is going on.
+
+    Raises:
+        ModelError: If the model cannot be read.
+        ExecutionError: If nothing can be measured.
+    """
+    check_emulation()
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    counted = _outputs_that_count(graph, outputs)
+    if loss is not None and (impact != "adjoint" or exact_count):
+        raise ExecutionError("A loss needs the adjoint: leave out `--impact` and `--exact`.")
+    if exact_count or impact == "exact":
+        samples = list(samples)  # they are run again
+    comparison = compare_samples(
+        graph,
+        samples,
+        precision=precision,
+        impact=impact,
+        outputs=counted,
+        budget_bytes=max_memory_bytes or _half_of_free_memory(),
+        loss=loss,
+        progress=progress,
+    )
+    method: ImpactMethod = "gain" if impact == "gain" else "adjoint"
+    observed = comparison.observations.results(method, lambda index: graph.nodes[index].name)
+    if not observed:
+        raise nothing_to_rank(graph, comparison)
+    layers = rank_layers(observed, precision)
+    if exact_count or impact == "exact":
+        remeasured = layers if impact == "exact" else layers[:exact_count]
+        names = {layer.outputs[0] for layer in remeasured}
+        exact = measure_exact_impacts(
+            graph, samples, precision=precision, layers=names, outputs=counted, progress=progress
+        )
+        layers = rank_layers([_with_exact_impact(o, exact) for o in observed], precision)
+    return assemble_ranking(
+        graph,
+        comparison,
+        layers,
+        precision=precision,
+        impact=impact,
+        generated_inputs=generated_inputs,
+    )
+
+
+def measure_exact_impacts(
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph,
+    samples: Iterable[Sample],
+    *,
+    precision: Precision = FP16,
+    layers: Collection[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Returns the true impact of layers: the output error when one's introduced error is injected.
+
+    Costs one forward pass for each layer and sample. What a layer takes from others is exact: the
+    rounding between two layers belongs to the one that makes the tensor, so that squared impacts
+    add up to the squared error of the whole.
+
+    Args:
+        model: As in `rank_model`.
+        samples: As in `rank_model`.
+        precision: The low precision.
+        layers: First output tensors of the layers to measure, all by default.
+        outputs: Names of the outputs that count, all by default.
+        progress: Called with layers done, layers in all, and what is going on.
+    """
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    counted = _outputs_that_count(graph, outputs)
+    measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
+    chosen = [
+        node
+        for node in graph.nodes
+        if node.role is Role.COMPUTES and (layers is None or node.outputs[0] in layers)
+    ]
+    impacts = {}
+    for done, node in enumerate(chosen, start=1):
+        alone = measurement.divergence(
+            lambda other, index=node.index: other.index == index,  # type: ignore[misc]
+            exact_inputs=True,
+        )
+        impacts[node.outputs[0]] = alone.error
+        if progress is not None:
+            progress(done, len(chosen), "layers alone")
+    return impacts
+
+
+def measure_output_error(
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph,
+    samples: Iterable[Sample],
+    *,
+    fp32_outputs: Collection[str] = (),
+    precision: Precision = FP16,
+    outputs: Sequence[str] | None = None,
+) -> float:
+    """Returns the relative L2 error of the outputs with a chosen set of layers kept in FP32.
+
+    Args:
+        model: As in `rank_model`.
+        samples: As in `rank_model`.
+        fp32_outputs: An output tensor of each layer to keep in FP32.
+        precision: The low precision of all other layers.
+        outputs: Names of the outputs that count, all by default.
+    """
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    counted = _outputs_that_count(graph, outputs)
+    measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
+    return measurement.divergence_of_kept(fp32_outputs).error
+
+
+def select_constraints(
+    ranking: Ranking,
+    request: SelectionRequest,
+    *,
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph | None = None,
+    samples: Iterable[Sample] = (),
+    outputs: Sequence[str] | None = None,
+    max_abs: bool = False,
+    progress: Progress | None = None,
+) -> Selection:
+    """Returns the layers to keep in FP32, measured if there is a model, else as foretold.
+
+    Args:
+        ranking: The ranked layers.
+        request: What is asked for.
+        model: The model that the ranking is about, to measure sets of layers with.
+        samples: Input samples for it, which are kept in memory.
+        outputs: Names of the outputs that count, all by default.
+        max_abs: Whether the tolerance is the largest absolute error, instead of the relative L2
+            error; needs a model.
+        progress: Called with sets measured, 0, and what is going on.
+
+    Raises:
+        ValueError: If the request is not valid, or the model is another one than was ranked.
+    """
+    if model is None:
+        if max_abs:
+            raise ValueError(
+                "`--max-abs` needs the model: the forecast knows relative errors only."
+            )
+        return select_layers(ranking, request)
+    measure = _set_errors(
+        ranking, model, samples, outputs=outputs, max_abs=max_abs, progress=progress
+    )
+    return select_layers(ranking, request, measure=measure)
+
+
+def measure_curve(
+    ranking: Ranking,
+    *,
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph | None = None,
+    samples: Iterable[Sample] = (),
+    outputs: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[CurvePoint, ...]:
+    """Returns the output error against the number of layers in FP32, at a handful of points.
+
+    Args:
+        ranking: The ranked layers.
+        model: The model that the ranking is about; without it nothing is measured.
+        samples: As in `select_constraints`.
+        outputs: As in `select_constraints`.
+        progress: As in `select_constraints`.
+
+    Raises:
+        ValueError: If the model is another one than was ranked.
+    """
+    if model is None:
+        return error_curve(ranking)
+    measure = _set_errors(
+        ranking, model, samples, outputs=outputs, max_abs=False, progress=progress
+    )
+    return error_curve(ranking, measure=measure)
+
+
+def _set_errors(
+    ranking: Ranking,
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph,
+    samples: Iterable[Sample],
+    *,
+    outputs: Sequence[str] | None,
+    max_abs: bool,
+    progress: Progress | None,
+) -> ErrorOf:
+    """Returns a function that measures sets of layers, given as masks over the ranking."""
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    _check_same_model(graph, ranking)
+    measurement = SetMeasurement(
+        graph,
+        samples,
+        precision=PRECISIONS[ranking.precision],
+        outputs=_outputs_that_count(graph, outputs),
+    )
+    names = [[name for name in layer.outputs if name] for layer in ranking.layers]
+    done = 0
+
+    def error_of(kept: npt.NDArray[np.bool_]) -> float:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, 0, f"set of {int(kept.sum())} layers")
+        fp32_outputs = [name for index in np.flatnonzero(kept) for name in names[index]]
+        divergence = measurement.divergence_of_kept(fp32_outputs)
+        return divergence.max_abs_error if max_abs else divergence.error
+
+    return error_of
+
+
+def _check_same_model(graph: Graph, ranking: Ranking) -> None:
+    found = identify(graph)
+    if found.digest != ranking.model.digest:
+        raise ValueError(
+            f"The ranking is about another model: {ranking.model.name!r}, "
+            f"{ranking.model.node_count} nodes, digest {ranking.model.digest[:12]}.\n"
+            f"Note: {found.name!r} has {found.node_count} nodes and digest {found.digest[:12]}.\n"
+            f"Rank this model first, with `polygraphy layerprec rank`."
+        )
+
+
+def _with_exact_impact(
+    observation: LayerObservation, exact: Mapping[str, float]
+) -> LayerObservation:
+    impact = exact.get(observation.outputs[0])
+    if impact is None:
+        return observation
+    return replace(observation, impact_power=impact**2, impact_method="exact")
+
+
+def _outputs_that_count(graph: Graph, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    unknown = [name for name in outputs or () if name not in graph.outputs]
+    if unknown:
+        raise ExecutionError(
+            f"The model has no output named {unknown[0]!r}.\n"
+            f"Note: Its outputs are: {list(graph.outputs)!r}. Choose among them with `--outputs`."
+        )
+    return tuple(outputs or graph.outputs)
+
+
+def _half_of_free_memory() -> int | None:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):  # not on every platform
+        return None
