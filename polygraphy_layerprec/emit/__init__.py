@@ -1,0 +1,1 @@
+"""Constraints as artefacts: what TensorRT and other runtimes are given."""

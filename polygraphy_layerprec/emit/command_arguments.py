@@ -1,0 +1,45 @@
+"""The chosen layers as arguments for tools that pick precisions themselves."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.records import Constraint
+
+__all__ = ["render_autocast_arguments", "render_layer_precisions", "unnamed_constraints"]
+
+
+def render_layer_precisions(constraints: Sequence[Constraint]) -> str:
+    """Returns one shell line: `--layer-precisions` of Polygraphy, for TensorRT up to 10.
+
+    TensorRT's layers are called like the nodes of the model, so nodes without a name are left out.
+    """
+    values = [f"{name}:float32" for name in _names(constraints)]
+    return _line(["--precision-constraints", "obey", "--layer-precisions", *values])
+
+
+def render_autocast_arguments(constraints: Sequence[Constraint]) -> str:
+    """Returns one shell line: arguments of ModelOpt AutoCast that keep these nodes, and no others.
+
+    AutoCast matches names with regular expressions from the start, so these are anchored; an
+    infinite `--data_max` turns off its own rule by magnitude.
+    """
+    patterns = [f"^{re.escape(name)}$" for name in _names(constraints)]
+    return _line(["--data_max", "inf", "--nodes_to_exclude", *patterns])
+
+
+def unnamed_constraints(constraints: Iterable[Constraint]) -> int:
+    """Returns how many layers cannot be told by name, since their nodes have none."""
+    return sum(not constraint.name for constraint in constraints)
+
+
+def _names(constraints: Iterable[Constraint]) -> list[str]:
+    return list(dict.fromkeys(c.name for c in constraints if c.name))
+
+
+def _line(arguments: Sequence[str]) -> str:
+    return shlex.join(arguments) + "\n"

@@ -1,0 +1,133 @@
+"""Reads what an emitted script asks for, without running any of it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.records import Constraint, NetworkScript
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["load_network_script", "parse_network_script"]
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    "MODEL_NAME": "",
+    "MODEL_DIGEST": "",
+    "IO_PRECISION": "fp32",
+    "ALLOW_UNMATCHED": False,
+}
+_REQUIRED: Final = ("PRECISION", "CONSTRAINTS")
+_SETTINGS: Final = (*_DEFAULTS, *_REQUIRED)
+_CONSTRAINT_FIELDS: Final = frozenset(Constraint.__dataclass_fields__)
+
+
+def load_network_script(path: str | os.PathLike[str]) -> NetworkScript:
+    """Returns what the literals of the script at `path` say. Nothing in it is executed.
+
+    Raises:
+        ValueError: If it is no script as `rank --save-script` writes it.
+        OSError: If the file cannot be read.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse_network_script(file.read())
+    except ValueError as error:  # Unicode errors as well
+        raise ValueError(
+            f"{path!r} is not a script of `polygraphy layerprec` that can be read: {error}.\n"
+            f"Save one with `polygraphy layerprec rank MODEL --save-script FILE.py`."
+        ) from error
+
+
+def parse_network_script(text: str) -> NetworkScript:
+    """Returns what the literals of a script say.
+
+    Raises:
+        ValueError: If one is missing, is there twice, is no literal, or is of the wrong type.
+    """
+    settings = {**_DEFAULTS, **_read_settings(text)}
+    missing = [name for name in _REQUIRED if name not in settings]
+    if missing:
+        raise ValueError(f"it does not set {' or '.join(missing)}")
+    for name in ("MODEL_NAME", "MODEL_DIGEST"):
+        if not isinstance(settings[name], str):
+            raise ValueError(f"{name} is not text")  # noqa: TRY004 - the file is wrong
+    if settings["PRECISION"] not in tuple(PRECISIONS):
+        raise ValueError(f"PRECISION must be one of {sorted(PRECISIONS)}")
+    if settings["IO_PRECISION"] not in ("fp32", "low"):
+        raise ValueError("IO_PRECISION must be 'fp32' or 'low'")
+    if not isinstance(settings["CONSTRAINTS"], (list, tuple)):
+        raise ValueError("CONSTRAINTS is not a list")  # noqa: TRY004 - the file is wrong
+    constraints = tuple(_constraint(item) for item in settings["CONSTRAINTS"])
+    return NetworkScript(
+        model_name=settings["MODEL_NAME"],
+        model_digest=settings["MODEL_DIGEST"],
+        precision=settings["PRECISION"],
+        io_precision=settings["IO_PRECISION"],
+        allow_unmatched=bool(settings["ALLOW_UNMATCHED"]),
+        constraints=constraints,
+        altered=text != _rendered(settings, constraints),
+    )
+
+
+def _read_settings(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in text that somebody edited
+            tree = ast.parse(text)
+        for node in tree.body:
+            name = _target(node)
+            if name not in _SETTINGS:
+                continue
+            if name in found:
+                raise ValueError(f"it sets {name} twice")
+            found[name] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+    except (SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"it is no Python that can be parsed ({type(error).__name__})") from error
+    except TypeError as error:
+        raise ValueError(f"it holds more than literals ({error})") from error
+    return found
+
+
+def _target(node: ast.stmt) -> str:
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target = node.targets[0]
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        target = node.target
+    else:
+        return ""
+    return target.id if isinstance(target, ast.Name) else ""
+
+
+def _constraint(item: Any) -> Constraint:
+    if not isinstance(item, dict) or item.keys() != _CONSTRAINT_FIELDS:
+        raise ValueError(f"a constraint must have {sorted(_CONSTRAINT_FIELDS)}, got {item!r:.60}")
+    for field in ("name", "op", "reason"):
+        if not isinstance(item[field], str):
+            message = f"{field!r} of a constraint must be text, got {item[field]!r:.60}"
+            raise ValueError(message)  # noqa: TRY004 - the file is wrong
+    for field in ("inputs", "outputs"):
+        names = item[field]
+        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+            raise ValueError(f"{field!r} of a constraint must be names, got {names!r:.60}")
+    return Constraint(
+        item["name"], item["op"], tuple(item["inputs"]), tuple(item["outputs"]), item["reason"]
+    )
+
+
+def _rendered(settings: Mapping[str, Any], constraints: tuple[Constraint, ...]) -> str:
+    return render_network_script(
+        constraints,
+        precision=PRECISIONS[settings["PRECISION"]],
+        model_name=settings["MODEL_NAME"],
+        model_digest=settings["MODEL_DIGEST"],
+        allow_unmatched=bool(settings["ALLOW_UNMATCHED"]),
+        io_precision=settings["IO_PRECISION"],
+    )

@@ -1,0 +1,121 @@
+"""What each type of TensorRT layer does with the types of its tensors, as one table.
+
+This text is also part of every emitted script.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["LEFT_ALONE", "TYPING_RULES", "Role", "TypingRule"]
+
+
+class Role(Enum):
+    """How a layer's FLOAT tensors get their type."""
+
+    LOWER = "lower"
+    """All become low precision, unless a constraint says FP32."""
+
+    FOLLOW = "follow"
+    """It moves values without rounding: all have the type of the first one."""
+
+    CONSTANT = "constant"
+    """The type that its consumers want."""
+
+    ITERATE = "iterate"
+    """Like FOLLOW, and low precision too where all consumers want that."""
+
+    ACCEPT = "accept"
+    """Any type comes in; what goes out is said by the layer itself."""
+
+    DEQUANTIZE = "dequantize"
+    """The output becomes low precision; the scale stays FP32."""
+
+    ATTEND = "attend"
+    """Low precision always: there is no FP32 implementation."""
+
+    KEEP = "keep"
+    """FP32."""
+
+
+class TypingRule(NamedTuple):
+    """The rule for one type of layer."""
+
+    role: Role
+    """How its FLOAT tensors get their type."""
+
+    layer_class: str = ""
+    """Class that gives access to the attributes below."""
+
+    weights: tuple[str, ...] = ()
+    """Attributes that hold weights, which have the type of the tensors."""
+
+    has_bf16: bool = True
+    """Whether there is a BF16 implementation; without one it stays in FP32."""
+
+    exact: tuple[str, str] = ("", "")
+    """Attribute and values, space-separated, with which the layer does not round: it follows."""
+
+
+_LOWER = TypingRule(Role.LOWER)
+_FOLLOW = TypingRule(Role.FOLLOW)
+_ACCEPT = TypingRule(Role.ACCEPT)
+_KEEP = TypingRule(Role.KEEP)
+
+LEFT_ALONE = _KEEP
+"""The rule for every type of layer that the table does not know: plugins, NMS, and new ones."""
+
+TYPING_RULES = {
+    "ACTIVATION": TypingRule(Role.LOWER, "IActivationLayer", exact=("type", "RELU")),
+    "ASSERTION": _ACCEPT,
+    "ATTENTION_INPUT": TypingRule(Role.ATTEND),
+    "ATTENTION_OUTPUT": TypingRule(Role.ATTEND),
+    "CAST": _ACCEPT,
+    "CONCATENATION": _LOWER,
+    "CONDITION": _ACCEPT,
+    "CONDITIONAL_INPUT": _FOLLOW,
+    "CONDITIONAL_OUTPUT": _KEEP,
+    "CONSTANT": TypingRule(Role.CONSTANT, "IConstantLayer", ("weights",)),
+    "CONVOLUTION": TypingRule(Role.LOWER, "IConvolutionLayer", ("kernel", "bias")),
+    "CUMULATIVE": _LOWER,
+    "DECONVOLUTION": TypingRule(
+        Role.LOWER, "IDeconvolutionLayer", ("kernel", "bias"), has_bf16=False
+    ),
+    "DEQUANTIZE": TypingRule(Role.DEQUANTIZE, "IDequantizeLayer"),
+    "EINSUM": _LOWER,
+    "ELEMENTWISE": _LOWER,
+    "GATHER": _FOLLOW,
+    "GRID_SAMPLE": _LOWER,
+    "IDENTITY": _FOLLOW,
+    "ITERATOR": TypingRule(Role.ITERATE),
+    "KV_CACHE_UPDATE": _LOWER,
+    "LOOP_OUTPUT": _FOLLOW,
+    "LRN": _LOWER,
+    "MATRIX_MULTIPLY": _LOWER,
+    "NON_ZERO": _ACCEPT,
+    "NORMALIZATION": _LOWER,
+    "ONE_HOT": _LOWER,
+    "PADDING": _FOLLOW,
+    "PARAMETRIC_RELU": _LOWER,
+    "POOLING": TypingRule(Role.LOWER, "IPoolingLayer", exact=("type", "MAX")),
+    "QUANTIZE": _KEEP,
+    "RAGGED_SOFTMAX": _LOWER,
+    "RECURRENCE": _KEEP,
+    "REDUCE": _LOWER,
+    "RESIZE": _LOWER,
+    "REVERSE_SEQUENCE": _FOLLOW,
+    "ROTARY_EMBEDDING": _LOWER,
+    "SCALE": TypingRule(Role.LOWER, "IScaleLayer", ("scale", "shift", "power")),
+    "SCATTER": _LOWER,
+    "SELECT": _LOWER,
+    "SHAPE": _ACCEPT,
+    "SHUFFLE": _FOLLOW,
+    "SLICE": _FOLLOW,
+    "SOFTMAX": _LOWER,
+    "SQUEEZE": _FOLLOW,
+    "TOPK": _FOLLOW,
+    "UNARY": TypingRule(Role.LOWER, "IUnaryLayer", exact=("op", "ABS NEG")),
+    "UNSQUEEZE": _FOLLOW,
+}
+"""Rules by the name in `tensorrt.LayerType`."""
