@@ -1,0 +1,142 @@
+"""Lowering from file to file, one weight at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import onnx
+
+from polygraphy_layerprec.emit.mixed_onnx.detached import TensorStore, detach, iterate_tensors
+from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_detached, with_counts
+from polygraphy_layerprec.emit.mixed_onnx.restoring import restore_inline, restore_to_file
+from polygraphy_layerprec.emit.mixed_onnx.weights import (
+    ConversionCounts,
+    is_external,
+    stored_size,
+)
+from polygraphy_layerprec.precision import FP16, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from onnx import ModelProto, TensorProto
+
+    from polygraphy_layerprec.emit.mixed_onnx.summary import LoweringSummary
+
+__all__ = ["save_mixed_onnx"]
+
+_SMALLEST_EXTERNAL_BYTES = 1024  # padding would outweigh anything smaller
+_EXTERNAL_THRESHOLD_BYTES = 1_500_000_000  # a protobuf message ends at 2 GiB
+
+
+def save_mixed_onnx(
+    model_path: str,
+    output_path: str,
+    fp32_outputs: Collection[str],
+    *,
+    precision: Precision = FP16,
+    io_precision: str = "fp32",
+    external_threshold_bytes: int = _EXTERNAL_THRESHOLD_BYTES,
+) -> LoweringSummary:
+    """Writes the lowered form of a model file and returns what was done; see `lower_model`.
+
+    Weights are read, converted and written one at a time. They go to `<output_path>.data` if the
+    model had external data, or if they are larger than the threshold. Existing files of these
+    names are replaced once the new ones are complete.
+
+    Args:
+        model_path: The FP32 model; it and its data files are never changed.
+        output_path: The file to write.
+        fp32_outputs: As for `lower_model`.
+        precision: As for `lower_model`.
+        io_precision: As for `lower_model`.
+        external_threshold_bytes: Size of all weights above which they go to their own file.
+
+    Raises:
+        ValueError: As `lower_model`, if the output would replace the input or one of its data
+            files, or if external data cannot be read.
+        OSError: If a file cannot be read or written.
+    """
+    model = onnx.load(model_path, load_external_data=False)
+    base_dir = os.path.dirname(os.path.abspath(model_path))
+    data_path = f"{output_path}.data"
+    external = [tensor for tensor in iterate_tensors(model) if is_external(tensor)]
+    _refuse_overwriting((output_path, data_path), _input_paths(model_path, external))
+    store = TensorStore(base_dir)
+    lowered, summary = lower_detached(
+        detach(model, store),
+        fp32_outputs,
+        precision=precision,
+        io_precision=io_precision,
+        store=store,
+    )
+    size_bytes = sum(stored_size(tensor) for tensor in _stubs(lowered, store))
+    separate = bool(external) or size_bytes > external_threshold_bytes
+    counts = _replace_files(
+        lowered, output_path, data_path if separate else None, precision=precision, store=store
+    )
+    return with_counts(summary, counts)
+
+
+def _input_paths(model_path: str, external: Iterable[TensorProto]) -> set[str]:
+    folder = os.path.dirname(os.path.abspath(model_path))
+    locations = {
+        entry.value
+        for tensor in external
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return {model_path} | {os.path.join(folder, location) for location in locations}
+
+
+def _refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
+    kept = {os.path.realpath(path): path for path in sorted(read)}
+    for path in written:
+        kept_path = kept.get(os.path.realpath(path))
+        if kept_path is not None:
+            raise ValueError(
+                f"the output must not replace a file of the input, got {path!r} for {kept_path!r}"
+            )
+
+
+def _stubs(model: ModelProto, store: TensorStore) -> list[TensorProto]:
+    return [t for t in iterate_tensors(model) if store.original(t) is not None]
+
+
+def _replace_files(
+    model: ModelProto,
+    output_path: str,
+    data_path: str | None,
+    *,
+    precision: Precision,
+    store: TensorStore,
+) -> ConversionCounts:
+    folder = os.path.dirname(os.path.abspath(output_path))
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        new_model, new_data = os.path.join(scratch, "model"), os.path.join(scratch, "data")
+        if data_path is None:
+            tensors = iterate_tensors(model)
+            counts = sum((restore_inline(t, precision, store) for t in tensors), ConversionCounts())
+        else:
+            counts = _write_data(model, new_data, data_path, precision=precision, store=store)
+        onnx.save_model(model, new_model)
+        if data_path is not None:
+            os.replace(new_data, data_path)
+        os.replace(new_model, output_path)
+    return counts
+
+
+def _write_data(
+    model: ModelProto, path: str, data_path: str, *, precision: Precision, store: TensorStore
+) -> ConversionCounts:
+    location = os.path.basename(data_path)
+    counts = ConversionCounts()
+    with open(path, "wb") as file:
+        for tensor in iterate_tensors(model):
+            if stored_size(tensor) < _SMALLEST_EXTERNAL_BYTES:
+                counts += restore_inline(tensor, precision, store)
+                continue
+            counts += restore_to_file(tensor, file, location, precision=precision, store=store)
+    return counts

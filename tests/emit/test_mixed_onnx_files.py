@@ -1,0 +1,152 @@
+"""From file to file: external data, streaming, and what must never be overwritten."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from polygraphy_layerprec.emit.mixed_onnx import detached, lower_model, save_mixed_onnx, weights
+from tests.emit.onnx_zoo import ZOO
+
+
+def _saved(folder, case="large weights", *, external):
+    path = os.path.join(folder, "model.onnx")
+    onnx.save_model(
+        ZOO[case](),
+        path,
+        save_as_external_data=external,
+        location="model.weights",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    return path
+
+
+def _weights(model):
+    return {
+        tensor.name: (tensor.data_type, numpy_helper.to_array(tensor).tobytes())
+        for tensor in detached.iterate_tensors(model)
+    }
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize("case", ["large weights", "convolutional, opset 11", "loop"])
+def test_file_holds_what_lowering_in_memory_gives(tmp_path, case, external):
+    path, output = _saved(tmp_path, case, external=external), str(tmp_path / "mixed.onnx")
+    kept = [ZOO[case]().graph.node[-1].output[0]]
+    expected, expected_summary = lower_model(onnx.load(path), kept)
+
+    summary = save_mixed_onnx(path, output, kept)
+
+    onnx.checker.check_model(output, full_check=True)
+    written = onnx.load(output)
+    assert summary == expected_summary
+    assert _weights(written) == _weights(expected)
+    assert [n.output[0] for n in written.graph.node] == [n.output[0] for n in expected.graph.node]
+
+
+def test_weights_beyond_the_threshold_get_a_file_of_their_own(tmp_path):
+    path = _saved(tmp_path, external=False)
+    lowered_bytes = 2 * (40 * 64 + 64 + 64 * 32)
+
+    for name, threshold in (("inline", lowered_bytes), ("external", lowered_bytes - 1)):
+        output = str(tmp_path / f"{name}.onnx")
+        save_mixed_onnx(path, output, (), external_threshold_bytes=threshold)
+
+        assert os.path.exists(f"{output}.data") == (name == "external")
+
+    graph = onnx.load(str(tmp_path / "external.onnx"), load_external_data=False).graph
+    assert {t.name for t in graph.initializer if t.external_data} == {"w1"}
+    entries = {e.key: e.value for t in graph.initializer for e in t.external_data}
+    assert entries["location"] == "external.onnx.data"
+    assert int(entries["offset"]) % 4096 == 0
+
+
+def test_streaming_never_holds_a_whole_weight(tmp_path, monkeypatch):
+    path, output = _saved(tmp_path, external=True), str(tmp_path / "mixed.onnx")
+    monkeypatch.setattr(weights, "_CHUNK_BYTES", 64)
+    longest = []
+    encode = weights.encode_low
+
+    def spy(values, precision):
+        longest.append(values.nbytes)
+        return encode(values, precision)
+
+    monkeypatch.setattr("polygraphy_layerprec.emit.mixed_onnx.restoring.encode_low", spy)
+    save_mixed_onnx(path, output, ())
+
+    assert max(longest) == 64
+    assert _weights(onnx.load(output)) == _weights(lower_model(onnx.load(path), ())[0])
+
+
+@pytest.mark.parametrize("target", ["model.onnx", "model.weights", "./model.onnx"])
+def test_output_over_a_file_of_the_input_is_refused(tmp_path, target):
+    path = _saved(tmp_path, external=True)
+    before = {name: (tmp_path / name).read_bytes() for name in sorted(os.listdir(tmp_path))}
+
+    with pytest.raises(ValueError, match="must not replace a file of the input"):
+        save_mixed_onnx(path, os.path.join(tmp_path, target), ())
+
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+def test_data_file_over_a_file_of_the_input_is_refused(tmp_path):
+    path = _saved(tmp_path, external=True)
+    os.rename(tmp_path / "model.weights", tmp_path / "mixed.onnx.data")
+    model = onnx.load(path, load_external_data=False)
+    for tensor in detached.iterate_tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "mixed.onnx.data"
+    onnx.save_model(model, path)
+
+    with pytest.raises(ValueError, match="must not replace a file of the input"):
+        save_mixed_onnx(path, str(tmp_path / "mixed.onnx"), ())
+
+
+def test_failure_leaves_no_trace(tmp_path):
+    path = _saved(tmp_path, external=True)
+    with open(tmp_path / "model.weights", "r+b") as file:
+        file.truncate(100)
+    output = tmp_path / "mixed.onnx"
+    output.write_bytes(b"older")
+
+    with pytest.raises(ValueError, match="cut short"):
+        save_mixed_onnx(path, str(output), ())
+
+    assert sorted(os.listdir(tmp_path)) == ["mixed.onnx", "model.onnx", "model.weights"]
+    assert output.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", ""])
+def test_data_outside_the_folder_is_refused(tmp_path, location):
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+
+    with pytest.raises(ValueError, match="must lie in the model's folder"):
+        weights.read_values(tensor, str(tmp_path))
+
+
+def test_unloaded_weights_in_memory_are_refused(tmp_path):
+    path = _saved(tmp_path, external=True)
+
+    with pytest.raises(ValueError, match="must be loaded"):
+        lower_model(onnx.load(path, load_external_data=False), ())
+
+
+def test_same_input_gives_the_same_files(tmp_path):
+    path = _saved(tmp_path, external=True)
+    contents = []
+    for _ in range(2):
+        save_mixed_onnx(path, str(tmp_path / "mixed.onnx"), ())
+        contents.append(
+            ((tmp_path / "mixed.onnx").read_bytes(), (tmp_path / "mixed.onnx.data").read_bytes())
+        )
+
+    assert contents[0] == contents[1]
+    assert np.frombuffer(contents[0][1], np.float16).size
