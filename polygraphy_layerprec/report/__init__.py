@@ -1,0 +1,1 @@
+"""What the user reads and keeps: tables, next steps, and files."""

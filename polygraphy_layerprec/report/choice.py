@@ -1,0 +1,45 @@
+"""What was chosen to stay in FP32, as lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from polygraphy_layerprec.report.columns import printable, shorten, wrap_text
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.records import Selection
+
+__all__ = ["format_selection"]
+
+_LAYERS_SHOWN: Final = 10
+
+
+def format_selection(selection: Selection, total: int, *, width: int = 80) -> list[str]:
+    """Returns the choice as lines of text without control characters.
+
+    Args:
+        selection: What was chosen.
+        total: How many layers there were to choose from.
+        width: Terminal cells in a line.
+    """
+    cost = selection.cost
+    head = (
+        f"Chosen: {cost.layer_count} of {total} layers stay in FP32 | "
+        f"{100 * cost.flops_fraction:.1f}% of the operations, {cost.cast_count} tensors are cast; "
+        f"output error: {_error(selection)}"
+    )
+    lines = wrap_text(head, width)
+    for layer in selection.layers[:_LAYERS_SHOWN]:
+        name = shorten(printable(layer.name), 60)
+        text = f"{name} ({printable(layer.op)}) | {printable(layer.reason)}"
+        lines += wrap_text(text, width, indent="  ")
+    if len(selection.layers) > _LAYERS_SHOWN:
+        lines.append(f"  and {len(selection.layers) - _LAYERS_SHOWN} more")
+    return lines
+
+
+def _error(selection: Selection) -> str:
+    forecast = f"forecast {selection.forecast_error:.3g}"
+    if selection.measured_error is None:
+        return forecast
+    return f"measured {selection.measured_error:.3g}, {forecast}"

@@ -1,0 +1,128 @@
+"""What to do after a ranking, as commands to copy into a shell."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = [
+    "ShapeRange",
+    "TensorRT",
+    "format_build_commands",
+    "format_script_command",
+    "installed_tensorrt",
+]
+
+TensorRT = Literal["weakly typed", "strongly typed", "inherently typed", "rtx"]
+"""How a TensorRT learns the precision of a layer: from constraints and builder flags (8.6 - 10.x),
+from the types of a network that asks for it (10.x), or from the types always (11.x and RTX)."""
+
+ShapeRange = tuple[tuple[int, ...], tuple[int, ...]]
+"""Smallest and largest extent of each axis."""
+
+_ALL: Final[tuple[TensorRT, ...]] = (
+    "weakly typed",
+    "strongly typed",
+    "inherently typed",
+    "rtx",
+)
+
+_VERSIONS: Final[dict[TensorRT, str]] = {
+    "weakly typed": "TensorRT 8.6 - 10.x",
+    "strongly typed": "TensorRT 10.x, strongly typed",
+    "inherently typed": "TensorRT 11 or newer",
+    "rtx": "TensorRT-RTX",
+}
+
+
+def installed_tensorrt(
+    version_of: Callable[[str], str] = importlib.metadata.version,
+) -> tuple[TensorRT, ...]:
+    """Returns the kinds of TensorRT that are installed, without importing them; maybe none.
+
+    Args:
+        version_of: Returns the version of an installed distribution, or raises
+            `importlib.metadata.PackageNotFoundError`.
+    """
+    kinds: list[TensorRT] = []
+    major = _major_version("tensorrt", version_of)
+    if major is not None and major <= 10:
+        kinds.append("weakly typed")
+    if major == 10:
+        kinds.append("strongly typed")
+    if major is not None and major > 10:
+        kinds.append("inherently typed")
+    if _major_version("tensorrt_rtx", version_of) is not None:
+        kinds.append("rtx")
+    return tuple(kinds)
+
+
+def format_build_commands(
+    model_path: str,
+    script_path: str,
+    *,
+    precision: str,
+    installed: Sequence[TensorRT],
+    shape_ranges: Mapping[str, ShapeRange] | None = None,
+) -> list[str]:
+    """Returns lines with a command that builds an engine, one for each kind of TensorRT.
+
+    Args:
+        model_path: The model that was ranked.
+        script_path: The script that was saved for it.
+        precision: Name of the low precision: `fp16` or `bf16`.
+        installed: Kinds of TensorRT to build with; all are shown when it is empty.
+        shape_ranges: Smallest and largest shape of each input of dynamic shape.
+    """
+    engine_path = os.path.splitext(model_path)[0] + ".engine"
+    base = ["polygraphy", "convert", model_path, "-o", engine_path]
+    lines = ["Next: build an engine that keeps the chosen layers in FP32"]
+    for kind in installed or _ALL:
+        prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if kind == "rtx" else ""
+        flags = [*_flags(kind, precision), *_profile(shape_ranges or {})]
+        command = shlex.join([*base, *flags, "--trt-npps", script_path])
+        lines += [f"    {_VERSIONS[kind]}:", f"      {prefix}{command}"]
+    return lines
+
+
+def format_script_command(arguments: Sequence[str]) -> list[str]:
+    """Returns lines with the command that was run, and the option that saves a script added."""
+    command = shlex.join(["polygraphy", "layerprec", *arguments, "--save-script", "constraints.py"])
+    return [
+        "Next: save a script that keeps the worst layers in FP32 when TensorRT builds the engine",
+        f"      {command}",
+    ]
+
+
+def _flags(kind: TensorRT, precision: str) -> list[str]:
+    if kind == "weakly typed":
+        return [f"--{precision}", "--precision-constraints", "obey"]
+    if kind == "strongly typed":
+        return ["--strongly-typed"]
+    return []
+
+
+def _profile(shape_ranges: Mapping[str, ShapeRange]) -> list[str]:
+    """Returns the options without which an engine for dynamic shapes takes 1 on every axis."""
+    options = []
+    for which, end in (("min", 0), ("opt", 1), ("max", 1)) if shape_ranges else ():
+        options.append(f"--trt-{which}-shapes")
+        options += [
+            f"{name}:[{','.join(map(str, shapes[end]))}]" for name, shapes in shape_ranges.items()
+        ]
+    return options
+
+
+def _major_version(distribution: str, version_of: Callable[[str], str]) -> int | None:
+    try:
+        version = version_of(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    number = re.match(r"\d+", version)
+    return int(number.group()) if number else None

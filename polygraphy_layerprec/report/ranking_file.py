@@ -1,0 +1,103 @@
+"""Rankings as files: JSON, which is read again, and CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from polygraphy_layerprec.records import RankedLayer, Ranking
+from polygraphy_layerprec.report.atomic_file import write_text_file
+from polygraphy_layerprec.report.record_codec import from_json_value, to_json_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RANKING_SUFFIXES", "SCHEMA_VERSION", "load_ranking", "save_ranking"]
+
+SCHEMA_VERSION: Final = 1
+"""Version of the JSON layout, which `docs/ranking-file.md` describes."""
+
+
+def save_ranking(ranking: Ranking, path: str | os.PathLike[str]) -> None:
+    """Writes `ranking` to `path`: `.json` holds all of it, `.csv` a row for each layer.
+
+    The same ranking gives the same bytes. The file appears complete or not at all.
+
+    Raises:
+        ValueError: If the suffix is neither, a number is not finite, or `path` cannot be written.
+        OSError: If writing fails half-way.
+    """
+    path = os.fspath(path)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _RENDERERS:
+        raise ValueError(
+            f"Cannot save a ranking as {path!r}: its name must end in "
+            f"{' or '.join(RANKING_SUFFIXES)}."
+        )
+    write_text_file(path, _RENDERERS[suffix](ranking))
+
+
+def load_ranking(path: str | os.PathLike[str]) -> Ranking:
+    """Returns the ranking that `save_ranking` wrote to the JSON file `path`.
+
+    Raises:
+        ValueError: If the file is not such a ranking, or one of another schema version.
+        OSError: If the file cannot be read.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file, parse_constant=_reject_constant)
+        _check_version(content)
+        return from_json_value(Ranking, content)
+    except ValueError as error:  # JSON and Unicode errors as well
+        raise ValueError(
+            f"{path!r} is not a ranking that can be read: {error}.\n"
+            f"Save one with `polygraphy layerprec rank MODEL --save-ranking FILE.json`."
+        ) from error
+
+
+def _render_json(ranking: Ranking) -> str:
+    content = {"schema_version": SCHEMA_VERSION, **to_json_value(ranking)}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _render_csv(ranking: Ranking) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(RankedLayer))
+    for layer in ranking.layers:
+        writer.writerow(_csv_cell(value) for value in to_json_value(layer).values())
+    return text.getvalue()
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    # Text as it is; numbers, truth values and lists as in JSON: names may hold any separator.
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+_RENDERERS: Final[dict[str, Callable[[Ranking], str]]] = {
+    ".json": _render_json,
+    ".csv": _render_csv,
+}
+
+RANKING_SUFFIXES: Final = tuple(_RENDERERS)
+"""Endings of file names that `save_ranking` knows."""
+
+
+def _reject_constant(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not a finite number")
+
+
+def _check_version(content: Any) -> None:
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")  # noqa: TRY004 - the file is wrong, not a caller
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"its schema_version is {version!r}, this program reads {SCHEMA_VERSION}")

@@ -1,0 +1,187 @@
+"""A verification as lines of text for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from polygraphy_layerprec.report.columns import (
+    Column,
+    align_columns,
+    printable,
+    shorten,
+    wrap_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polygraphy_layerprec.records import (
+        EngineMeasurement,
+        OutputDivergence,
+        Verification,
+        VerifiedOutput,
+    )
+
+__all__ = ["format_verdict", "format_verification"]
+
+_INDENT: Final = "  "
+_BACKENDS: Final = {
+    "onnxruntime-emulated": "emulated with ONNX-Runtime",
+    "tensorrt": "on TensorRT engines",
+}
+_FP32_TITLES: Final = {"onnxruntime-emulated": "FP32 on ORT", "tensorrt": "FP32 on TRT"}
+_LAYERS_SHOWN: Final = 5
+# Infinities count as the largest finite number when they are measured.
+_INFINITE_ERROR: Final = 1e30
+
+
+def format_verification(verification: Verification, *, width: int = 80) -> list[str]:
+    """Returns what was measured as lines of text without control characters.
+
+    Args:
+        verification: What was measured.
+        width: Terminal cells in a line; lines fit from 72 on.
+    """
+    return [
+        *_format_head(verification, width),
+        *_format_outputs(verification, width),
+        *_format_engines(verification.engines, width),
+    ]
+
+
+def format_verdict(verification: Verification, *, width: int = 80) -> list[str]:
+    """Returns whether it passes, and why not, as lines of text without control characters.
+
+    Args:
+        verification: What was measured.
+        width: Terminal cells in a line.
+    """
+    if verification.passed is None:
+        text = (
+            "No tolerance was given, so nothing passed or failed: give one with `--tolerance`, for "
+            "example `--tolerance 1e-3`."
+        )
+        return wrap_text(text, width)
+    if not verification.passed:
+        lines = wrap_text(f"FAILED: {printable(verification.failures[0])}", width)
+        for failure in verification.failures[1:]:
+            lines += wrap_text(f"and {printable(failure)}", width, indent=_INDENT)
+        return lines
+    what = "the outputs are equal"
+    if verification.constrained_error is not None:
+        what = f"the error {_error(verification.constrained_error)} is"
+    return wrap_text(f"PASSED: {what} within the tolerance {verification.tolerance:.3g}", width)
+
+
+def _format_head(verification: Verification, width: int) -> list[str]:
+    samples = f"{verification.sample_count} sample" + "s" * (verification.sample_count != 1)
+    head = (
+        f"Verification: {printable(verification.model.name) or 'model'} | "
+        f"{verification.precision.upper()} {_BACKENDS[verification.backend]}; {samples}"
+    )
+    asked = "Asked: no constraints were given, so every layer is lowered"
+    if verification.source:
+        asked = (
+            f"Asked: {verification.kept_count} of {verification.layer_count} layers stay in FP32 | "
+            f"{printable(verification.source)}"
+        )
+    return [*wrap_text(head, width), *wrap_text(asked, width)]
+
+
+def _format_outputs(verification: Verification, width: int) -> list[str]:
+    rows = verification.outputs
+    low = f"All {verification.precision.upper()}"
+    total = _Total(verification)
+    columns = [
+        Column("Output", (*(row.name for row in rows), "(all)"), minimum=10),
+        Column(
+            _FP32_TITLES[verification.backend],
+            (*(_divergence(row.fp32) for row in rows), total.fp32),
+            "right",
+        ),
+        Column(low, (*(_divergence(row.lowered) for row in rows), total.lowered), "right"),
+        Column(
+            "Constrained",
+            (*(_divergence(row.constrained) for row in rows), total.constrained),
+            "right",
+        ),
+        Column("Recovered", (*(_percent(row.recovered) for row in rows), total.recovered), "right"),
+        Column("NaN/Inf", (*map(_nonfinite, rows), total.nonfinite), "right"),
+        Column("Unequal", (*map(_unequal, rows), ""), "right"),
+    ]
+    return [_INDENT + line for line in align_columns(columns, width=width - len(_INDENT), gap=1)]
+
+
+class _Total:
+    """The last row of the table: all outputs together."""
+
+    def __init__(self, verification: Verification) -> None:
+        self.fp32 = _error(verification.fp32_error)
+        self.lowered = _error(verification.lowered_error)
+        self.constrained = _error(verification.constrained_error)
+        self.recovered = _percent(verification.recovered)
+        counts = [
+            row.constrained.nonfinite_count for row in verification.outputs if row.constrained
+        ]
+        self.nonfinite = str(sum(counts)) if counts else "-"
+
+
+def _format_engines(engines: Sequence[EngineMeasurement], width: int) -> list[str]:
+    if not engines:
+        return []
+    columns = [
+        Column("Engine", tuple(engine.name for engine in engines)),
+        Column("Size", tuple(f"{e.size_bytes / 2**20:.1f} MiB" for e in engines), "right"),
+        Column("Latency", tuple(f"{1e3 * e.latency_seconds:.3f} ms" for e in engines), "right"),
+        Column("Low tensors", tuple(map(_low_tensors, engines)), "right"),
+    ]
+    lines = ["Engines: median latency, copies to and from the GPU included"]
+    lines += [_INDENT + line for line in align_columns(columns, width=width - len(_INDENT))]
+    for engine in engines:
+        if engine.name == "constrained":
+            lines += _format_obtained(engine, width)
+    return lines
+
+
+def _format_obtained(engine: EngineMeasurement, width: int) -> list[str]:
+    obtained = engine.obtained
+    if obtained is None:
+        return wrap_text("Obtained: the engine does not tell the precision of its layers", width)
+    text = (
+        f"Obtained: {obtained.fp32_count} of {obtained.asked_count} layers asked for are in FP32, "
+        f"{len(obtained.lowered)} in low precision, {obtained.unseen_count} not to be seen"
+    )
+    lines = wrap_text(text, width)
+    for name in obtained.lowered[:_LAYERS_SHOWN]:
+        lines.append(f"{_INDENT}in low precision: {shorten(printable(name), width - 20)}")
+    if len(obtained.lowered) > _LAYERS_SHOWN:
+        lines.append(f"{_INDENT}and {len(obtained.lowered) - _LAYERS_SHOWN} more")
+    return lines
+
+
+def _low_tensors(engine: EngineMeasurement) -> str:
+    return _percent(None if engine.obtained is None else engine.obtained.low_tensor_fraction)
+
+
+def _nonfinite(row: VerifiedOutput) -> str:
+    return "-" if row.constrained is None else str(row.constrained.nonfinite_count)
+
+
+def _unequal(row: VerifiedOutput) -> str:
+    return _percent(None if row.constrained is None else row.constrained.mismatch_fraction)
+
+
+def _divergence(divergence: OutputDivergence | None) -> str:
+    return _error(None if divergence is None else divergence.error)
+
+
+def _error(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "inf" if value > _INFINITE_ERROR else f"{value:.1e}"
+
+
+def _percent(fraction: float | None) -> str:
+    if fraction is None:
+        return "-"
+    return f"{100 * fraction:.1f}%" if abs(fraction) < 100 else "worse"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from polygraphy_layerprec.records import Selection, SelectionCost
+from polygraphy_layerprec.report.choice import format_selection
+from polygraphy_layerprec.report.columns import display_width
+from tests.rankings import make_layer
+
+
+def selection_of(*layers, measured_error=None):
+    return Selection(
+        layers=layers,
+        cost=SelectionCost(layer_count=len(layers), flops_fraction=0.125, cast_count=4),
+        forecast_error=0.0012,
+        measured_error=measured_error,
+        tolerance=None,
+        reached=True,
+        plain_cost=None,
+        measurements=0,
+    )
+
+
+def test_the_choice_is_told_with_its_cost_and_reasons():
+    layer = make_layer(name="a\nb", op="Pow", reason="overflow: |x| up to 8.1e5")
+
+    head, line = format_selection(selection_of(layer), 9, width=200)
+
+    assert head.startswith("Chosen: 1 of 9 layers stay in FP32 | 12.5% of the operations, 4 ")
+    assert head.endswith("output error: forecast 0.0012")
+    assert line == r"  a\nb (Pow) | overflow: |x| up to 8.1e5"
+
+
+def test_a_measured_error_comes_first():
+    text = " ".join(format_selection(selection_of(measured_error=0.25), 9))
+
+    assert "measured 0.25, forecast 0.0012" in text
+
+
+def test_a_long_choice_is_cut_and_lines_fit():
+    layers = [make_layer(rank, f"/layer/{rank}" * 9) for rank in range(1, 14)]
+
+    lines = format_selection(selection_of(*layers), 20, width=76)
+
+    assert lines[-1] == "  and 3 more"
+    assert max(map(display_width, lines)) <= 76

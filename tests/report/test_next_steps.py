@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polygraphy_layerprec.report.next_steps import (
+    format_build_commands,
+    format_script_command,
+    installed_tensorrt,
+)
+
+printable_text = st.text(
+    st.characters(exclude_categories=["C", "Z"], exclude_characters="\n"), min_size=1
+)
+
+
+def versions(**installed):
+    def version_of(distribution):
+        if distribution not in installed:
+            raise importlib.metadata.PackageNotFoundError(distribution)
+        return installed[distribution]
+
+    return version_of
+
+
+def commands(lines):
+    return [shlex.split(line) for line in lines if "polygraphy" in line]
+
+
+@pytest.mark.parametrize(
+    ("installed", "kinds"),
+    [
+        ({}, ()),
+        ({"tensorrt": "8.6.1"}, ("weakly typed",)),
+        ({"tensorrt": "10.13.3.9"}, ("weakly typed", "strongly typed")),
+        ({"tensorrt": "11.4.0"}, ("inherently typed",)),
+        ({"tensorrt_rtx": "1.7.1.116"}, ("rtx",)),
+        ({"tensorrt": "10.0.1", "tensorrt_rtx": "1.0"}, ("weakly typed", "strongly typed", "rtx")),
+        ({"tensorrt": "unknown"}, ()),
+    ],
+)
+def test_the_kind_of_tensorrt_follows_from_its_version(installed, kinds):
+    assert installed_tensorrt(versions(**installed)) == kinds
+
+
+def test_looking_for_tensorrt_does_not_import_it():
+    before = set(sys.modules)
+
+    installed_tensorrt()
+
+    assert not [name for name in set(sys.modules) - before if name.startswith("tensorrt")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "flags"),
+    [
+        ("weakly typed", "", "--fp16 --precision-constraints obey "),
+        ("strongly typed", "", "--strongly-typed "),
+        ("inherently typed", "", ""),
+        ("rtx", "POLYGRAPHY_USE_TENSORRT_RTX=1 ", ""),
+    ],
+)
+def test_each_kind_of_tensorrt_has_its_own_command(kind, prefix, flags):
+    lines = format_build_commands("m.onnx", "c.py", precision="fp16", installed=[kind])
+
+    command = f"{prefix}polygraphy convert m.onnx -o m.engine {flags}--trt-npps c.py"
+    assert [line.strip() for line in lines if "polygraphy" in line] == [command]
+
+
+def test_an_engine_for_dynamic_shapes_gets_the_shapes_that_were_seen():
+    ranges = {"ids": ((1, 4), (8, 19)), "odd name": ((1,), (2,))}
+
+    lines = format_build_commands(
+        "m.onnx", "c.py", precision="fp16", installed=["rtx"], shape_ranges=ranges
+    )
+
+    (words,) = commands(lines)
+    at = words.index("--trt-min-shapes")
+    assert words[at : at + 9] == [
+        *("--trt-min-shapes", "ids:[1,4]", "odd name:[1]"),
+        *("--trt-opt-shapes", "ids:[8,19]", "odd name:[2]"),
+        *("--trt-max-shapes", "ids:[8,19]", "odd name:[2]"),
+    ]
+
+
+def test_all_kinds_are_shown_where_none_is_installed():
+    lines = format_build_commands("m.onnx", "c.py", precision="bf16", installed=[])
+
+    assert len(commands(lines)) == 4
+    assert "--bf16" in commands(lines)[0]
+
+
+@given(model=printable_text, script=printable_text)
+def test_any_path_survives_the_shell(model, script):
+    lines = format_build_commands(model, script, precision="fp16", installed=["rtx"])
+
+    (words,) = commands(lines)
+
+    assert words[3] == model
+    assert words[-1] == script
+
+
+def test_the_script_command_repeats_what_was_asked_for():
+    lines = format_script_command(["rank", "my model.onnx", "--load-inputs", "x.npz"])
+
+    assert [shlex.join(words) for words in commands(lines)] == [
+        "polygraphy layerprec rank 'my model.onnx' --load-inputs x.npz --save-script constraints.py"
+    ]
