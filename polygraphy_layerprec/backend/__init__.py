@@ -1,0 +1,1 @@
+"""Polygraphy's side: engines built and run by its loaders and runners."""

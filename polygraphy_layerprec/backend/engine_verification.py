@@ -1,0 +1,120 @@
+"""Verification on real engines: errors, latency, size, and the precisions that were obtained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from polygraphy_layerprec.backend.engine_inspection import (
+    compare_precisions,
+    parse_layer_information,
+)
+from polygraphy_layerprec.execution.output_comparison import OutputComparison
+from polygraphy_layerprec.records import EngineMeasurement
+from polygraphy_layerprec.verify import conclude, outputs_that_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from polygraphy_layerprec.backend.engines import EngineName, EngineRun
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import AskedPrecisions, ObtainedPrecisions, Verification
+    from polygraphy_layerprec.verify import Runner
+
+__all__ = ["AGREEMENT_LIMIT", "Engines", "verify_engines"]
+
+AGREEMENT_LIMIT: Final = 2.0**-11
+"""Relative error up to which FP32 on TensorRT agrees with FP32 elsewhere: beyond it, it is further
+from itself than rounding the outputs to FP16 would take it."""
+
+
+class Engines(Protocol):
+    """Makes engines and runs them."""
+
+    def build(self, name: EngineName) -> bytes:
+        """Returns a serialised engine."""
+
+    def run(self, plan: bytes, samples: Sequence[Mapping[str, Any]]) -> EngineRun:
+        """Returns what it makes of the samples."""
+
+
+def verify_engines(
+    graph: Graph,
+    samples: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    asked: AskedPrecisions,
+    *,
+    engines: Engines,
+    run_reference: Runner,
+    outputs: Sequence[str] | None = None,
+    tolerance: float | None = None,
+    generated_inputs: bool = False,
+) -> Verification:
+    """Returns the output errors of the engines in FP32, all lowered, and constrained.
+
+    If the engine in FP32 is not what the reference is, precision is not to blame, so that the
+    others are not built and the verification fails.
+
+    Args:
+        graph: The model.
+        samples: Input samples, each an array for every input by name.
+        asked: Which layers stay in FP32.
+        engines: Builds and runs the engines.
+        run_reference: Runs the FP32 model elsewhere: an ordinary ONNX-Runtime session.
+        outputs: Names of the outputs that count, all by default.
+        tolerance: Largest error of the constrained engine that passes.
+        generated_inputs: Whether the samples were made up.
+
+    Raises:
+        ExecutionError: If the reference cannot run, or an engine cannot be built as asked.
+    """
+    comparison = OutputComparison(outputs_that_count(graph, outputs))
+    comparison.sample_count = len(samples)
+    references = [run_reference(sample) for sample in samples]
+    measured: list[EngineMeasurement] = []
+
+    def measure(name: EngineName) -> None:
+        plan = engines.build(name)
+        run = engines.run(plan, samples)
+        for reference, values in zip(references, run.outputs, strict=True):
+            comparison.add(name, reference, values)
+        obtained = _obtained(run.layer_information, asked if name == "constrained" else None)
+        measured.append(EngineMeasurement(name, len(plan), run.latency_seconds, obtained))
+
+    measure("fp32")
+    failures = _disagreement(comparison)
+    if not failures:
+        measure("lowered")
+        measure("constrained")
+    return conclude(
+        graph,
+        asked,
+        comparison,
+        backend="tensorrt",
+        tolerance=tolerance,
+        engines=measured,
+        failures=failures,
+        generated_inputs=generated_inputs,
+    )
+
+
+def _disagreement(comparison: OutputComparison) -> list[str]:
+    error = comparison.error("fp32")
+    what = "FP32 on TensorRT does not agree with FP32 on ONNX-Runtime"
+    advice = "precision is not to blame, so nothing else was built"
+    if comparison.missing:
+        return [f"{what}: it gives no {next(iter(comparison.missing))!r}; {advice}"]
+    for name, output in comparison.records("fp32").items():
+        if output.nonfinite_count:
+            return [f"{what}: {name!r} has NaN or infinities in TensorRT alone; {advice}"]
+    if error is not None and not error <= AGREEMENT_LIMIT:
+        return [f"{what}: their outputs differ by {error:.3g}; {advice}"]
+    return []
+
+
+def _obtained(information: str, asked: AskedPrecisions | None) -> ObtainedPrecisions | None:
+    try:
+        layers = parse_layer_information(information)
+    except ValueError:
+        return None
+    return compare_precisions(layers, asked.constraints if asked else ()) if layers else None
