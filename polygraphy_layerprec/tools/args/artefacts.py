@@ -1,0 +1,182 @@
+"""Options about the files that a selection becomes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.output_path import check_output_path
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.records import Constraint, Ranking, Selection
+
+__all__ = ["ArtefactArgs"]
+
+
+@export()
+class ArtefactArgs(BaseArgs):
+    """
+    Artefacts: saving what keeps the selected layers in FP32.
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        self.group.add_argument(
+            "--save-script",
+            metavar="PATH",
+            help="Path to save a TensorRT network postprocessing script that keeps the selected "
+            "layers in FP32. Use it with `--trt-network-postprocess-script`. "
+            "For example: --save-script constraints.py.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--save-onnx",
+            metavar="PATH",
+            help="Path to save the model in mixed precision, for trtexec and ONNX-Runtime. "
+            "For example: --save-onnx mixed.onnx.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--save-layer-precisions",
+            metavar="PATH",
+            help="Path to save arguments for Polygraphy's `--layer-precisions`, for TensorRT up "
+            "to 10. For example: --save-layer-precisions precisions.txt.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--save-autocast-args",
+            metavar="PATH",
+            help="Path to save arguments for ModelOpt AutoCast. "
+            "For example: --save-autocast-args autocast.txt.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--io-precision",
+            help="Type of the float inputs and outputs of what is built: {'fp32': as in the model, "
+            "'low': the low precision}. Defaults to fp32.",
+            choices=["fp32", "low"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--allow-unmatched",
+            help="Let the script warn about constraints that match no layer of the network, "
+            "instead of failing.",
+            action="store_true",
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            save_script (str): Path to save the TensorRT script, or None.
+            save_onnx (str): Path to save the mixed-precision model, or None.
+            save_layer_precisions (str): Path to save Polygraphy's arguments, or None.
+            save_autocast_args (str): Path to save AutoCast's arguments, or None.
+            io_precision (str): Type of float inputs and outputs.
+            allow_unmatched (bool): Whether unmatched constraints are a warning.
+        """
+        self.save_script = args_util.get(args, "save_script")
+        self.save_onnx = args_util.get(args, "save_onnx")
+        self.save_layer_precisions = args_util.get(args, "save_layer_precisions")
+        self.save_autocast_args = args_util.get(args, "save_autocast_args")
+        self.io_precision = args_util.get(args, "io_precision") or "fp32"
+        self.allow_unmatched = bool(args_util.get(args, "allow_unmatched"))
+        check_output_path(self.save_script, option="--save-script", suffixes=(".py",))
+        check_output_path(self.save_onnx, option="--save-onnx", suffixes=(".onnx",))
+        check_output_path(self.save_layer_precisions, option="--save-layer-precisions")
+        check_output_path(self.save_autocast_args, option="--save-autocast-args")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any file was asked for."""
+        return any(
+            (
+                self.save_script,
+                self.save_onnx,
+                self.save_layer_precisions,
+                self.save_autocast_args,
+            )
+        )
+
+    def save(self, ranking: Ranking, selection: Selection, model_path: str | None) -> None:
+        """Saves the files that were asked for."""
+        from polygraphy_layerprec.selection import constraints_of
+
+        constraints = constraints_of(selection)
+        if self.save_script is not None:
+            self._save_script(ranking, constraints)
+        if self.save_onnx is not None:
+            self._save_onnx(ranking, constraints, model_path)
+        self._save_arguments(constraints)
+
+    def _save_script(self, ranking: Ranking, constraints: tuple[Constraint, ...]) -> None:
+        from polygraphy_layerprec.emit.network_script import (
+            render_network_script,
+            save_network_script,
+        )
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        text = render_network_script(
+            constraints,
+            precision=PRECISIONS[ranking.precision],
+            model_name=ranking.model.name,
+            model_digest=ranking.model.digest,
+            allow_unmatched=self.allow_unmatched,
+            io_precision=self.io_precision,
+        )
+        save_network_script(text, self.save_script)
+        G_LOGGER.info(f"Saved the script to {self.save_script}")
+
+    def _save_onnx(
+        self, ranking: Ranking, constraints: tuple[Constraint, ...], model_path: str | None
+    ) -> None:
+        from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        if model_path is None:
+            G_LOGGER.critical(
+                "`--save-onnx` needs the model.\nName it, for example: --model model.onnx."
+            )
+        outputs = [next(filter(None, constraint.outputs)) for constraint in constraints]
+        summary = save_mixed_onnx(
+            model_path,
+            self.save_onnx,
+            outputs,
+            precision=PRECISIONS[ranking.precision],
+            io_precision=self.io_precision,
+        )
+        G_LOGGER.info(
+            f"Saved the mixed-precision model to {self.save_onnx} | {summary.lowered} nodes "
+            f"lowered, {summary.casts} casts"
+        )
+
+    def _save_arguments(self, constraints: tuple[Constraint, ...]) -> None:
+        from polygraphy_layerprec.emit.command_arguments import (
+            render_autocast_arguments,
+            render_layer_precisions,
+            unnamed_constraints,
+        )
+        from polygraphy_layerprec.report.atomic_file import write_text_file
+
+        files = (
+            (self.save_layer_precisions, render_layer_precisions),
+            (self.save_autocast_args, render_autocast_arguments),
+        )
+        for path, render in files:
+            if path is None:
+                continue
+            unnamed = unnamed_constraints(constraints)
+            if unnamed:
+                G_LOGGER.warning(
+                    f"{unnamed} of the selected layers have no name in the model, so these "
+                    f"arguments leave them out. `--save-script` keeps them."
+                )
+            write_text_file(path, render(constraints))
+            G_LOGGER.info(f"Saved arguments to {path}")

@@ -1,0 +1,124 @@
+"""Options about what is measured, and how."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from polygraphy import mod
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["MeasureArgs"]
+
+
+@export()
+class MeasureArgs(BaseArgs):
+    """
+    Measurement: measuring what low precision does to each layer.
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        self.group.add_argument(
+            "--precision",
+            help="The low precision to compare with FP32. Defaults to fp16.",
+            choices=["fp16", "bf16"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--impact",
+            help="How to find what a layer does to the outputs: {'adjoint': by a backward pass, "
+            "accurate; 'gain': by how much later layers amplify errors, cheaper; 'exact': by one "
+            "forward pass for each layer, slow}. Defaults to adjoint.",
+            choices=["adjoint", "gain", "exact"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--exact",
+            metavar="NUM",
+            help="Measure the impact of this many layers, the worst first, by a forward pass each. "
+            "For example: --exact 10. Defaults to 0.",
+            type=int,
+            default=None,
+        )
+        self.group.add_argument(
+            "--max-memory",
+            metavar="BYTES",
+            help="Memory to use for activations. Beyond it they are kept on disk. Optionally, use "
+            "a `K`, `M`, or `G` suffix to indicate KiB, MiB, or GiB respectively. "
+            "For example: --max-memory 4G. Defaults to what the machine allows.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--outputs",
+            metavar="NAME",
+            help="Name(s) of the model output(s) by which to judge layers. "
+            "For example: --outputs logits. Defaults to all outputs.",
+            nargs="+",
+            default=None,
+        )
+
+        self.group.add_argument(
+            "--loss-script",
+            metavar="PATH[:FUNCTION]",
+            help="Python script with a function that takes the outputs by name and returns a "
+            "number, or a number and its gradients by output name. Layers are ranked by what they "
+            "do to it. For example: --loss-script loss.py:top_logit. Defaults to the relative "
+            "error of the outputs; the function to `loss`.",
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            precision (str): Name of the low precision.
+            impact (str): How impacts are found.
+            exact_count (int): How many layers to measure by a forward pass each.
+            max_memory_bytes (int): Memory for activations, or None.
+            outputs (Tuple[str]): Names of the outputs to judge by, or None for all.
+            loss_script (str): Path to a script with a loss, or None.
+            loss_function_name (str): Name of the function in it.
+        """
+        self.precision = args_util.get(args, "precision") or "fp16"
+        self.impact = args_util.get(args, "impact") or "adjoint"
+        self.exact_count = args_util.get(args, "exact") or 0
+        self.max_memory_bytes = args_util.parse_num_bytes(args_util.get(args, "max_memory"))
+        outputs = args_util.get(args, "outputs")
+        self.outputs = None if outputs is None else tuple(outputs)
+        loss_script, loss_function_name = args_util.parse_script_and_func_name(
+            args_util.get(args, "loss_script"), default_func_name="loss"
+        )
+        self.loss_script = loss_script
+        self.loss_function_name = loss_function_name
+        if self.loss_script is not None and not os.path.isfile(self.loss_script):
+            G_LOGGER.critical(f"No such script with a loss: {self.loss_script!r}.\nCheck the path.")
+        if self.exact_count < 0:
+            G_LOGGER.critical(f"`--exact` must be at least 0, got: {self.exact_count}.")
+        if self.max_memory_bytes is not None and self.max_memory_bytes <= 0:
+            G_LOGGER.critical(f"`--max-memory` must be positive, got: {args.max_memory}.")
+
+    def to_arguments(self) -> dict[str, Any]:
+        """Returns the options as arguments of `rank_model`."""
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        return {
+            "precision": PRECISIONS[self.precision],
+            "impact": self.impact,
+            "exact_count": self.exact_count,
+            "max_memory_bytes": self.max_memory_bytes,
+            "outputs": self.outputs,
+            "loss": self._load_loss(),
+        }
+
+    def _load_loss(self) -> Any:
+        if self.loss_script is None:
+            return None
+        return mod.import_from_script(self.loss_script, self.loss_function_name)

@@ -1,0 +1,118 @@
+"""Options about the input samples."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from polygraphy.tools.args import DataLoaderArgs, ModelArgs
+from polygraphy.tools.args import util as args_util
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools import sample_files
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.report.next_steps import ShapeRange
+
+__all__ = ["SampleArgs"]
+
+# Options of old Polygraphy versions, which newer ones do not have.
+_REPLACED: Final = ("int_min", "int_max", "float_min", "float_max", "data_loader_func_name")
+
+
+@export()
+class SampleArgs(DataLoaderArgs):
+    """
+    Data Loader: loading or generating input data for inference.
+
+    Depends on:
+
+        - ModelArgs: if allow_custom_input_shapes == True
+    """
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the attributes of `DataLoaderArgs`, and:
+
+        Attributes:
+            shape_ranges (Dict[str, ShapeRange]): Shapes seen at inputs of dynamic shape.
+        """
+        super().parse_impl(args)
+        self.shape_ranges: dict[str, ShapeRange] = {}
+        for name in _REPLACED:
+            if args_util.get(args, name) is not None:
+                G_LOGGER.critical(
+                    f"`--{name.replace('_', '-')}` is not supported.\n"
+                    f"Use `--val-range`, or name the function as in `script.py:function`."
+                )
+        if self.iterations is not None and self.iterations < 1:
+            G_LOGGER.critical(f"`--iterations` must be at least 1, got: {self.iterations}.")
+        for path in (*self.load_inputs_paths, self.data_loader_script):
+            if path is not None and not os.path.exists(path):
+                G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
+
+    def samples(self, graph: Graph) -> Iterator[Mapping[str, Any]]:
+        """Returns checked samples, one at a time; the first is checked at once.
+
+        Their shapes are noted in `shape_ranges` as they go by.
+        """
+        from polygraphy_layerprec.execution.samples import SampleError, check_sample
+
+        if self.is_using_random_data():
+            return self._noting_shapes(graph, self._made_up(graph))
+        checked = (
+            check_sample(sample, graph.inputs, where=where) for where, sample in self._given()
+        )
+        first = next(checked, None)
+        if first is None:
+            raise SampleError("The input data hold no sample.\nGive at least one.")
+        return self._noting_shapes(graph, itertools.chain([first], checked))
+
+    def _noting_shapes(
+        self, graph: Graph, samples: Iterator[Mapping[str, Any]]
+    ) -> Iterator[Mapping[str, Any]]:
+        dynamic = [
+            wanted.name
+            for wanted in graph.inputs
+            if wanted.shape is None or not all(isinstance(extent, int) for extent in wanted.shape)
+        ]
+        for sample in samples:
+            for name in dynamic:
+                shape = sample[name].shape
+                low, high = self.shape_ranges.get(name, (shape, shape))
+                if len(low) == len(shape):
+                    self.shape_ranges[name] = (
+                        tuple(map(min, low, shape)),
+                        tuple(map(max, high, shape)),
+                    )
+            yield sample
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        if self.data_loader_script:
+            return sample_files.call_script(self.data_loader_script, self.data_loader_func_name)
+        return itertools.chain.from_iterable(map(sample_files.read_samples, self.load_inputs_paths))
+
+    def _made_up(self, graph: Graph) -> Iterator[Mapping[str, Any]]:
+        from polygraphy_layerprec.execution.plausible import (
+            DEFAULT_SEED,
+            draw_samples,
+            plan_inputs,
+        )
+        from polygraphy_layerprec.report.columns import printable
+
+        # A ranking on file knows the model: there is no `ModelArgs` beside it.
+        known = ModelArgs in self.arg_groups
+        given = self.arg_groups[ModelArgs].input_shapes if known else {}
+        shapes = {name: tuple(metadata.shape) for name, metadata in given.items()}
+        plan = plan_inputs(graph, shapes=shapes, val_range=self.val_range or {})
+        for planned in plan:
+            assumed = " (batch of 1 assumed)" if planned.assumed_axes else ""
+            text = f"{planned.name}: {list(planned.shape)}{assumed} | {planned.values.meaning}"
+            G_LOGGER.info(printable(f"Made-up input: {text}"))
+        seed = DEFAULT_SEED if self.seed is None else self.seed
+        return draw_samples(plan, seed=seed, iterations=self.iterations or 1)

@@ -1,0 +1,151 @@
+"""Options about which layers stay in FP32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.output_path import check_output_path
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.selection import SelectionRequest
+    from polygraphy_layerprec.selection.prices import CostKind
+
+__all__ = ["SelectionArgs"]
+
+
+@export()
+class SelectionArgs(BaseArgs):
+    """
+    Selection: choosing the layers that stay in FP32.
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        size = self.group.add_mutually_exclusive_group()
+        size.add_argument(
+            "--tolerance",
+            metavar="ERROR",
+            help="Keep the cheapest set of layers in FP32 with which the relative L2 error of the "
+            "outputs is at most this. For example: --tolerance 1e-3. "
+            "Defaults to the layers that overflow, and those that halve the forecast error.",
+            type=float,
+            default=None,
+        )
+        size.add_argument(
+            "--max-abs",
+            metavar="ERROR",
+            help="Like `--tolerance`, for the largest absolute error of any output element. "
+            "For example: --max-abs 0.01.",
+            type=float,
+            default=None,
+        )
+        size.add_argument(
+            "--top-k",
+            metavar="NUM",
+            help="Keep this many layers in FP32, the worst first. For example: --top-k 10.",
+            type=int,
+            default=None,
+        )
+        size.add_argument(
+            "--fp32-fraction",
+            metavar="SHARE",
+            help="Keep this share of the layers in FP32, the worst first. "
+            "For example: --fp32-fraction 0.1.",
+            type=float,
+            default=None,
+        )
+        self.group.add_argument(
+            "--keep",
+            metavar="REGEX",
+            help="Keep layers whose name matches in FP32 in any case. "
+            "For example: --keep 'layer\\.0/.*norm'.",
+            nargs="+",
+            default=None,
+        )
+        self.group.add_argument(
+            "--allow",
+            metavar="REGEX",
+            help="Keep no layers in FP32 but those whose name matches. "
+            "For example: --allow '/encoder/'. Defaults to any layer.",
+            nargs="+",
+            default=None,
+        )
+        self.group.add_argument(
+            "--cost",
+            help="What to save among sets that meet the tolerance: {'count': layers in FP32, "
+            "'flops': operations in FP32, 'casts': borders between FP32 and low precision}. "
+            "Defaults to count.",
+            choices=["count", "flops", "casts"],
+            default=None,
+        )
+
+        self.group.add_argument(
+            "--save-curve",
+            metavar="PATH",
+            help="Path to save the output error against the number of layers in FP32, at a handful "
+            "of points, as CSV. For example: --save-curve curve.csv.",
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            tolerance (float): Output error to reach, or None.
+            is_max_abs (bool): Whether the tolerance is the largest absolute error.
+            top_k (int): How many layers to keep in FP32, or None.
+            fp32_fraction (float): Share of the layers to keep in FP32, or None.
+            keep (Tuple[str]): Expressions for layers to keep in any case.
+            allow (Tuple[str]): Expressions for layers that may be kept; none for any.
+            cost (str): What to save.
+            save_curve (str): Path to save the curve of errors, or None.
+        """
+        max_abs = args_util.get(args, "max_abs")
+        self.is_max_abs = max_abs is not None
+        self.tolerance = max_abs if self.is_max_abs else args_util.get(args, "tolerance")
+        self.top_k = args_util.get(args, "top_k")
+        self.fp32_fraction = args_util.get(args, "fp32_fraction")
+        self.keep = tuple(args_util.get(args, "keep") or ())
+        self.allow = tuple(args_util.get(args, "allow") or ())
+        self.cost: CostKind = args_util.get(args, "cost") or "count"
+        self.save_curve = args_util.get(args, "save_curve")
+        check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv",))
+        option = "--max-abs" if self.is_max_abs else "--tolerance"
+        if self.tolerance is not None and not 0 < self.tolerance < float("inf"):  # NaN as well
+            G_LOGGER.critical(f"`{option}` must be positive, got: {self.tolerance}.")
+        if self.top_k is not None and self.top_k < 0:
+            G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
+        if self.fp32_fraction is not None and not 0 <= self.fp32_fraction <= 1:
+            G_LOGGER.critical(f"`--fp32-fraction` must lie in [0, 1], got: {self.fp32_fraction}.")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the user said anything about the selection."""
+        sizes = (self.tolerance, self.top_k, self.fp32_fraction)
+        given = any(size is not None for size in sizes)
+        return given or bool(self.keep or self.allow or self.save_curve)
+
+    @property
+    def needs_measuring(self) -> bool:
+        """Whether sets of layers are worth a forward pass each, if there is a model."""
+        return self.tolerance is not None or self.save_curve is not None
+
+    def request(self) -> SelectionRequest:
+        """Returns what the options ask to keep in FP32."""
+        from polygraphy_layerprec.selection import SelectionRequest
+
+        return SelectionRequest(
+            tolerance=self.tolerance,
+            top_k=self.top_k,
+            fp32_fraction=self.fp32_fraction,
+            keep=self.keep,
+            allow=self.allow,
+            cost=self.cost,
+        )

@@ -1,0 +1,173 @@
+"""Options about what is verified, and against what."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import AskedPrecisions
+
+__all__ = ["VerificationArgs"]
+
+
+@export()
+class VerificationArgs(BaseArgs):
+    """
+    Verification: which layers stay in FP32, and what error is allowed.
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        source = self.group.add_mutually_exclusive_group()
+        source.add_argument(
+            "--script",
+            metavar="PATH",
+            help="Verify what this script of `rank --save-script` keeps in FP32. Its data are read "
+            "without running it. For example: --script constraints.py.",
+            default=None,
+        )
+        source.add_argument(
+            "--mixed-onnx",
+            metavar="PATH",
+            help="Verify what this mixed-precision form of the model keeps in FP32. "
+            "For example: --mixed-onnx mixed.onnx.",
+            default=None,
+        )
+        source.add_argument(
+            "--ranking",
+            metavar="PATH",
+            help="Verify what this ranking of `rank --save-ranking` proposes to keep in FP32: by "
+            "default the layers that overflow, and the fewest more to halve the forecast error; "
+            "with `--tolerance` the fewest that are foretold to meet it. "
+            "For example: --ranking ranking.json.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--top-k",
+            metavar="NUM",
+            help="Of the ranking, keep this many layers in FP32, the worst first. "
+            "For example: --top-k 10.",
+            type=int,
+            default=None,
+        )
+        self._add_judging_options()
+
+    def _add_judging_options(self) -> None:
+        self.group.add_argument(
+            "--tolerance",
+            metavar="ERROR",
+            help="Largest relative error of the outputs that passes; above it the exit code is 1. "
+            "For example: --tolerance 1e-3. Defaults to none: errors are shown only.",
+            type=float,
+            default=None,
+        )
+        self.group.add_argument(
+            "--precision",
+            help="The low precision. Defaults to that of the script, ranking or model, else fp16.",
+            choices=["fp16", "bf16"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--outputs",
+            metavar="NAME",
+            help="Name(s) of the model output(s) that count. For example: --outputs logits. "
+            "Defaults to all outputs.",
+            nargs="+",
+            default=None,
+        )
+        self.group.add_argument(
+            "--backend",
+            help="What runs the model: {'emulated': ONNX-Runtime on the CPU, low precision "
+            "emulated; 'tensorrt': engines that are built and run on a GPU}. "
+            "Defaults to emulated.",
+            choices=["emulated", "tensorrt"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--timing-runs",
+            metavar="NUM",
+            help="How many inferences of each engine to time. For example: --timing-runs 100. "
+            "Defaults to 20.",
+            type=int,
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            script (str): Path of a script to verify, or None.
+            mixed_onnx (str): Path of a mixed-precision model to verify, or None.
+            ranking (str): Path of a ranking to verify, or None.
+            top_k (int): How many layers of the ranking to keep in FP32, or None.
+            tolerance (float): Largest error that passes, or None.
+            precision (str): Name of the low precision, or None.
+            outputs (Tuple[str]): Names of the outputs that count, or None for all.
+            backend (str): What runs the model.
+            timing_runs (int): How many inferences of each engine to time.
+        """
+        self.script = args_util.get(args, "script")
+        self.mixed_onnx = args_util.get(args, "mixed_onnx")
+        self.ranking = args_util.get(args, "ranking")
+        self.top_k = args_util.get(args, "top_k")
+        self.tolerance = args_util.get(args, "tolerance")
+        self.precision = args_util.get(args, "precision")
+        outputs = args_util.get(args, "outputs")
+        self.outputs = None if outputs is None else tuple(outputs)
+        self.backend = args_util.get(args, "backend") or "emulated"
+        timing_runs = args_util.get(args, "timing_runs")
+        self.timing_runs = 20 if timing_runs is None else timing_runs
+        self._check()
+
+    def _check(self) -> None:
+        if self.top_k is not None and self.ranking is None:
+            G_LOGGER.critical(
+                "`--top-k` chooses layers of a ranking, but there is none.\n"
+                "Add `--ranking ranking.json`."
+            )
+        if self.top_k is not None and self.top_k < 0:
+            G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
+        if self.tolerance is not None and not self.tolerance > 0:  # NaN as well
+            G_LOGGER.critical(f"`--tolerance` must be positive, got: {self.tolerance}.")
+        if self.timing_runs < 1:
+            G_LOGGER.critical(f"`--timing-runs` must be at least 1, got: {self.timing_runs}.")
+        options = {"script": self.script, "mixed-onnx": self.mixed_onnx, "ranking": self.ranking}
+        for option, path in options.items():
+            if path is not None and not os.path.isfile(path):
+                G_LOGGER.critical(f"No such file for `--{option}`: {path!r}.\nCheck the path.")
+
+    def load_asked(self, graph: Graph) -> AskedPrecisions:
+        """Returns which layers stay in FP32.
+
+        Raises:
+            ValueError: If a file is not what it should be, or is about another model.
+        """
+        from polygraphy_layerprec import asked_precisions
+        from polygraphy_layerprec.selection import SelectionRequest
+
+        if self.script is not None:
+            asked = asked_precisions.asked_by_script(self.script, graph)
+        elif self.mixed_onnx is not None:
+            asked = asked_precisions.asked_by_mixed_onnx(self.mixed_onnx, graph)
+        elif self.ranking is not None:
+            tolerance = self.tolerance if self.top_k is None else None
+            request = SelectionRequest(tolerance=tolerance, top_k=self.top_k)
+            asked = asked_precisions.asked_by_ranking(self.ranking, graph, request)
+        else:
+            return asked_precisions.asked_by_nobody(self.precision or "fp16")
+        if self.precision not in (None, asked.precision):
+            raise ValueError(
+                f"`--precision` is {self.precision}, but {asked.source} is for {asked.precision}.\n"
+                f"Leave out `--precision`."
+            )
+        return asked

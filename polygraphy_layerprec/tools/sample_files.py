@@ -1,0 +1,73 @@
+"""Samples from files and scripts of the user."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from polygraphy.json import load_json
+from polygraphy.mod import import_from_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["call_script", "read_samples"]
+
+
+def read_samples(path: str) -> Iterator[tuple[str, Any]]:
+    """Yields the samples of a file, each with words that say which it is.
+
+    An `.npz` file is one sample, an array for each input. A JSON file as Polygraphy saves it holds
+    a sample or a list of them; of a directory every JSON file is read, ordered by name.
+
+    Raises:
+        SampleError: If the file cannot be read.
+    """
+    if os.path.isdir(path):
+        for name in sorted(os.listdir(path)):
+            if name.endswith(".json"):
+                yield from read_samples(os.path.join(path, name))
+    elif path.lower().endswith(".npz"):
+        yield f"sample {path}", _read_npz(path)
+    else:
+        content = _read_json(path)
+        samples = content if isinstance(content, list) else [content]
+        for index, sample in enumerate(samples):
+            yield f"sample {index} of {path}", sample
+
+
+def call_script(path: str, function_name: str) -> Iterator[tuple[str, Any]]:
+    """Yields the samples that a function without arguments in a Python script returns."""
+    # Not `DataLoaderArgs.get_data_loader`: before Polygraphy 0.53 it silently falls back to random
+    # data under Python 3.13, where `locals()` no longer shows what `exec` defined (PEP 667).
+    load_data = import_from_script(path, function_name)
+    for index, sample in enumerate(load_data()):
+        yield f"sample {index} of {path}", sample
+
+
+def _read_npz(path: str) -> dict[str, Any]:
+    import numpy as np
+
+    from polygraphy_layerprec.execution.samples import SampleError
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise SampleError(
+            f"{path!r} is not a file of arrays: {error}.\n"
+            f"Write it with `numpy.savez`, one array for each input of the model."
+        ) from error
+
+
+def _read_json(path: str) -> Any:
+    from polygraphy_layerprec.execution.samples import SampleError
+
+    try:
+        return load_json(path, description="input data")
+    except (KeyError, TypeError, ValueError) as error:
+        raise SampleError(
+            f"{path!r} holds no input data in JSON as Polygraphy saves it: {error}.\n"
+            f"Write it with `polygraphy.json.save_json`, or give an `.npz` file."
+        ) from error

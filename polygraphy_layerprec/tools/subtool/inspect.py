@@ -1,0 +1,113 @@
+"""`polygraphy layerprec inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args.inspection import InspectionArgs
+from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
+from polygraphy_layerprec.tools.terminal import log_width
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.records import Constraint
+
+__all__ = ["Inspect"]
+
+
+class Inspect(LayerprecSubtool):
+    """
+    Inspect a ranking or a script: what it keeps in FP32, why, and for which model.
+
+    Nothing of a script is run. The typical usage of `inspect` is:
+
+        polygraphy layerprec inspect constraints.py --model model.onnx
+
+    A ranking shows its layers, and what it proposes to keep in FP32:
+
+        polygraphy layerprec inspect ranking.json
+
+    The exit code is 1 if the file was made for another model than the one given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("inspect")
+
+    def get_subscriptions_impl(self) -> list[Any]:
+        """Returns the argument groups."""
+        return [InspectionArgs()]
+
+    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+        """Shows the file, and compares it with a model if there is one."""
+        try:
+            if self.arg_groups[InspectionArgs].is_ranking:
+                digest, constraints = self._show_ranking()
+            else:
+                digest, constraints = self._show_script()
+        except ValueError as error:  # what is wrong with a file is the user's to mend
+            G_LOGGER.critical(str(error))
+        if self.arg_groups[InspectionArgs].model is None:
+            return 0
+        return 0 if self._fits_model(digest, constraints) else 1
+
+    def _show_ranking(self) -> tuple[str, tuple[Constraint, ...]]:
+        from polygraphy_layerprec.report.choice import format_selection
+        from polygraphy_layerprec.report.inspection import format_ranking_origin
+        from polygraphy_layerprec.report.ranking_file import load_ranking
+        from polygraphy_layerprec.report.table import format_ranking
+        from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
+
+        options = self.arg_groups[InspectionArgs]
+        ranking = load_ranking(options.path)
+        selection = select_layers(ranking, SelectionRequest())
+        lines = [
+            *format_ranking_origin(ranking, width=log_width()),
+            *format_ranking(ranking, top=options.top, width=log_width()),
+            *format_selection(selection, len(ranking.layers), width=log_width()),
+        ]
+        G_LOGGER.info("\n".join(lines))
+        for warning in ranking.warnings:
+            G_LOGGER.warning(warning)
+        return ranking.model.digest, constraints_of(selection)
+
+    def _show_script(self) -> tuple[str, tuple[Constraint, ...]]:
+        from polygraphy_layerprec.emit.script_reading import load_network_script
+        from polygraphy_layerprec.report.inspection import format_script
+
+        script = load_network_script(self.arg_groups[InspectionArgs].path)
+        G_LOGGER.info("\n".join(format_script(script, width=log_width())))
+        if script.altered:
+            G_LOGGER.warning(
+                "The script is not what this version writes for its data: it was changed, or "
+                "another version made it. Read it before you build with it."
+            )
+        return script.model_digest, script.constraints
+
+    def _fits_model(self, digest: str, constraints: tuple[Constraint, ...]) -> bool:
+        from polygraphy_layerprec.constraint_matching import (
+            describe_unmatched,
+            unmatched_constraints,
+        )
+        from polygraphy_layerprec.model import identify
+
+        graph = self.arg_groups[InspectionArgs].load_graph()
+        found = identify(graph)
+        unmatched = unmatched_constraints(graph, constraints)
+        if unmatched:
+            G_LOGGER.error(
+                f"{len(unmatched)} of {len(constraints)} constraints match no layer of "
+                f"{found.name!r}:\n{describe_unmatched(graph, unmatched)}"
+            )
+        else:
+            G_LOGGER.info(f"All {len(constraints)} constraints match layers of {found.name!r}.")
+        if not digest:
+            G_LOGGER.warning("The file does not say which model it was made for.")
+        elif digest != found.digest:
+            G_LOGGER.error(
+                f"The file was made for another model: digest {digest[:16]!r}, but {found.name!r} "
+                f"has digest {found.digest[:16]!r}.\n"
+                f"Rank this model, with `polygraphy layerprec rank`."
+            )
+        return not unmatched and digest in ("", found.digest)

@@ -1,0 +1,113 @@
+"""What `rank` and `constrain` share: selecting layers, and saving what keeps them in FP32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args import ArtefactArgs, SampleArgs, SelectionArgs
+from polygraphy_layerprec.tools.progress import progress_bar
+from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
+from polygraphy_layerprec.tools.terminal import log_width
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import Ranking, Selection
+
+__all__ = ["SelectingSubtool"]
+
+
+class SelectingSubtool(LayerprecSubtool):
+    """Base of the subtools that subscribe to `SelectionArgs` and `ArtefactArgs`."""
+
+    def select_and_save(
+        self,
+        ranking: Ranking,
+        *,
+        model_path: str | None,
+        graph: Graph | None,
+        outputs: Sequence[str] | None = None,
+    ) -> bool:
+        """Selects layers, shows them and saves what was asked for.
+
+        With a `graph` sets of layers are measured on the samples of `SampleArgs`; without, the
+        forecast decides.
+
+        Returns:
+            Whether the tolerance is met; True if there is none.
+        """
+        from polygraphy_layerprec.report.choice import format_selection
+
+        measured = {} if graph is None else self._measurement(graph, outputs)
+        selection = self._select(ranking, measured)
+        lines = format_selection(selection, len(ranking.layers), width=log_width())
+        G_LOGGER.info("\n".join(lines))
+        self.arg_groups[ArtefactArgs].save(ranking, selection, model_path)
+        self._save_curve(ranking, measured)
+        self._show_build_commands(ranking, model_path)
+        if not selection.reached:
+            self._explain_failure(selection)
+        return selection.reached
+
+    def _measurement(self, graph: Graph, outputs: Sequence[str] | None) -> dict[str, Any]:
+        samples = list(self.arg_groups[SampleArgs].samples(graph))
+        return {"model": graph, "samples": samples, "outputs": outputs}
+
+    def _select(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
+        from polygraphy_layerprec.pipeline import select_constraints
+
+        options = self.arg_groups[SelectionArgs]
+        if options.is_max_abs and not measured:
+            G_LOGGER.critical(
+                "`--max-abs` needs the model: the forecast knows relative errors only.\n"
+                "Name it, for example: --model model.onnx."
+            )
+        with progress_bar() as progress:
+            try:
+                return select_constraints(
+                    ranking,
+                    options.request(),
+                    max_abs=options.is_max_abs,
+                    progress=progress,
+                    **measured,
+                )
+            except ValueError as error:  # what is wrong with the request is the user's to mend
+                G_LOGGER.critical(str(error))
+
+    def _save_curve(self, ranking: Ranking, measured: Mapping[str, Any]) -> None:
+        path = self.arg_groups[SelectionArgs].save_curve
+        if path is None:
+            return
+        from polygraphy_layerprec.pipeline import measure_curve
+        from polygraphy_layerprec.report.curve_file import save_curve
+
+        with progress_bar() as progress:
+            save_curve(measure_curve(ranking, progress=progress, **measured), path)
+        G_LOGGER.info(f"Saved the curve to {path}")
+
+    def _show_build_commands(self, ranking: Ranking, model_path: str | None) -> None:
+        from polygraphy_layerprec.report.next_steps import format_build_commands, installed_tensorrt
+
+        script_path = self.arg_groups[ArtefactArgs].save_script
+        if script_path is None:
+            return
+        lines = format_build_commands(
+            model_path or ranking.model.name or "model.onnx",
+            script_path,
+            precision=ranking.precision,
+            installed=installed_tensorrt(),
+            shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
+        )
+        G_LOGGER.info("\n".join(lines))
+
+    def _explain_failure(self, selection: Selection) -> None:
+        best = selection.measured_error
+        error = selection.forecast_error if best is None else best
+        G_LOGGER.error(
+            f"No set of layers meets the tolerance of {selection.tolerance:.5g}.\n"
+            f"Note: The best that was found, which was saved, has an error of {error:.5g} with "
+            f"{selection.cost.layer_count} layers in FP32.\n"
+            f"Raise the tolerance, allow more layers, or see what the ranking could not measure."
+        )

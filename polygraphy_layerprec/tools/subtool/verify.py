@@ -1,0 +1,135 @@
+"""`polygraphy layerprec verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polygraphy.tools.args import ModelArgs
+
+from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args import OnnxGraphArgs, SampleArgs
+from polygraphy_layerprec.tools.args.verification import VerificationArgs
+from polygraphy_layerprec.tools.progress import progress_bar
+from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
+from polygraphy_layerprec.tools.terminal import log_width
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import AskedPrecisions, Verification
+
+__all__ = ["Verify"]
+
+
+class Verify(LayerprecSubtool):
+    r"""
+    Verify that a model holds a tolerance with some of its layers in FP32, all others lowered.
+
+    No GPU and no TensorRT are needed: layers are emulated with ONNX-Runtime on the CPU. With
+    `--backend tensorrt`, engines are built and run instead.
+
+    The typical usage of `verify` is:
+
+        polygraphy layerprec verify model.onnx --script constraints.py \
+            --load-inputs inputs.json --tolerance 1e-3
+
+    To verify a mixed-precision model that was saved with `--save-onnx`:
+
+        polygraphy layerprec verify model.onnx --mixed-onnx mixed.onnx --load-inputs inputs.json
+
+    To verify on a GPU, with latency and size of each engine:
+
+        polygraphy layerprec verify model.onnx --ranking ranking.json \
+            --load-inputs inputs.json --tolerance 1e-3 --backend tensorrt
+
+    The exit code is 0 if the error is within the tolerance, or none was given, and 1 otherwise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("verify")
+
+    def get_subscriptions_impl(self) -> list[Any]:
+        """Returns the argument groups."""
+        return [
+            ModelArgs(model_opt_required=True, required_model_type="onnx"),
+            OnnxGraphArgs(),
+            SampleArgs(),
+            VerificationArgs(),
+        ]
+
+    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+        """Measures, shows and judges."""
+        from polygraphy_layerprec.report.verification import format_verdict, format_verification
+
+        graph = self.arg_groups[OnnxGraphArgs].load_graph()
+        try:
+            asked = self.arg_groups[VerificationArgs].load_asked(graph)
+        except ValueError as error:  # what is wrong with a file is the user's to mend
+            G_LOGGER.critical(str(error))
+        on_engines = self.arg_groups[VerificationArgs].backend == "tensorrt"
+        verify = self._verify_engines if on_engines else self._verify
+        verification = verify(graph, asked)
+        G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
+        for warning in verification.warnings:
+            G_LOGGER.warning(warning)
+        verdict = "\n".join(format_verdict(verification, width=log_width()))
+        if verification.passed is False:
+            G_LOGGER.error(verdict)
+            return 1
+        G_LOGGER.info(verdict)
+        return 0
+
+    def _verify(self, graph: Graph, asked: AskedPrecisions) -> Verification:
+        from polygraphy_layerprec.verify import run_plainly, verify_model
+
+        options = self.arg_groups[VerificationArgs]
+        samples = self.arg_groups[SampleArgs]
+        model = self.arg_groups[OnnxGraphArgs]
+        checked = samples.samples(graph)
+        with progress_bar() as progress:
+            return verify_model(
+                graph,
+                checked,
+                asked,
+                outputs=options.outputs,
+                tolerance=options.tolerance,
+                run_fp32=run_plainly(model.path, external_data_folder=model.external_data_dir),
+                generated_inputs=samples.is_using_random_data(),
+                progress=progress,
+            )
+
+    def _verify_engines(self, graph: Graph, asked: AskedPrecisions) -> Verification:
+        from polygraphy_layerprec.backend.tensorrt_module import check_gpu, load_tensorrt
+
+        load_tensorrt()
+        check_gpu()
+        from polygraphy_layerprec.backend.engine_verification import verify_engines
+        from polygraphy_layerprec.backend.engines import TensorrtEngines
+        from polygraphy_layerprec.verify import run_plainly
+
+        options = self.arg_groups[VerificationArgs]
+        samples = self.arg_groups[SampleArgs]
+        model = self.arg_groups[OnnxGraphArgs]
+        if model.external_data_dir is not None:
+            G_LOGGER.critical(
+                "TensorRT finds external data beside the model only.\n"
+                "Leave out `--external-data-dir`, and put the data files there."
+            )
+        checked = list(samples.samples(graph))  # which notes the shapes that the engines need
+        return verify_engines(
+            graph,
+            checked,
+            asked,
+            engines=TensorrtEngines(
+                model.path,
+                asked,
+                mixed_path=options.mixed_onnx,
+                shape_ranges=samples.shape_ranges,
+                timing_runs=options.timing_runs,
+            ),
+            run_reference=run_plainly(model.path),
+            outputs=options.outputs,
+            tolerance=options.tolerance,
+            generated_inputs=samples.is_using_random_data(),
+        )

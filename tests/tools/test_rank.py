@@ -1,0 +1,434 @@
+"""`rank` with the measurement replaced: options, inputs, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from polygraphy.json import save_json
+from polygraphy.logger import G_LOGGER
+
+from polygraphy_layerprec.model import ModelError
+from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.records import Selection, SelectionCost
+from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.selection import SelectionRequest
+from polygraphy_layerprec.tools.main import main
+from tests.models import small_cnn, small_transformer
+from tests.rankings import make_ranking, troubled_ranking
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDS = np.array([[1, 2, 3]], np.int64)
+MASK = np.ones((1, 3), np.int64)
+
+
+class FakeMeasurement:
+    """Stands for the pipeline: notes what it is given, and gives or raises what it is told."""
+
+    def __init__(self) -> None:
+        self.ranking = make_ranking()
+        self.error: BaseException | None = None
+        self.options: dict[str, Any] = {}
+        self.samples: list[dict[str, np.ndarray]] = []
+        self.reached = True
+
+    def rank_model(self, model, samples, **options):
+        self.model = model
+        self.samples = [dict(sample) for sample in samples]
+        self.options = options
+        if self.error is not None:
+            raise self.error
+        return self.ranking
+
+    def select_constraints(self, ranking, request, *, samples=(), **options):
+        self.request = request
+        self.selection_options = options
+        self.selection_samples = list(samples)
+        return Selection(
+            layers=ranking.layers,
+            cost=SelectionCost(len(ranking.layers), 1.0, 0),
+            forecast_error=0.0,
+            measured_error=None,
+            tolerance=request.tolerance,
+            reached=self.reached,
+            plain_cost=None,
+            measurements=0,
+        )
+
+
+@pytest.fixture(autouse=True)
+def quiet_polygraphy():
+    severity = G_LOGGER.module_severity
+    yield
+    G_LOGGER.module_severity = severity
+    G_LOGGER.log_file = None
+
+
+@pytest.fixture
+def measurement(monkeypatch):
+    fake = FakeMeasurement()
+    module = types.SimpleNamespace(
+        rank_model=fake.rank_model, select_constraints=fake.select_constraints
+    )
+    monkeypatch.setitem(sys.modules, "polygraphy_layerprec.pipeline", module)
+    return fake
+
+
+@pytest.fixture
+def model_path(tmp_path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(small_transformer(), path)
+    return path
+
+
+@pytest.fixture
+def inputs_path(tmp_path) -> Path:
+    path = tmp_path / "inputs.npz"
+    np.savez(path, ids=IDS, mask=MASK)
+    return path
+
+
+@pytest.fixture
+def rank(measurement, model_path, monkeypatch):  # noqa: ARG001 - nothing is measured
+    """Runs `rank` on a small transformer, and returns the exit code."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments) -> int:
+        words = ["rank", str(model_path), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", ["polygraphy", "layerprec", *words])
+        return main(words)
+
+    return run
+
+
+def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
+    status = rank("--load-inputs", inputs_path)
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "/encoder/layer.0/Add" in out
+    assert "measured: 0.0123, forecast from the impacts: 0.0119" in out
+    assert f"--load-inputs {inputs_path} --save-script constraints.py" in out
+    assert "PASSED | Runtime" in out
+
+
+def test_lines_fit_the_terminal(rank, inputs_path, measurement, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    measurement.ranking = troubled_ranking()
+
+    rank("--load-inputs", inputs_path)
+
+    report = capsys.readouterr().out.split("Ranking: ")[1].split("Next: ")[0]
+    assert max(map(len, report.splitlines())) <= 80
+
+
+def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
+    defaults = {
+        "precision": FP16,
+        "impact": "adjoint",
+        "exact_count": 0,
+        "max_memory_bytes": None,
+        "outputs": None,
+        "loss": None,
+        "generated_inputs": False,
+        "progress": None,
+    }
+
+    rank("--load-inputs", inputs_path)
+    assert measurement.options == defaults
+
+    flags = "--precision bf16 --impact gain --exact 5 --max-memory 4G --outputs hidden other"
+    rank("--load-inputs", inputs_path, *flags.split())
+    assert measurement.options == {
+        "precision": BF16,
+        "impact": "gain",
+        "exact_count": 5,
+        "max_memory_bytes": 4 << 30,
+        "outputs": ("hidden", "other"),
+        "loss": None,
+        "generated_inputs": False,
+        "progress": None,
+    }
+
+
+def test_the_list_follows_the_report_options(rank, inputs_path, measurement, capsys):
+    measurement.ranking = troubled_ranking()
+
+    rank("--load-inputs", inputs_path, "--top", 1, "--sort-by", "introduced")
+
+    out = capsys.readouterr().out
+    assert "1 of 3 layers in FP16, by introduced" in out
+    assert "2  head/Sub" in out
+
+
+def test_a_file_of_arrays_is_one_sample_and_two_are_two(rank, tmp_path, measurement):
+    paths = [tmp_path / "a.npz", tmp_path / "b.NPZ"]
+    np.savez(tmp_path / "a.npz", ids=IDS, mask=MASK)
+    with paths[1].open("wb") as file:
+        np.savez(file, ids=IDS[:, :2], mask=MASK[:, :2])
+
+    assert rank("--load-inputs", *paths) == 0
+
+    assert [sample["ids"].tolist() for sample in measurement.samples] == [[[1, 2, 3]], [[1, 2]]]
+
+
+def test_the_next_command_covers_every_shape_that_was_seen(rank, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", ids=IDS, mask=MASK)
+    np.savez(tmp_path / "b.npz", ids=IDS[:, :2], mask=MASK[:, :2])
+
+    rank(
+        "--load-inputs", tmp_path / "a.npz", tmp_path / "b.npz", "--save-script", tmp_path / "c.py"
+    )
+
+    out = capsys.readouterr().out
+    assert "--trt-min-shapes 'ids:[1,2]' 'mask:[1,2]' --trt-opt-shapes 'ids:[1,3]'" in out
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_inputs_in_polygraphys_json_are_read(rank, tmp_path, measurement, as_list):
+    sample = {"ids": IDS, "mask": MASK}
+    save_json([sample, sample] if as_list else sample, str(tmp_path / "inputs.json"))
+
+    assert rank("--load-inputs", tmp_path / "inputs.json") == 0
+
+    assert len(measurement.samples) == (2 if as_list else 1)
+    np.testing.assert_array_equal(measurement.samples[0]["ids"], IDS)
+    assert measurement.samples[0]["ids"].dtype == np.int64
+
+
+def test_a_directory_of_json_files_is_read_in_order(rank, tmp_path, measurement):
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for index in (1, 0):
+        save_json({"ids": IDS + index, "mask": MASK}, str(folder / f"{index}.json"))
+    (folder / "notes.txt").write_text("not data")
+
+    assert rank("--load-inputs", folder) == 0
+
+    assert [sample["ids"][0, 0] for sample in measurement.samples] == [1, 2]
+
+
+@pytest.mark.parametrize("function", ["", ":other"])
+def test_inputs_from_a_script_are_read(rank, tmp_path, measurement, function):
+    name = function.lstrip(":") or "load_data"
+    script = tmp_path / f"script_{name}.py"
+    script.write_text(
+        f"import numpy as np\n"
+        f"def {name}():\n"
+        f"    for i in range(3):\n"
+        f"        yield {{'ids': np.full((1, 2), i), 'mask': np.ones((1, 2), np.int64)}}\n"
+    )
+
+    assert rank("--data-loader-script", f"{script}{function}") == 0
+
+    assert [sample["ids"][0, 0] for sample in measurement.samples] == [0, 1, 2]
+
+
+def test_without_data_plausible_inputs_are_made_up_and_said_so(rank, measurement, capsys):
+    status = rank("--input-shapes", "ids:[2,7]", "--iterations", 3, "--seed", 5)
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert [sample["ids"].shape for sample in measurement.samples] == [(2, 7)] * 3
+    assert all(sample["ids"].max() < 32 for sample in measurement.samples)
+    assert all((sample["mask"] == 1).all() for sample in measurement.samples)
+    assert "ids of a table with 32 rows" in out
+    assert measurement.options["generated_inputs"] is True
+
+
+def test_ranges_are_kept(rank, measurement):
+    rank("--input-shapes", "ids:[2,50]", "--val-range", "ids:[3,4]")
+
+    assert set(measurement.samples[0]["ids"].ravel()) == {3, 4}
+
+
+def test_the_ranking_is_saved_whole(rank, inputs_path, tmp_path, measurement):
+    measurement.ranking = make_ranking(stability=0.5)
+
+    for name in ("ranking.json", "ranking.csv"):
+        assert rank("--load-inputs", inputs_path, "--save-ranking", tmp_path / name) == 0
+
+    assert load_ranking(tmp_path / "ranking.json") == measurement.ranking
+    assert (tmp_path / "ranking.csv").read_text().startswith("rank,name,")
+
+
+@pytest.mark.parametrize(
+    ("flags", "request_", "measured"),
+    [
+        ("", SelectionRequest(), False),
+        ("--top-k 3", SelectionRequest(top_k=3), False),
+        ("--tolerance 1e-3", SelectionRequest(tolerance=1e-3), True),
+    ],
+)
+def test_the_script_holds_the_chosen_layers(
+    rank, inputs_path, tmp_path, measurement, capsys, flags, request_, measured
+):
+    path = tmp_path / "c.py"
+
+    status = rank("--load-inputs", inputs_path, "--save-script", path, *flags.split())
+
+    assert status == 0
+    assert measurement.request == request_
+    assert ("model" in measurement.selection_options) is measured
+    assert len(measurement.selection_samples) == measured
+    names = runpy.run_path(str(path))
+    assert [c["name"] for c in names["CONSTRAINTS"]] == ["/encoder/layer.0/Add"]
+    assert names["PRECISION"] == "fp16"
+    assert names["MODEL_DIGEST"] == "ab" * 32
+    out = capsys.readouterr().out
+    assert "Chosen: 1 of 1 layers stay in FP32" in out
+    assert f"--trt-npps {path}" in out
+
+
+def test_a_tolerance_that_is_not_met_fails_the_run_once_the_script_is_saved(
+    rank, inputs_path, tmp_path, measurement, capsys
+):
+    measurement.reached = False
+    path = tmp_path / "c.py"
+
+    status = rank("--load-inputs", inputs_path, "--save-script", path, "--tolerance", "1e-9")
+
+    assert status == 1
+    assert path.exists()
+    assert "No set of layers meets the tolerance" in capsys.readouterr().out
+
+
+def test_unmeasured_layers_fail_the_run_once_everything_is_saved(
+    rank, inputs_path, tmp_path, measurement, capsys
+):
+    measurement.ranking = troubled_ranking()
+
+    status = rank("--load-inputs", inputs_path, "--save-ranking", tmp_path / "ranking.json")
+
+    assert status == 1
+    assert json.loads((tmp_path / "ranking.json").read_text())["unmeasured"]
+    assert "Could not measure 1 layers" in "".join(capsys.readouterr())
+
+
+def test_what_the_reader_must_know_is_a_warning(rank, inputs_path, measurement, capsys):
+    measurement.ranking = make_ranking(warnings=("The model is FP16 in parts.",))
+
+    rank("--load-inputs", inputs_path)
+
+    assert "[W] The model is FP16 in parts." in capsys.readouterr().out
+
+
+def test_an_interrupt_has_its_own_exit_code_and_saves_nothing(
+    rank, inputs_path, tmp_path, measurement, capsys
+):
+    measurement.error = KeyboardInterrupt()
+
+    status = rank("--load-inputs", inputs_path, "--save-ranking", tmp_path / "ranking.json")
+
+    assert status == 130
+    assert not (tmp_path / "ranking.json").exists()
+    assert "Interrupted" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModelError("The model is odd."), "The model is odd."),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "Out of memory"),
+    ],
+)
+def test_what_the_user_can_mend_is_said_in_words(
+    rank, inputs_path, measurement, capsys, error, message
+):
+    measurement.error = error
+
+    status = rank("--load-inputs", inputs_path)
+
+    assert status == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_defect_of_the_program_is_not_hidden(rank, inputs_path, measurement):
+    measurement.error = ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError):
+        rank("--load-inputs", inputs_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--top 0", "`--top` must be at least 1"),
+        ("--exact -1", "`--exact` must be at least 0"),
+        ("--max-memory 0", "`--max-memory` must be positive"),
+        ("--max-memory much", "Could not convert much to a number of bytes"),
+        ("--iterations 0", "`--iterations` must be at least 1"),
+        ("--top-k -1 --save-script c.py", "`--top-k` must be at least 0"),
+        ("--tolerance nan --save-script c.py", "`--tolerance` must be positive"),
+        ("--save-ranking ranking.txt", "must end in .json or .csv"),
+        ("--save-script script.sh", "must end in .py"),
+        ("--save-ranking missing/ranking.json", "does not exist"),
+        ("--save-script missing/script.py", "does not exist"),
+        ("--load-inputs missing.npz", "No such file with input data: 'missing.npz'"),
+        ("--data-loader-script missing.py", "No such file with input data: 'missing.py'"),
+        ("--no-such-option", "Unrecognized Options"),
+    ],
+)
+def test_a_bad_option_is_refused_before_any_work(rank, measurement, capsys, flags, message):
+    status = rank(*flags.split())
+
+    assert status == 1
+    assert message in "".join(capsys.readouterr())
+    assert measurement.options == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("inputs.json", b"not json", "holds no input data in JSON"),
+        ("inputs.json", b"[1, 2]", "is a int, not arrays by name"),
+        ("inputs.json", b"[]", "hold no sample"),
+        ("inputs.npz", b"not an archive", "is not a file of arrays"),
+        ("inputs.npz", b"", "is not a file of arrays"),
+    ],
+)
+def test_a_bad_file_of_inputs_is_refused(rank, tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_bytes(content)
+
+    status = rank("--load-inputs", tmp_path / name)
+
+    assert status == 1
+    assert message in capsys.readouterr().err
+
+
+def test_pickled_arrays_are_refused_because_they_run_code(rank, tmp_path, capsys):
+    np.savez(tmp_path / "inputs.npz", ids=np.array([{}], object), mask=MASK)
+
+    assert rank("--load-inputs", tmp_path / "inputs.npz") == 1
+
+    assert "is not a file of arrays" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("measurement")
+def test_external_data_may_be_in_another_folder(tmp_path):
+    for name in ("model", "data"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "model" / "model.onnx"
+    options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save(small_cnn(), path, **options)
+    (tmp_path / "model" / "weights.bin").rename(tmp_path / "data" / "weights.bin")
+
+    assert main(["rank", str(path)]) == 1
+    assert main(["rank", str(path), "--external-data-dir", str(tmp_path / "data")]) == 0
+
+
+@pytest.mark.usefixtures("measurement")
+def test_a_colon_in_the_name_of_a_model_is_no_function(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(small_cnn(), "model:v2.onnx")
+
+    assert main(["rank", "model:v2.onnx"]) == 0
