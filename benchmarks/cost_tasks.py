@@ -1,0 +1,104 @@
+"""What the cost benchmark runs in processes of their own. Everything is imported up front."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs, OnnxFromPath
+from polygraphy.backend.onnx.util import all_tensor_names
+from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+from polygraphy.comparator import Comparator, SimpleCompareFunc
+from polygraphy.logger import G_LOGGER
+from polygraphy_layerprec.pipeline import rank_model
+
+from benchmarks.cast_pairs import with_cast_pairs
+from benchmarks.models import MODELS
+from polygraphy_layerprec.model import load_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+__all__ = [
+    "graph_work",
+    "mark_all_and_compare",
+    "plain_forward",
+    "rank",
+    "write_candidate",
+    "write_model",
+]
+
+
+def write_model(name: str, path: str, *, external: bool, samples: int) -> None:
+    """Writes a model, and its input samples as `<path>.<index>.npz`."""
+    model = MODELS[name]
+    for index in range(samples):
+        arrays: dict[str, Any] = model.sample(index)
+        np.savez(f"{path}.{index}.npz", **arrays)
+    model.write(Path(path), external=external)
+
+
+def write_candidate(model: str, path: str) -> None:
+    """Writes the model with every float tensor rounded to FP16, for `mark_all_and_compare`."""
+    Path(path).write_bytes(with_cast_pairs(onnx.load(model)).SerializeToString())
+
+
+def plain_forward(model: str, sample: str, repeats: int) -> dict[str, float]:
+    """Returns the median time of one forward, after two that warm up; the session is not in it."""
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    feed = _load(sample)
+    seconds = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        session.run(None, feed)
+        seconds.append(time.perf_counter() - start)
+    return {"median_seconds": statistics.median(seconds[2:]), "best_seconds": min(seconds)}
+
+
+def rank(
+    model: str, samples: Sequence[str], impact: Literal["adjoint", "gain"]
+) -> dict[str, float]:
+    """Returns what the ranking found, ranked from a path with all set-up."""
+    ranking = rank_model(model, _stream(samples), impact=impact)
+    return {
+        "layers": len(ranking.layers),
+        "unmeasured": len(ranking.unmeasured),
+        "measured": ranking.output_error.measured,
+        "forecast": ranking.output_error.forecast,
+    }
+
+
+def graph_work(model: str) -> tuple[int, ...]:
+    """Returns the sizes of what the ranking makes of the model file before it runs anything."""
+    graph = load_graph(model)
+    return len(graph.nodes), len(graph.producers), len(graph.consumers)
+
+
+def mark_all_and_compare(model: str, candidate: str, sample: str) -> dict[str, float]:
+    """Returns how many tensors Polygraphy compared: all of them are outputs of two sessions."""
+    G_LOGGER.module_severity = {"": G_LOGGER.CRITICAL}
+    names = all_tensor_names(onnx.load(model, load_external_data=False))
+    runners = [
+        OnnxrtRunner(SessionFromOnnx(BytesFromOnnx(ModifyOutputs(OnnxFromPath(path), names))), name)
+        for name, path in (("reference", model), ("candidate", candidate))
+    ]
+    results = Comparator.run(runners, data_loader=[_load(sample)])
+    accuracy = Comparator.compare_accuracy(results, compare_func=SimpleCompareFunc())
+    return {"tensors": len(names), "passed": float(bool(accuracy))}
+
+
+def _stream(samples: Sequence[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    for path in samples:
+        yield _load(path)
+
+
+def _load(path: str) -> dict[str, npt.NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -1,0 +1,41 @@
+"""What the peers do, in their own environment: only they, ONNX and numpy are installed there."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+from modelopt.onnx.autocast import convert_to_mixed_precision
+from onnxconverter_common.auto_mixed_precision import auto_convert_mixed_precision
+
+__all__ = ["auto_mixed_precision", "autocast"]
+
+_RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 0.01, 0.001
+
+
+def autocast(model: str, sample: str, output: str) -> None:
+    """Writes what ModelOpt AutoCast makes of `model`, with its own defaults and real input."""
+    converted = convert_to_mixed_precision(
+        onnx_path=model, keep_io_types=True, calibration_data=sample
+    )
+    onnx.save(converted, output)
+
+
+def auto_mixed_precision(model: str, sample: str, output: str) -> None:
+    """Writes what onnxconverter-common makes of `model`, with the tolerances of its example."""
+    with np.load(sample, allow_pickle=False) as arrays:
+        feed: dict[str, Any] = dict(arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = auto_convert_mixed_precision(
+            onnx.load(model),
+            feed,
+            rtol=_RELATIVE_TOLERANCE,
+            atol=_ABSOLUTE_TOLERANCE,
+            keep_io_types=True,
+        )
+    if converted is None:
+        raise RuntimeError("no mixed-precision model passed its own check")
+    onnx.save(converted, output)
