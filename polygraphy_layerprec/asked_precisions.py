@@ -1,0 +1,133 @@
+"""Which layers stay in FP32: read from a script, a ranking, or a mixed-precision model."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from polygraphy_layerprec.constraint_matching import check_same_model
+from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
+from polygraphy_layerprec.emit.script_reading import load_network_script
+from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.plain_session import PlainSession
+from polygraphy_layerprec.model import identify
+from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.model import Graph
+
+__all__ = ["asked_by_mixed_onnx", "asked_by_nobody", "asked_by_ranking", "asked_by_script"]
+
+
+def asked_by_nobody(precision: str) -> AskedPrecisions:
+    """Returns that every layer is lowered to `precision`: `fp16` or `bf16`."""
+    return AskedPrecisions("", precision, (), ())
+
+
+def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisions:
+    """Returns what an emitted script keeps in FP32, read from its literals without running it.
+
+    Raises:
+        ValueError: If it is no such script, or was made for another model.
+        OSError: If it cannot be read.
+    """
+    path = os.fspath(path)
+    script = load_network_script(path)
+    source = f"the script {path!r}"
+    warnings = []
+    if script.model_digest:
+        check_same_model(
+            identify(graph),
+            name=script.model_name,
+            digest=script.model_digest,
+            made=f"The script {path!r}",
+        )
+    else:
+        warnings.append(f"{path!r} does not say which model it was made for.")
+    if script.altered:
+        warnings.append(
+            f"{path!r} is not what this version writes for its data: it was changed, or another "
+            f"version made it. Only its data are verified; nothing in it is run."
+        )
+    if script.io_precision == "low":
+        warnings.append(
+            f"{path!r} asks for inputs and outputs in {script.precision.upper()}; these are left "
+            f"in FP32 here."
+        )
+    return AskedPrecisions(source, script.precision, script.constraints, tuple(warnings))
+
+
+def asked_by_ranking(
+    path: str | os.PathLike[str], graph: Graph, request: SelectionRequest
+) -> AskedPrecisions:
+    """Returns what a saved ranking proposes to keep in FP32, as its forecast has it.
+
+    Raises:
+        ValueError: If the file is no ranking, is about another model, or the request is not valid.
+        OSError: If it cannot be read.
+    """
+    path = os.fspath(path)
+    ranking = load_ranking(path)
+    check_same_model(
+        identify(graph),
+        name=ranking.model.name,
+        digest=ranking.model.digest,
+        made=f"The ranking {path!r}",
+    )
+    selection = select_layers(ranking, request)
+    warnings = () if selection.reached else (_not_reached(selection.forecast_error),)
+    return AskedPrecisions(
+        f"the ranking {path!r}", ranking.precision, constraints_of(selection), warnings
+    )
+
+
+def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisions:
+    """Returns which layers a mixed-precision form of the model keeps in FP32.
+
+    Raises:
+        ValueError: If it is no ONNX model, ONNX-Runtime cannot load it, or it lacks layers.
+        OSError: If it cannot be read.
+    """
+    path = os.fspath(path)
+    mixed = read_mixed_onnx(path, graph)
+    if mixed.missing:
+        total = len(mixed.missing) + len(mixed.kept) + mixed.lowered_count
+        raise ValueError(
+            f"{path!r} is not a mixed-precision form of {graph.name!r}: it lacks "
+            f"{len(mixed.missing)} of {total} layers, or does not tell their types.\n"
+            f"Note: The first is {mixed.missing[0].op} {mixed.missing[0].name!r}.\n"
+            f"Make it from this model, with every node under its name."
+        )
+    if len(mixed.precisions) > 1:
+        raise ValueError(
+            f"{path!r} has layers in {' and in '.join(mixed.precisions)}.\n"
+            f"One low precision at a time can be verified."
+        )
+    problem = _loading_problem(path)
+    warnings = [problem] if problem else []
+    if not mixed.precisions:
+        warnings.append(f"No layer of {path!r} is in low precision.")
+    precision = mixed.precisions[0] if mixed.precisions else "fp16"
+    return AskedPrecisions(
+        f"the mixed-precision model {path!r}", precision, mixed.kept, tuple(warnings)
+    )
+
+
+def _loading_problem(path: str) -> str:
+    try:
+        PlainSession(path)
+    except ExecutionError as error:
+        # The CPU has no kernel for most operators in BF16, which says nothing against the model.
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise ValueError(f"{path!r} does not load.\nNote: {error}") from error
+        return f"{path!r} is valid, but does not run on the CPU: {error}"
+    return ""
+
+
+def _not_reached(forecast: float) -> str:
+    return (
+        f"No set of layers is foretold to meet the tolerance; the best is foretold to leave "
+        f"{forecast:.3g}."
+    )
