@@ -22,7 +22,7 @@ _CHANNEL_AXIS_1: Final = frozenset(
 )
 _NORMALIZING_LAST: Final = frozenset({"LayerNormalization", "RMSNormalization"})
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
-_FEWEST_GROUPS: Final = 16
+_FEWEST_GROUPS: Final = 4
 """With one random probe, a sum of fewer squares says too little."""
 
 
@@ -45,10 +45,11 @@ def coherent_axes(
 def coherent_power(product: npt.NDArray[Any], axes: tuple[int, ...]) -> float:
     """Returns the sum of squares of `product` after summing it along `axes`.
 
-    Where that leaves too few numbers, the last and then the first axis are not summed.
+    Where that leaves too few numbers, the first axis is not summed, along which samples of a batch
+    are probed on their own, and then the last one is not.
     """
     kept = [axis for axis in range(product.ndim) if axis not in axes]
-    for more in (product.ndim - 1, 0):
+    for more in (0, product.ndim - 1):
         groups = int(np.prod([product.shape[axis] for axis in kept], dtype=np.int64))
         if groups >= _FEWEST_GROUPS or more in kept or product.ndim == 0:
             continue

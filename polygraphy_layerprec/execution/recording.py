@@ -57,7 +57,9 @@ class TapeRecorder:
             wanted_captures=captured,
             is_layer=is_layer,
             gains=evaluation.gains,
-            coherent_axes=self._coherent_axes(node, tensors) if is_layer else (),
+            coherent_axes=()
+            if evaluation.introduced is None
+            else self._coherent_axes(node, tensors),
         )
         values = {
             name: value_of(tensor)
