@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= auto
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking.py,*/precision.py,*/records.py
+PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking.py,*/precision.py,*/records/*
 
 .DELETE_ON_ERROR:
 .PHONY: check clean demo format help install test

@@ -5,6 +5,7 @@ model -> execution -> divergence -> ranking -> selection -> emit -> verify -> re
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +98,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
     layers = rank_layers(observed, precision)
     if exact_count or impact == "exact":
         remeasured = layers if impact == "exact" else layers[:exact_count]
-        names = {layer.outputs[0] for layer in remeasured}
+        names = {_first_output(layer.outputs) for layer in remeasured}
         exact = measure_exact_impacts(
             graph, samples, precision=precision, layers=names, outputs=counted, progress=progress
         )
@@ -123,6 +124,8 @@ def measure_exact_impacts(
 ) -> dict[str, float]:
     """Returns the true impact of layers: the output error when one's introduced error is injected.
 
+    They go by the name of the first output tensor that is not absent.
+
     Costs one forward pass for each layer and sample. What a layer takes from others is exact: the
     rounding between two layers belongs to the one that makes the tensor, so that squared impacts
     add up to the squared error of the whole.
@@ -131,7 +134,7 @@ def measure_exact_impacts(
         model: As in `rank_model`.
         samples: As in `rank_model`.
         precision: The low precision.
-        layers: First output tensors of the layers to measure, all by default.
+        layers: Names of the layers to measure, as in what is returned; all by default.
         outputs: Names of the outputs that count, all by default.
         progress: Called with layers done, layers in all, and what is going on.
     """
@@ -141,7 +144,7 @@ def measure_exact_impacts(
     chosen = [
         node
         for node in graph.nodes
-        if node.role is Role.COMPUTES and (layers is None or node.outputs[0] in layers)
+        if node.role is Role.COMPUTES and (layers is None or _first_output(node.outputs) in layers)
     ]
     impacts = {}
     for done, node in enumerate(chosen, start=1):
@@ -149,7 +152,7 @@ def measure_exact_impacts(
             lambda other, index=node.index: other.index == index,  # type: ignore[misc]
             exact_inputs=True,
         )
-        impacts[node.outputs[0]] = alone.error
+        impacts[_first_output(node.outputs)] = alone.error
         if progress is not None:
             progress(done, len(chosen), "layers alone")
     return impacts
@@ -271,7 +274,11 @@ def _set_errors(
             progress(done, 0, f"set of {int(kept.sum())} layers")
         fp32_outputs = [name for index in np.flatnonzero(kept) for name in names[index]]
         divergence = measurement.divergence_of_kept(fp32_outputs)
-        return divergence.max_abs_error if max_abs else divergence.error
+        if not max_abs:
+            return divergence.error
+        # The largest error is among what can be subtracted: what was lost is not.
+        lost = any(output.nonfinite_count for output in divergence.records())
+        return math.inf if lost else divergence.max_abs_error
 
     return error_of
 
@@ -290,10 +297,15 @@ def _check_same_model(graph: Graph, ranking: Ranking) -> None:
 def _with_exact_impact(
     observation: LayerObservation, exact: Mapping[str, float]
 ) -> LayerObservation:
-    impact = exact.get(observation.outputs[0])
+    impact = exact.get(_first_output(observation.outputs))
     if impact is None:
         return observation
     return replace(observation, impact_power=impact**2, impact_method="exact")
+
+
+def _first_output(outputs: Sequence[str]) -> str:
+    """A recurrent layer may leave out its first output, so that its name is empty."""
+    return next(filter(None, outputs), "")
 
 
 def _outputs_that_count(graph: Graph, outputs: Sequence[str] | None) -> tuple[str, ...]:

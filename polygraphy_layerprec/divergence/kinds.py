@@ -43,40 +43,78 @@ class Symptoms:
     """Share of the squared output error, in [0, 1]."""
 
 
-def describe_trouble(  # noqa: PLR0911 - one for each kind
-    symptoms: Symptoms, precision: Precision
-) -> tuple[str, str]:
+def describe_trouble(symptoms: Symptoms, precision: Precision) -> tuple[str, str]:
     """Returns the kind of trouble and the reason in words."""
-    sums = symptoms.sums
-    if symptoms.harmful_overflow:
-        largest = max(sums.max_abs, symptoms.max_abs_input)
-        limit = f"{precision.name} ends at {precision.max_finite:.5g}"
-        return "overflow", f"overflow: |x| up to {largest:.3g}, {limit}"
-    if sums.overflow_count:
-        return (
-            "benign overflow",
-            f"benign overflow: |x| up to {sums.max_abs:.3g}, absorbed by what follows",
-        )
-    effect = _effect(symptoms)
-    if sums.underflow_count > _UNDERFLOW_SHARE * sums.element_count:
-        share = sums.underflow_count / sums.element_count
-        return (
-            "underflow",
-            f"underflow: {share:.0%} of values below {precision.min_subnormal:.1g}; {effect}",
-        )
-    if _cancels(symptoms):
-        terms = f"terms up to {symptoms.max_abs_input:.3g} leave {sums.max_abs:.3g}"
-        return "cancellation", f"cancellation: {terms}; {effect}"
-    if symptoms.largest_sum_of_terms > precision.max_finite:
-        terms = f"terms add up to {symptoms.largest_sum_of_terms:.3g}"
-        risk = f"at risk where accumulated in {precision.name}"
-        return "long reduction", f"long reduction: {terms}, {risk}; {effect}"
-    if sums.introduced_power == 0.0:
-        return "exact", "exact: rounding changes nothing"
-    return "rounding", effect
+    return next(
+        (kind, describe(symptoms, precision))
+        for kind, applies, describe in _KINDS
+        if applies(symptoms, precision)
+    )
 
 
-def _effect(symptoms: Symptoms) -> str:
+def _overflows(symptoms: Symptoms, _: Precision) -> bool:
+    return symptoms.harmful_overflow
+
+
+def _describe_overflow(symptoms: Symptoms, precision: Precision) -> str:
+    largest = max(symptoms.sums.max_abs, symptoms.max_abs_input)
+    return f"overflow: |x| up to {largest:.3g}, {precision.name} ends at {precision.max_finite:.5g}"
+
+
+def _overflows_unfelt(symptoms: Symptoms, _: Precision) -> bool:
+    return symptoms.sums.overflow_count > 0
+
+
+def _describe_benign_overflow(symptoms: Symptoms, _: Precision) -> str:
+    return f"benign overflow: |x| up to {symptoms.sums.max_abs:.3g}, absorbed by what follows"
+
+
+def _underflows(symptoms: Symptoms, _: Precision) -> bool:
+    return symptoms.sums.underflow_count > _UNDERFLOW_SHARE * symptoms.sums.element_count
+
+
+def _describe_underflow(symptoms: Symptoms, precision: Precision) -> str:
+    share = symptoms.sums.underflow_count / symptoms.sums.element_count
+    values = f"{share:.0%} of values below {precision.min_subnormal:.1g}"
+    return f"underflow: {values}; {_effect(symptoms)}"
+
+
+def _cancels(symptoms: Symptoms, _: Precision) -> bool:
+    return (
+        symptoms.op in _CANCELLING_OPS
+        and symptoms.sums.max_abs > 0.0
+        and symptoms.max_abs_input > _CANCELLATION_RATIO * symptoms.sums.max_abs
+    )
+
+
+def _describe_cancellation(symptoms: Symptoms, _: Precision) -> str:
+    terms = f"terms up to {symptoms.max_abs_input:.3g} leave {symptoms.sums.max_abs:.3g}"
+    return f"cancellation: {terms}; {_effect(symptoms)}"
+
+
+def _adds_up_beyond_range(symptoms: Symptoms, precision: Precision) -> bool:
+    return symptoms.largest_sum_of_terms > precision.max_finite
+
+
+def _describe_long_reduction(symptoms: Symptoms, precision: Precision) -> str:
+    terms = f"terms add up to {symptoms.largest_sum_of_terms:.3g}"
+    risk = f"at risk where accumulated in {precision.name}"
+    return f"long reduction: {terms}, {risk}; {_effect(symptoms)}"
+
+
+def _is_exact(symptoms: Symptoms, _: Precision) -> bool:
+    return symptoms.sums.introduced_power == 0.0
+
+
+def _describe_exact(_: Symptoms, __: Precision) -> str:
+    return "exact: rounding changes nothing"
+
+
+def _always(_: Symptoms, __: Precision) -> bool:
+    return True
+
+
+def _effect(symptoms: Symptoms, _: Precision | None = None) -> str:
     text = f"{_percent(symptoms.share)} of the output error"
     introduced = symptoms.sums.introduced_error
     if introduced > 0.0 and symptoms.impact > _NOTABLE_AMPLIFICATION * introduced:
@@ -88,9 +126,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %" if share else "none"
 
 
-def _cancels(symptoms: Symptoms) -> bool:
-    return (
-        symptoms.op in _CANCELLING_OPS
-        and symptoms.sums.max_abs > 0.0
-        and symptoms.max_abs_input > _CANCELLATION_RATIO * symptoms.sums.max_abs
-    )
+_KINDS: Final = (
+    ("overflow", _overflows, _describe_overflow),
+    ("benign overflow", _overflows_unfelt, _describe_benign_overflow),
+    ("underflow", _underflows, _describe_underflow),
+    ("cancellation", _cancels, _describe_cancellation),
+    ("long reduction", _adds_up_beyond_range, _describe_long_reduction),
+    ("exact", _is_exact, _describe_exact),
+    ("rounding", _always, _effect),
+)
+"""Each kind with when it applies and how it is told; the first that applies is the one."""

@@ -16,6 +16,7 @@ Loss = Callable[[Outputs], Any]
 
 _MOST_DIFFERENCES: Final = 4096
 _STEP: Final = 1e-4  # relative; the loss is called with float64, where the best step is near 6e-6
+_SMALLEST_STEP: Final = 1e-7  # relative to the largest element, for those that are nearly 0
 
 
 def loss_seeds(loss: Loss, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
@@ -25,29 +26,48 @@ def loss_seeds(loss: Loss, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
     the loss gives no gradients they are found by central differences, two calls for each element.
 
     Args:
-        loss: The user's function.
+        loss: The user's function. It gets copies, float outputs in float64.
         outputs: Reference outputs by name.
 
     Raises:
-        ValueError: If the loss is not a finite number, its gradients do not fit the outputs, or
-            there are too many output elements for differences.
+        ValueError: If the loss is not a finite number, its gradients do not fit the outputs or are
+            not finite, or there are too many output elements for differences.
     """
     floats = {n: y.astype(np.float64) for n, y in outputs.items() if y.dtype.kind == "f"}
-    returned = loss({**outputs, **floats})
-    value, gradients = returned if isinstance(returned, tuple) else (returned, None)
+    returned = _called(loss, {**outputs, **floats})
+    value, given = returned if _is_pair(returned) else (returned, None)
     scale = abs(_number(value)) or 1.0
-    if gradients is None:
-        gradients = _differences(loss, outputs, floats)
-    for name, gradient in gradients.items():
+    gradients = _differences(loss, outputs, floats) if given is None else _checked(given, floats)
+    return {
+        name: np.asarray(gradient / scale, outputs[name].dtype)
+        for name, gradient in gradients.items()
+    }
+
+
+def _called(loss: Loss, outputs: Outputs) -> Any:
+    return loss({name: y.copy() for name, y in outputs.items()})
+
+
+def _is_pair(returned: Any) -> bool:
+    return isinstance(returned, tuple) and len(returned) == 2
+
+
+def _checked(
+    given: Any, floats: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, npt.NDArray[np.float64]]:
+    if not isinstance(given, Mapping):
+        raise ValueError(  # noqa: TRY004 - one error for all that is wrong with a loss
+            f"The loss must return its gradients by the name of the output, got {type(given)!r}."
+        )
+    for name, gradient in given.items():
         if name not in floats or np.shape(gradient) != floats[name].shape:
             raise ValueError(
                 f"The loss gives a gradient of shape {np.shape(gradient)} for {name!r}, but the "
                 f"outputs are: { {n: y.shape for n, y in floats.items()} }."
             )
-    return {
-        name: np.asarray(gradient / scale, outputs[name].dtype)
-        for name, gradient in gradients.items()
-    }
+        if not np.isfinite(gradient).all():
+            raise ValueError(f"The loss gives a gradient for {name!r} that is not finite.")
+    return {name: np.asarray(gradient, np.float64) for name, gradient in given.items()}
 
 
 def _differences(
@@ -63,14 +83,15 @@ def _differences(
     gradients = {}
     for name, y in floats.items():
         moved = y.copy()
+        smallest = _SMALLEST_STEP * (float(np.abs(y).max(initial=0.0)) or 1.0)
         flat, gradient = moved.reshape(-1), np.empty(y.size)
         for index in range(y.size):
             centre = flat[index]
-            step = _STEP * max(abs(centre), 1e-3)
+            step = max(_STEP * abs(centre), smallest)
             ends = []
             for position in (centre + step, centre - step):
                 flat[index] = position
-                ends.append(_number(_value(loss({**outputs, **floats, name: moved}))))
+                ends.append(_number(_value(_called(loss, {**outputs, **floats, name: moved}))))
             flat[index] = centre
             gradient[index] = (ends[0] - ends[1]) / (2 * step)
         gradients[name] = gradient.reshape(y.shape)
@@ -78,7 +99,7 @@ def _differences(
 
 
 def _value(returned: Any) -> Any:
-    return returned[0] if isinstance(returned, tuple) else returned
+    return returned[0] if _is_pair(returned) else returned
 
 
 def _number(value: Any) -> float:

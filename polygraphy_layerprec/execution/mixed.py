@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MixedExecutor"]
 
+Sample = Mapping[str, np.ndarray[Any, Any]]
+
 
 class MixedExecutor:
     """Runs a model with some of its layers in low precision, emulated on a CPU.
@@ -39,12 +41,13 @@ class MixedExecutor:
         self._runner = NodeRunner(graph)
         self._weights = WeightsInUse(graph)
         self._last_uses = last_uses(graph)
-        self._draws: dict[int, Sequence[ort.OrtValue | None]] = {}
-        self._drawn_for: Mapping[str, np.ndarray[Any, Any]] | None = None
+        self._sample: Sample = {}
+        # By identity of the sample, which is kept lest another takes its identity, and by node.
+        self._draws: dict[tuple[int, int], tuple[Sample, Sequence[ort.OrtValue | None]]] = {}
 
     def run(
         self,
-        sample: Mapping[str, np.ndarray[Any, Any]],
+        sample: Sample,
         lowered: Callable[[Node], bool],
         *,
         exact_inputs: bool = False,
@@ -57,8 +60,7 @@ class MixedExecutor:
             exact_inputs: Whether a lowered layer takes what other layers made as it is, so that it
                 adds its introduced error alone.
         """
-        if sample is not self._drawn_for:
-            self._draws, self._drawn_for = {}, sample
+        self._sample = sample
         tensors: dict[str, Streams] = {}
         for name, values in sample.items():
             tensor = tensor_of(values)
@@ -126,8 +128,8 @@ class MixedExecutor:
         if not draws_random_numbers(node.op_type, node.domain):
             return self._runner.run(node, feeds)
         # Runs of one sample share their noise: it must not pass for an error.
-        if node.index not in self._draws:
-            self._draws[node.index] = self._runner.run(node, feeds)
-        return [
-            None if o is None else tensor_of(value_of(o).copy()) for o in self._draws[node.index]
-        ]
+        key = id(self._sample), node.index
+        if key not in self._draws:
+            self._draws[key] = self._sample, self._runner.run(node, feeds)
+        _, drawn = self._draws[key]
+        return [None if o is None else tensor_of(value_of(o).copy()) for o in drawn]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.mixed import MixedExecutor
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 
@@ -37,16 +38,27 @@ class SetMeasurement:
             samples: Input samples, which are kept.
             precision: The low precision.
             outputs: Names of the outputs that count.
+
+        Raises:
+            ExecutionError: If there is no sample, or no output that counts can be computed: every
+                set would seem to be without error.
         """
         self._executor = MixedExecutor(graph, precision)
         self._precision = precision
         self._outputs = outputs
         self._samples = list(samples)
         self._references = [self._executor.run(sample, lambda _: False) for sample in self._samples]
+        if not self._samples:
+            raise ExecutionError("There is no input sample to measure sets of layers with.")
+        if not any(name in reference for reference in self._references for name in outputs):
+            raise ExecutionError(
+                f"None of the outputs {list(outputs)!r} can be computed, so that no set of layers "
+                f"can be measured.\nNote: The samples have inputs: {list(self._samples[0])!r}."
+            )
 
     def divergence_of_kept(self, fp32_outputs: Collection[str]) -> OutputDivergences:
         """Returns how far the outputs move if all layers are lowered but those that make these."""
-        kept = frozenset(fp32_outputs)
+        kept = frozenset(fp32_outputs) - {""}  # the name of every output that is absent
         return self.divergence(lambda node: kept.isdisjoint(node.outputs))
 
     def divergence(
@@ -60,5 +72,15 @@ class SetMeasurement:
         divergences = OutputDivergences(self._outputs, self._precision)
         for sample, reference in zip(self._samples, self._references, strict=True):
             candidate = self._executor.run(sample, lowered, exact_inputs=exact_inputs)
-            divergences.add(reference, candidate)
+            divergences.add(reference, {**candidate, **_lost_outputs(reference, candidate)})
         return divergences
+
+
+def _lost_outputs(reference: Sample, candidate: Sample) -> dict[str, np.ndarray[Any, Any]]:
+    """NaN for float outputs that are missing or of another shape: a total loss, not no error."""
+    return {
+        name: np.full_like(expected, np.nan)
+        for name, expected in reference.items()
+        if expected.dtype.kind == "f"
+        and (name not in candidate or candidate[name].shape != expected.shape)
+    }

@@ -24,19 +24,23 @@ __all__ = ["SelectionRequest", "constraints_of", "select_layers"]
 
 @dataclass(frozen=True, slots=True)
 class SelectionRequest:
-    """What a user asks for. Layers that overflow are always kept, unless not allowed."""
+    """What a user asks for.
+
+    Layers that overflow are kept in any case, unless they are not allowed or a size is given: that
+    counts them, and they come first.
+    """
 
     tolerance: float | None = None
     """Largest output error; None if the size is given, or the default is wanted."""
 
     top_k: int | None = None
-    """How many layers to keep, those that overflow included."""
+    """How many layers to keep; more if `keep` names more."""
 
     fp32_fraction: float | None = None
-    """Share of the layers to keep, in [0, 1]."""
+    """Share of the layers to keep, in [0, 1], rounded to whole layers."""
 
     keep: tuple[str, ...] = ()
-    """Regular expressions: layers whose name matches one anywhere are kept."""
+    """Regular expressions: layers whose name matches one anywhere are kept, allowed or not."""
 
     allow: tuple[str, ...] = ()
     """Regular expressions: no other layers than those that match one may be kept. None: any."""
@@ -51,7 +55,7 @@ def select_layers(
     """Returns the layers to keep in FP32.
 
     Without a tolerance or a size: the layers that overflow, and the fewest more that halve the
-    error which the others are foretold to cause.
+    error which the others are foretold to cause; the set that follows is measured once.
 
     Args:
         ranking: The ranked layers.
@@ -65,19 +69,19 @@ def select_layers(
     """
     _check(request)
     forecast = SetForecast(ranking.layers)
-    required = _matching(ranking.layers, request.keep)
-    allowed = _matching(ranking.layers, request.allow) if request.allow else ~required | required
-    required |= np.array([layer.overflow for layer in ranking.layers]) & allowed
+    named = _matching(ranking.layers, request.keep)
+    allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
+    required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
     counted = _Counted(measure or forecast.error)
     size = _requested_size(request, len(ranking.layers))
     if size is not None:
-        kept = _first(size, required, allowed)
+        kept = _first(size, named, allowed)
         error = counted(kept) if measure else None
         return _selection(forecast, kept, error, measurements=counted.calls if measure else 0)
     tolerance = request.tolerance
     error_of: ErrorOf = counted
     if tolerance is None:
-        tolerance, error_of, measure = forecast.error(required) / 2, forecast.error, None
+        tolerance, error_of = forecast.error(required) / 2, forecast.error
     found = search_set(
         forecast,
         tolerance=tolerance,
@@ -86,10 +90,13 @@ def select_layers(
         allowed=allowed,
         cost=request.cost,
     )
+    error = found.error
+    if measure and request.tolerance is None:
+        error = counted(found.kept)
     return _selection(
         forecast,
         found.kept,
-        found.error if measure else None,
+        error if measure else None,
         tolerance=tolerance,
         reached=found.error <= tolerance,
         plain=found.plain,
@@ -159,12 +166,12 @@ def _requested_size(request: SelectionRequest, count: int) -> int | None:
 
 
 def _first(
-    size: int, required: npt.NDArray[np.bool_], allowed: npt.NDArray[np.bool_]
+    size: int, named: npt.NDArray[np.bool_], allowed: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """The first `size` layers that may be kept, required ones before any other."""
-    order = np.concatenate([np.flatnonzero(required), np.flatnonzero(allowed & ~required)])
-    kept = np.zeros(required.size, bool)
-    kept[order[:size]] = True
+    """The layers that were named, and the first that may be kept until there are `size`."""
+    kept = named.copy()
+    others = np.flatnonzero(allowed & ~named)
+    kept[others[: max(0, size - int(named.sum()))]] = True
     return kept
 
 

@@ -4,17 +4,23 @@ Keeping a layer costs; lowering one costs its error, and so does every border wh
 is rounded for a lowered reader. All of these are paid by cutting an edge of a graph whose source
 side is FP32, so that the cheapest set is a minimum cut (Greig, Porteous, Seheult, 1989). Such sets
 grow as the price of error rises, and they are contiguous islands where borders cost.
+
+One cast serves all readers on the other side. So the border of a producer is two more vertices,
+which its readers tie to one side by edges too dear to cut: the first to that of the lowered ones,
+if there are any, the second to that of the ones in FP32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from polygraphy_layerprec.selection.forecast import SetForecast
@@ -56,28 +62,31 @@ class IslandCuts:
         count = len(forecast.layers)
         source, sink = count, count + 1
         layers = np.arange(count)
-        tails = [np.full(count, source), layers, forecast.producers, forecast.readers]
-        heads = [layers, np.full(count, sink), forecast.readers, forecast.producers]
-        borders = np.full(forecast.producers.size, self._prices.cast)
+        producers, border_of = np.unique(forecast.producers, return_inverse=True)
+        leaving = count + 2 + np.arange(producers.size)
+        entering = leaving + producers.size
         prices = [
             error_price * forecast.powers,
             self._prices.layers,
-            error_price * forecast.edge_powers + borders,
-            borders,
+            error_price * forecast.edge_powers,
+            np.full(producers.size, self._prices.cast),
         ]
         scale = _CAPACITY_TOTAL / sum(float(price.sum()) for price in prices)
-        capacities = [np.rint(price * scale).astype(np.int64) for price in prices]
+        capacities = [np.rint(price * scale).astype(np.int32) for price in prices]
+        uncut = np.full_like(border_of, _FORBIDDEN)
         capacities[0][self._required] = _FORBIDDEN
         capacities[1][self._required] = 0
         capacities[1][~self._allowed] = _FORBIDDEN
-        graph = csr_matrix(
-            (
-                np.minimum(np.concatenate(capacities), _FORBIDDEN).astype(np.int32),
-                (np.concatenate(tails), np.concatenate(heads)),
-            ),
-            shape=(count + 2, count + 2),
-            dtype=np.int32,
-        )
+        edges = [
+            (np.full(count, source), layers, capacities[0]),
+            (layers, np.full(count, sink), capacities[1]),
+            (forecast.producers, forecast.readers, capacities[2]),
+            (producers, leaving, capacities[3]),
+            (leaving[border_of], forecast.readers, uncut),
+            (forecast.readers, entering[border_of], uncut),
+            (entering, producers, capacities[3]),
+        ]
+        graph = _graph(edges, size=count + 2 + 2 * producers.size)
         residual = graph - maximum_flow(graph, source, sink).flow
         residual.data = (residual.data > 0).astype(np.int32)
         residual.eliminate_zeros()
@@ -85,3 +94,14 @@ class IslandCuts:
         kept = np.zeros(count, bool)
         kept[reached[reached < count]] = True
         return kept
+
+
+def _graph(
+    edges: Sequence[
+        tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.integer[Any]]]
+    ],
+    *,
+    size: int,
+) -> csr_matrix:
+    tails, heads, capacities = (np.concatenate(parts) for parts in zip(*edges, strict=True))
+    return csr_matrix((capacities.astype(np.int32), (tails, heads)), shape=(size, size))

@@ -80,7 +80,7 @@ def search_set(
     everything = required | allowed
     if memory.error(required) <= tolerance:
         return SearchResult(required, memory.error(required), required)
-    if memory.error(everything) > tolerance:
+    if not memory.error(everything) <= tolerance:  # nor if it is NaN
         best = min((required, everything), key=memory.error)
         return SearchResult(best, memory.error(best), None)
     plain = _shortest_prefix(memory, tolerance, required, allowed)

@@ -1,0 +1,230 @@
+"""One sweep from the outputs back to every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.divergence.activation_store import ActivationStore
+from polygraphy_layerprec.divergence.coherence import coherent_power
+from polygraphy_layerprec.divergence.metrics import error_from_halves
+from polygraphy_layerprec.divergence.powers import sum_of_squares
+from polygraphy_layerprec.divergence.rules import Application, Reads, find_rule
+from polygraphy_layerprec.divergence.tape_entry import AdjointImpacts, TapeEntry
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from polygraphy_layerprec.divergence.rules import Rule
+
+__all__ = ["BackwardSweep", "error_key", "names_read"]
+
+_AN_OUTPUT = -1
+
+
+@dataclass(slots=True)
+class BackwardSweep:
+    """Takes the entries of a tape from the last to the first."""
+
+    store: ActivationStore
+    """Values and errors that were recorded."""
+
+    read_constants: Callable[[Sequence[str]], Mapping[str, npt.NDArray[Any]]]
+    """Reads constants that are not in the store."""
+
+    product: Callable[..., npt.NDArray[Any]]
+    """Multiplies matrices: see `Application.product`."""
+
+    gradients: dict[str, npt.NDArray[Any]]
+    """Gradients that wait at tensors; at the start those of the outputs."""
+
+    powers: dict[int, float] = field(default_factory=dict)
+    """Squared impacts so far, by node index."""
+
+    estimated: set[int] = field(default_factory=set)
+    """Layers behind an operator without a rule."""
+
+    consumers: dict[int, dict[int, float]] = field(default_factory=dict)
+    """As in `AdjointImpacts`."""
+
+    _tainted: set[str] = field(default_factory=set)
+    _readers: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def mark_outputs(self) -> None:
+        """Notes which gradients go straight to an output, past every layer."""
+        for name, seed in self.gradients.items():
+            self._readers[name] = {_AN_OUTPUT: float(np.vdot(seed, seed))}
+
+    def step(self, entry: TapeEntry) -> None:
+        """Accounts for one node, and hands its gradients on to its inputs."""
+        arrived = [self.gradients.pop(name, None) if name else None for name in entry.outputs]
+        tainted = any(name in self._tainted for name in entry.outputs)
+        if entry.is_layer:
+            self._account(entry, arrived, tainted=tainted)
+        wanted = entry.wanted or entry.wanted_captures
+        if wanted and any(gradient is not None for gradient in arrived):
+            handed = self._hand_on(entry, arrived)
+            if handed is None:
+                handed = _from_gains(entry, arrived)
+                tainted = True
+            for name, gradient in handed.items():
+                self._deliver(entry, name, gradient, tainted=tainted)
+        for name in entry.outputs:
+            self._readers.pop(name, None)
+
+    def result(self) -> AdjointImpacts:
+        """Returns what was found."""
+        return AdjointImpacts(self.powers, frozenset(self.estimated), self.consumers)
+
+    def _account(
+        self, entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None], *, tainted: bool
+    ) -> None:
+        power = 0.0
+        for name, gradient in zip(entry.outputs, arrived, strict=True):
+            if gradient is not None and error_key(name) in self.store:
+                power += _weighted_power(
+                    gradient, self.store.get(error_key(name)), entry.coherent_axes
+                )
+        self.powers[entry.index] = power
+        if tainted:
+            self.estimated.add(entry.index)
+        readers: dict[int, float] = {}
+        for name in entry.outputs:
+            for reader, share in self._readers.get(name, {}).items():
+                readers[reader] = readers.get(reader, 0.0) + share
+        total = sum(readers.values())
+        self.consumers[entry.index] = {
+            reader: share / total
+            for reader, share in readers.items()
+            if total and reader != _AN_OUTPUT
+        }
+
+    def _hand_on(
+        self, entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None]
+    ) -> dict[str, npt.NDArray[Any]] | None:
+        """The gradients at the inputs, or None where the operator has no rule for them."""
+        found = find_rule(entry.op_type, entry.domain, entry.opset)
+        if found is None or entry.captures or _passes_a_sequence(entry):
+            return None
+        values = self._values_read(entry, found)
+        application = Application(
+            op_type=entry.op_type,
+            opset=entry.opset,
+            attributes=entry.attributes,
+            inputs=[values.get(name) if name else None for name in entry.inputs],
+            outputs=[values.get(name) if name else None for name in entry.outputs],
+            input_shapes=entry.input_shapes,
+            output_shapes=entry.output_shapes,
+            wanted=entry.wanted,
+            product=self.product,
+        )
+        handed = found.apply(application, arrived)
+        gradients: dict[str, npt.NDArray[Any]] = {}
+        for position in sorted(entry.wanted):
+            gradient = handed[position]
+            if gradient is None:
+                return None
+            name = entry.inputs[position]
+            # One tensor may be read twice by a node: x * x.
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        return gradients
+
+    def _values_read(self, entry: TapeEntry, found: Rule) -> dict[str, npt.NDArray[Any]]:
+        names = names_read(entry, found)
+        kept = {name: self.store.get(name) for name in names if name in self.store}
+        constants = self.read_constants([name for name in names if name not in kept])
+        return {**constants, **kept}
+
+    def _deliver(
+        self, entry: TapeEntry, name: str, gradient: npt.NDArray[Any], *, tainted: bool
+    ) -> None:
+        power = sum_of_squares(gradient.ravel())
+        if not np.isfinite(power):
+            gradient = np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            power = float(np.linalg.norm(gradient.astype(np.float64)) ** 2)
+        present = self.gradients.get(name)
+        self.gradients[name] = gradient if present is None else present + gradient
+        if tainted:
+            self._tainted.add(name)
+        readers = self._readers.setdefault(name, {})
+        if entry.is_layer:
+            readers[entry.index] = readers.get(entry.index, 0.0) + power
+            return
+        # A node that only moves values stands for the layers behind it.
+        behind: dict[int, float] = {}
+        for output in entry.outputs:
+            for reader, share in self._readers.get(output, {}).items():
+                behind[reader] = behind.get(reader, 0.0) + share
+        total = sum(behind.values())
+        for reader, share in behind.items():
+            readers[reader] = readers.get(reader, 0.0) + (power * share / total if total else 0.0)
+
+
+def names_read(entry: TapeEntry, found: Rule | None = None) -> list[str]:
+    """Names of the values that the node's rule reads, integer inputs and constants included."""
+    found = found or find_rule(entry.op_type, entry.domain, entry.opset)
+    if found is None or not entry.wanted:
+        return []
+    positions = set(range(len(entry.inputs))) - entry.wanted
+    if found.reads_inputs is Reads.ALL or (
+        found.reads_inputs is Reads.OTHERS and len(entry.wanted) > 1
+    ):
+        positions |= entry.wanted
+    names = [entry.inputs[position] for position in sorted(positions) if entry.inputs[position]]
+    if found.reads_outputs:
+        names += [name for name in entry.outputs if name]
+    return names
+
+
+def _from_gains(
+    entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None]
+) -> dict[str, npt.NDArray[Any]]:
+    """Gradients of the magnitude that the gains say, with random signs.
+
+    For a Jacobian J of n_out x n_in and independent errors, gain^2 = |J|_F^2 / n_in, and a
+    gradient of root mean square r at the output has root mean square gain * r at the input. A
+    sequence has no shape: its gradient is one number, the norm.
+    """
+    present = [gradient for gradient in arrived if gradient is not None]
+    dtype = present[0].dtype
+    power = sum(float(np.vdot(g, g)) for g in present)
+    mean_square = power / max(sum(gradient.size for gradient in present), 1)
+    rng = np.random.default_rng(entry.index)
+    handed = {}
+    for name, shape in _wanted_shapes(entry).items():
+        signs = rng.choice(np.array([-1, 1], dtype), size=shape or ())
+        gain = entry.gains.get(name)
+        size = power / max(signs.size, 1) if gain is None else gain**2 * mean_square
+        handed[name] = np.asarray(signs * dtype.type(np.sqrt(size)))
+    return handed
+
+
+def _passes_a_sequence(entry: TapeEntry) -> bool:
+    outputs = zip(entry.outputs, entry.output_shapes, strict=True)
+    return any(entry.input_shapes[position] is None for position in entry.wanted) or any(
+        name and shape is None for name, shape in outputs
+    )
+
+
+def _wanted_shapes(entry: TapeEntry) -> dict[str, tuple[int, ...] | None]:
+    inputs = {entry.inputs[i]: entry.input_shapes[i] for i in sorted(entry.wanted)}
+    captures = {entry.captures[i]: entry.captured_shapes[i] for i in sorted(entry.wanted_captures)}
+    return {**captures, **inputs}
+
+
+def error_key(name: str) -> str:
+    """Returns the key in the store of the introduced error of a tensor."""
+    return f"error of {name}"
+
+
+def _weighted_power(
+    gradient: npt.NDArray[Any], halves: npt.NDArray[np.uint16], coherent_axes: tuple[int, ...]
+) -> float:
+    """sum(g^2 e^2), with g e summed along the coherent axes before it is squared."""
+    product = error_from_halves(halves)
+    np.multiply(product, gradient.reshape(-1), out=product, casting="same_kind")
+    power = coherent_power(product.reshape(gradient.shape), coherent_axes)
+    return power if np.isfinite(power) else 0.0

@@ -1,0 +1,52 @@
+"""The nouns of the data path: what each stage hands to the next. All are immutable.
+
+Errors are relative L2 norms: 0 is best, 1 is as large as the reference itself.
+"""
+
+from polygraphy_layerprec.records.ranking import (
+    ImpactMethod,
+    ModelIdentity,
+    NonFiniteOrigin,
+    OutputDivergence,
+    OutputError,
+    RankedLayer,
+    Ranking,
+    RunConditions,
+    UnmeasuredLayer,
+)
+from polygraphy_layerprec.records.selection import (
+    Constraint,
+    CurvePoint,
+    Selection,
+    SelectionCost,
+)
+from polygraphy_layerprec.records.verification import (
+    AskedPrecisions,
+    EngineMeasurement,
+    NetworkScript,
+    ObtainedPrecisions,
+    Verification,
+    VerifiedOutput,
+)
+
+__all__ = [
+    "AskedPrecisions",
+    "Constraint",
+    "CurvePoint",
+    "EngineMeasurement",
+    "ImpactMethod",
+    "ModelIdentity",
+    "NetworkScript",
+    "NonFiniteOrigin",
+    "ObtainedPrecisions",
+    "OutputDivergence",
+    "OutputError",
+    "RankedLayer",
+    "Ranking",
+    "RunConditions",
+    "Selection",
+    "SelectionCost",
+    "UnmeasuredLayer",
+    "Verification",
+    "VerifiedOutput",
+]

@@ -1,0 +1,184 @@
+"""Whether what was built holds what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from polygraphy_layerprec.records.ranking import ModelIdentity, OutputDivergence
+from polygraphy_layerprec.records.selection import Constraint
+
+__all__ = [
+    "AskedPrecisions",
+    "EngineMeasurement",
+    "NetworkScript",
+    "ObtainedPrecisions",
+    "Verification",
+    "VerifiedOutput",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkScript:
+    """What the literals of an emitted script say; the script was not run."""
+
+    model_name: str
+    """File name of the model it was made for; may be empty."""
+
+    model_digest: str
+    """Digest of that model, as in `ModelIdentity`; may be empty."""
+
+    precision: str
+    """Name of the low precision: `fp16` or `bf16`."""
+
+    io_precision: str
+    """Type of the engine's float inputs and outputs: `fp32` or `low`."""
+
+    allow_unmatched: bool
+    """Whether a constraint that matches nothing is a mere warning in a build."""
+
+    constraints: tuple[Constraint, ...]
+    """The layers it keeps in FP32, in its order."""
+
+    altered: bool
+    """Whether anything in the file differs from what this version writes for the same literals."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPrecisions:
+    """Which layers a script, a ranking or a mixed-precision model keeps in FP32."""
+
+    source: str
+    """Where this was read, in words: `the script 'constraints.py'`; empty if nothing was given."""
+
+    precision: str
+    """Name of the low precision of all other layers: `fp16` or `bf16`."""
+
+    constraints: tuple[Constraint, ...]
+    """The layers that stay in FP32."""
+
+    warnings: tuple[str, ...]
+    """What the reader must know, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedOutput:
+    """How far one model output is from the reference, in each candidate."""
+
+    name: str
+    """ONNX name of the output."""
+
+    fp32: OutputDivergence | None
+    """The FP32 model on the backend; None if it was not measured."""
+
+    lowered: OutputDivergence | None
+    """Every layer lowered; None if it was not measured."""
+
+    constrained: OutputDivergence | None
+    """The constrained layers in FP32, all others lowered; None if it was not measured."""
+
+    recovered: float | None
+    """Share of the error of `lowered` that the constraints take away; at most 1, negative if they
+    make it worse; None where there is no error to recover."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObtainedPrecisions:
+    """What became of the precisions asked for, as far as an engine tells."""
+
+    asked_count: int
+    """Layers that were to stay in FP32."""
+
+    fp32_count: int
+    """How many of them compute in FP32, to all that the engine shows."""
+
+    lowered: tuple[str, ...]
+    """Those that give low-precision tensors, by node name or else by first output."""
+
+    unseen_count: int
+    """Those that the engine does not show: fused into others, or not named."""
+
+    low_tensor_fraction: float | None
+    """Share of the float tensors between layers that are narrower than FP32, in [0, 1]; None if
+    the engine shows no float tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMeasurement:
+    """One engine that was built and run."""
+
+    name: Literal["fp32", "lowered", "constrained"]
+    """Which model it is made of, as in `VerifiedOutput`."""
+
+    size_bytes: int
+    """Size when serialised."""
+
+    latency_seconds: float
+    """Median time of an inference, copies to and from the GPU included."""
+
+    obtained: ObtainedPrecisions | None
+    """What the engine says about its layers; None if it says nothing that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a constrained model holds what its makers hope for."""
+
+    model: ModelIdentity
+    """Which model."""
+
+    precision: str
+    """Name of the low precision: `fp16` or `bf16`."""
+
+    backend: str
+    """`onnxruntime-emulated` or `tensorrt`."""
+
+    sample_count: int
+    """Input samples that were measured."""
+
+    inputs: str
+    """Where the samples came from, in words: `generated` or `user`."""
+
+    source: str
+    """Where the constraints were read, as in `AskedPrecisions`."""
+
+    kept_count: int
+    """Layers that stay in FP32."""
+
+    layer_count: int
+    """Layers of the model."""
+
+    fp32_error: float | None
+    """Relative L2 error of the FP32 model on the backend, root mean square over outputs and
+    samples; None if it was not measured, or no output is of a float type."""
+
+    lowered_error: float | None
+    """The same with every layer lowered."""
+
+    constrained_error: float | None
+    """The same with the constrained layers in FP32."""
+
+    recovered: float | None
+    """Share of `lowered_error` that the constraints take away, as in `VerifiedOutput`."""
+
+    outputs: tuple[VerifiedOutput, ...]
+    """One for each output that counts, in the model's order."""
+
+    tolerance: float | None
+    """Largest `constrained_error` that passes; None if none was given."""
+
+    failures: tuple[str, ...]
+    """Why it does not pass, in words; empty if it does, or if there was nothing to pass."""
+
+    engines: tuple[EngineMeasurement, ...]
+    """The engines; empty where nothing was built."""
+
+    warnings: tuple[str, ...]
+    """What the reader must know, in words."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it passes; None without a tolerance to judge by."""
+        if self.failures:
+            return False
+        return None if self.tolerance is None else True
