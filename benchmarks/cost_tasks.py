@@ -15,11 +15,11 @@ from polygraphy.backend.onnx.util import all_tensor_names
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 from polygraphy.comparator import Comparator, SimpleCompareFunc
 from polygraphy.logger import G_LOGGER
-from polygraphy_layerprec.pipeline import rank_model
 
 from benchmarks.cast_pairs import with_cast_pairs
 from benchmarks.models import MODELS
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.pipeline import rank_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,11 +21,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from polygraphy_layerprec.pipeline import measure_exact_impacts, measure_output_error, rank_model
-
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix, spearman
+from polygraphy_layerprec.pipeline import measure_exact_impacts, measure_output_error, rank_model
 from polygraphy_layerprec.precision import FP16
 
 if TYPE_CHECKING:

@@ -21,11 +21,10 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from polygraphy_layerprec.pipeline import measure_output_error, rank_model
-
 from benchmarks.given_models import GivenModel, add_arguments, given_models
 from benchmarks.isolated import Measurement, measure
 from benchmarks.peer_choice import fp32_layers
+from polygraphy_layerprec.pipeline import measure_output_error, rank_model
 from polygraphy_layerprec.precision import FP16
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "onnxruntime": ("execution", "backend"),
     "ml_dtypes": ("model", "execution", "emit.mixed_onnx"),
     "scipy": ("selection.islands",),
+    "matplotlib": ("report.curve_plot",),
     "tqdm": ("tools",),
     "tensorrt": (),
     "tensorrt_rtx": (),

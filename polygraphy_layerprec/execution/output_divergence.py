@@ -75,7 +75,8 @@ class OutputDivergences:
         moved.
         """
         limit = self._precision.max_finite
-        return np.nan_to_num(candidate.astype(np.float64), nan=0.0, posinf=limit, neginf=-limit)
+        wide = candidate.astype(np.float64)
+        return np.asarray(np.nan_to_num(wide, nan=0.0, posinf=limit, neginf=-limit))
 
     @property
     def error(self) -> float:

@@ -6,8 +6,12 @@ import contextlib
 import os
 import stat
 import tempfile
+from typing import TYPE_CHECKING, BinaryIO
 
-__all__ = ["check_writable", "write_text_file"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_writable", "write_file", "write_text_file"]
 
 
 def check_writable(path: str) -> None:
@@ -41,7 +45,12 @@ def check_writable(path: str) -> None:
 
 
 def write_text_file(path: str, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, by way of a temporary file beside it.
+    """Writes `text` to `path` as UTF-8, as `write_file` does."""
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+def write_file(path: str, write: Callable[[BinaryIO], object]) -> None:
+    """Lets `write` fill the file at `path`, by way of a temporary file beside it.
 
     An interrupt or a full disk leaves what was there before.
 
@@ -55,8 +64,8 @@ def write_text_file(path: str, text: str) -> None:
         dir=os.path.dirname(target), prefix=".", suffix=".partial"
     )
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
         os.chmod(temporary, _file_mode(target))
         os.replace(temporary, target)
     except BaseException:  # an interrupt too

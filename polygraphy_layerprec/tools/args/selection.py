@@ -89,7 +89,8 @@ class SelectionArgs(BaseArgs):
             "--save-curve",
             metavar="PATH",
             help="Path to save the output error against the number of layers in FP32, at a handful "
-            "of points, as CSV. For example: --save-curve curve.csv.",
+            "of points: a table if it ends in `.csv`, a picture if it ends in `.png` or `.svg`. "
+            "For example: --save-curve curve.csv.",
             default=None,
         )
 
@@ -116,7 +117,7 @@ class SelectionArgs(BaseArgs):
         self.allow = tuple(args_util.get(args, "allow") or ())
         self.cost: CostKind = args_util.get(args, "cost") or "count"
         self.save_curve = args_util.get(args, "save_curve")
-        check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv",))
+        check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv", ".png", ".svg"))
         option = "--max-abs" if self.is_max_abs else "--tolerance"
         if self.tolerance is not None and not 0 < self.tolerance < float("inf"):  # NaN as well
             G_LOGGER.critical(f"`{option}` must be positive, got: {self.tolerance}.")

@@ -82,9 +82,15 @@ class SelectingSubtool(LayerprecSubtool):
             return
         from polygraphy_layerprec.pipeline import measure_curve
         from polygraphy_layerprec.report.curve_file import save_curve
+        from polygraphy_layerprec.report.curve_plot import save_curve_plot
 
+        save = save_curve if path.lower().endswith(".csv") else save_curve_plot
         with progress_bar() as progress:
-            save_curve(measure_curve(ranking, progress=progress, **measured), path)
+            points = measure_curve(ranking, progress=progress, **measured)
+        try:
+            save(points, path)
+        except ValueError as error:  # no matplotlib
+            G_LOGGER.critical(str(error))
         G_LOGGER.info(f"Saved the curve to {path}")
 
     def _show_build_commands(self, ranking: Ranking, model_path: str | None) -> None:
