@@ -68,9 +68,9 @@ def _own_axes(
         return {1} if rank > 1 else {0}
     if op_type in _NORMALIZING_LAST:
         return {rank - 1}
-    if op_type in _PRODUCTS:
-        second = len(constant_shapes) > 1 and constant_shapes[1] is not None
-        return {rank - 1} if second or rank == 1 else {rank - 2}
+    factors = [shape is not None for shape in constant_shapes[:2]]
+    if op_type in _PRODUCTS and any(factors):  # else a bias alone, which broadcasts
+        return {rank - 1} if factors[-1] or rank == 1 else {rank - 2}
     own: set[int] = set()
     for shape in constant_shapes:
         for axis, extent in enumerate(reversed(shape or ())):

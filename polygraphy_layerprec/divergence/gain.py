@@ -62,12 +62,14 @@ def reader_shares(
     squared = output_gains(nodes, output_scales)
     powers = {name: {_AN_OUTPUT: scale} for name, scale in output_scales.items()}
     for node in reversed(nodes):
-        leading = max(node.outputs, key=lambda name: squared.get(name, 0.0), default="")
+        present = filter(None, node.outputs)
+        leading = max(present, key=lambda name: squared.get(name, 0.0), default="")
         through = {node.layer: 1.0} if node.layer is not None else _shares(powers.get(leading, {}))
+        onward = squared.get(leading, 0.0) if leading else 0.0
         for name, gain in node.gains.items():
             readers = powers.setdefault(name, {})
             for reader, share in through.items():
-                power = gain**2 * squared.get(leading, 0.0) * share
+                power = gain**2 * onward * share
                 readers[reader] = readers.get(reader, 0.0) + power
     return {
         name: {reader: share for reader, share in _shares(readers).items() if reader != _AN_OUTPUT}

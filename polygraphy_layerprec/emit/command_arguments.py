@@ -19,7 +19,8 @@ def render_layer_precisions(constraints: Sequence[Constraint]) -> str:
     TensorRT's layers are called like the nodes of the model, so nodes without a name are left out.
     """
     values = [f"{name}:float32" for name in _names(constraints)]
-    return _line(["--precision-constraints", "obey", "--layer-precisions", *values])
+    option = ["--layer-precisions", *values] if values else []  # it takes at least one value
+    return _line(["--precision-constraints", "obey", *option])
 
 
 def render_autocast_arguments(constraints: Sequence[Constraint]) -> str:
@@ -29,7 +30,8 @@ def render_autocast_arguments(constraints: Sequence[Constraint]) -> str:
     infinite `--data_max` turns off its own rule by magnitude.
     """
     patterns = [f"^{re.escape(name)}$" for name in _names(constraints)]
-    return _line(["--data_max", "inf", "--nodes_to_exclude", *patterns])
+    option = ["--nodes_to_exclude", *patterns] if patterns else []
+    return _line(["--data_max", "inf", *option])
 
 
 def unnamed_constraints(constraints: Iterable[Constraint]) -> int:

@@ -164,12 +164,19 @@ class _AdjointSpread:
             rng = np.random.default_rng(seed)
             probes = [output_seeds(reference, rng=rng) for _ in range(probe_count(reference))]
         else:
-            probes = [loss_seeds(self._loss, reference)]
+            probes = [_loss_probe(self._loss, reference)]
         impacts = self._recorder.tape.sweep(*probes)
         self._recorder.finish()
         observations.add_impacts(
             impacts.powers, estimated=impacts.estimated, readers=impacts.consumers
         )
+
+
+def _loss_probe(loss: Loss, reference: Sample) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        return loss_seeds(loss, reference)
+    except ValueError as error:  # what is wrong with the loss is the user's to mend
+        raise ExecutionError(str(error)) from error
 
 
 class _GainSpread:

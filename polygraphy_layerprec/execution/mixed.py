@@ -41,6 +41,7 @@ class MixedExecutor:
         self._runner = NodeRunner(graph)
         self._weights = WeightsInUse(graph)
         self._last_uses = last_uses(graph)
+        self._no_layers: set[int] = set()
         self._sample: Sample = {}
         # By identity of the sample, which is kept lest another takes its identity, and by node.
         self._draws: dict[tuple[int, int], tuple[Sample, Sequence[ort.OrtValue | None]]] = {}
@@ -90,18 +91,22 @@ class MixedExecutor:
     ) -> None:
         streams = {name: tensors[name] for name in node.sources if name not in weights}
         floats = [stream for stream in streams.values() if is_float(stream.candidate)]
-        low = node.role is Role.COMPUTES and lowered(node)
+        exact_feeds = {**weights, **{name: stream.candidate for name, stream in streams.items()}}
+        low = node.role is Role.COMPUTES and node.index not in self._no_layers and lowered(node)
+        feeds = exact_feeds
         if low:
-            weights = {**weights, **self._weights.round(self._precision)[0]}
-            feeds = {
+            entering = {
                 name: stream.candidate
                 if exact_inputs and stream.computed
                 else stream.enter(self._precision)
                 for name, stream in streams.items()
             }
-        else:
-            feeds = {name: stream.candidate for name, stream in streams.items()}
-        outputs = self._outputs(node, {**weights, **feeds})
+            feeds = {**weights, **self._weights.round(self._precision)[0], **entering}
+        outputs = self._outputs(node, feeds)
+        if low and not any(output is not None and is_float(output) for output in outputs):
+            # What gives no floats is not ranked, so nobody could keep it: it takes what it gets.
+            self._no_layers.add(node.index)
+            low, outputs = False, self._outputs(node, exact_feeds)
         float_weights = any(is_float(weight) for weight in weights.values())
         moved_on_grid = bool(floats) and not float_weights and all(s.on_grid for s in floats)
         for name, output in zip(node.outputs, outputs, strict=True):

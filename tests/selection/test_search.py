@@ -97,9 +97,8 @@ def test_whatever_is_measured_only_a_set_that_was_measured_to_meet_it_is_returne
     found = search(layers, tolerance, error_of=oracle, cost=cost)
 
     assert oracle.asked[found.kept.tobytes()] == found.error
-    extremes = [oracle.asked[np.full(len(layers), kept).tobytes()] for kept in (False, True)
-                if np.full(len(layers), kept).tobytes() in oracle.asked]  # fmt: skip
-    assert found.error <= tolerance or found.error == min(extremes)
+    if found.error > tolerance:
+        assert found.error == min(oracle.asked.values())
     assert (found.plain is None) == (found.error > tolerance)
 
 
@@ -177,7 +176,7 @@ def test_flops_and_casts_are_saved_where_they_are_asked_for():
     assert search(heavy, tolerance).kept.tolist() == [True, False, False]
     assert search(heavy, tolerance, cost="flops").kept.tolist() == [False, True, True]
 
-    scattered = chain_of(4.0, 0.5, 4.0, 0.1, weight_share=1.0)
+    scattered = chain_of(4.0, 0.5, 4.0, weight_share=1.0)
     tolerance = 0.6
-    assert search(scattered, tolerance).kept.tolist() == [True, False, True, False]
-    assert search(scattered, tolerance, cost="casts").kept.tolist() == [True, True, True, False]
+    assert search(scattered, tolerance).kept.tolist() == [True, False, True]
+    assert search(scattered, tolerance, cost="casts").kept.tolist() == [True, True, True]

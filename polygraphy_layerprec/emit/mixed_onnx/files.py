@@ -38,6 +38,7 @@ def save_mixed_onnx(
     *,
     precision: Precision = FP16,
     io_precision: str = "fp32",
+    external_data_folder: str | None = None,
     external_threshold_bytes: int = _EXTERNAL_THRESHOLD_BYTES,
 ) -> LoweringSummary:
     """Writes the lowered form of a model file and returns what was done; see `lower_model`.
@@ -52,6 +53,7 @@ def save_mixed_onnx(
         fp32_outputs: As for `lower_model`.
         precision: As for `lower_model`.
         io_precision: As for `lower_model`.
+        external_data_folder: Where the model's data files are; beside it by default.
         external_threshold_bytes: Size of all weights above which they go to their own file.
 
     Raises:
@@ -60,10 +62,10 @@ def save_mixed_onnx(
         OSError: If a file cannot be read or written.
     """
     model = onnx.load(model_path, load_external_data=False)
-    base_dir = os.path.dirname(os.path.abspath(model_path))
+    base_dir = external_data_folder or os.path.dirname(os.path.abspath(model_path))
     data_path = f"{output_path}.data"
     external = [tensor for tensor in iterate_tensors(model) if is_external(tensor)]
-    _refuse_overwriting((output_path, data_path), _input_paths(model_path, external))
+    _refuse_overwriting((output_path, data_path), _input_paths(model_path, base_dir, external))
     store = TensorStore(base_dir)
     lowered, summary = lower_detached(
         detach(model, store),
@@ -80,8 +82,7 @@ def save_mixed_onnx(
     return with_counts(summary, counts)
 
 
-def _input_paths(model_path: str, external: Iterable[TensorProto]) -> set[str]:
-    folder = os.path.dirname(os.path.abspath(model_path))
+def _input_paths(model_path: str, folder: str, external: Iterable[TensorProto]) -> set[str]:
     locations = {
         entry.value
         for tensor in external

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from polygraphy.tools.args import util as args_util
@@ -105,15 +106,35 @@ class ArtefactArgs(BaseArgs):
             )
         )
 
-    def save(self, ranking: Ranking, selection: Selection, model_path: str | None) -> None:
-        """Saves the files that were asked for."""
+    def check_model(self, model_path: str | None) -> None:
+        """Stops, before any work begins, unless the model is there that `--save-onnx` needs."""
+        if self.save_onnx is None:
+            return
+        if model_path is None:
+            G_LOGGER.critical(
+                "`--save-onnx` needs the model.\nName it, for example: --model model.onnx."
+            )
+        if os.path.realpath(self.save_onnx) == os.path.realpath(model_path):
+            G_LOGGER.critical(
+                f"`--save-onnx` would replace the model {model_path!r}.\nGive another path."
+            )
+
+    def save(
+        self,
+        ranking: Ranking,
+        selection: Selection,
+        model_path: str | None,
+        *,
+        external_data_folder: str | None = None,
+    ) -> None:
+        """Saves the files that were asked for; `check_model` comes first."""
         from polygraphy_layerprec.selection import constraints_of
 
         constraints = constraints_of(selection)
         if self.save_script is not None:
             self._save_script(ranking, constraints)
-        if self.save_onnx is not None:
-            self._save_onnx(ranking, constraints, model_path)
+        if self.save_onnx is not None and model_path is not None:
+            self._save_onnx(ranking, constraints, model_path, external_data_folder)
         self._save_arguments(constraints)
 
     def _save_script(self, ranking: Ranking, constraints: tuple[Constraint, ...]) -> None:
@@ -135,23 +156,27 @@ class ArtefactArgs(BaseArgs):
         G_LOGGER.info(f"Saved the script to {self.save_script}")
 
     def _save_onnx(
-        self, ranking: Ranking, constraints: tuple[Constraint, ...], model_path: str | None
+        self,
+        ranking: Ranking,
+        constraints: tuple[Constraint, ...],
+        model_path: str,
+        external_data_folder: str | None,
     ) -> None:
         from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
         from polygraphy_layerprec.precision import PRECISIONS
 
-        if model_path is None:
-            G_LOGGER.critical(
-                "`--save-onnx` needs the model.\nName it, for example: --model model.onnx."
-            )
         outputs = [next(filter(None, constraint.outputs)) for constraint in constraints]
-        summary = save_mixed_onnx(
-            model_path,
-            self.save_onnx,
-            outputs,
-            precision=PRECISIONS[ranking.precision],
-            io_precision=self.io_precision,
-        )
+        try:
+            summary = save_mixed_onnx(
+                model_path,
+                self.save_onnx,
+                outputs,
+                precision=PRECISIONS[ranking.precision],
+                io_precision=self.io_precision,
+                external_data_folder=external_data_folder,
+            )
+        except ValueError as error:  # a model that cannot be lowered, or data files in the way
+            G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {error}.")
         G_LOGGER.info(
             f"Saved the mixed-precision model to {self.save_onnx} | {summary.lowered} nodes "
             f"lowered, {summary.casts} casts"

@@ -51,6 +51,7 @@ class Constrain(SelectingSubtool):
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Selects, shows and saves."""
         ranked = self.arg_groups[RankedModelArgs]
+        self.arg_groups[ArtefactArgs].check_model(ranked.model_path)
         ranking = ranked.load_ranking()
         graph = ranked.load_graph()
         samples = self.arg_groups[SampleArgs]
@@ -63,5 +64,10 @@ class Constrain(SelectingSubtool):
                 "The ranking was measured with your own inputs, but this selection is measured "
                 "with made-up ones.\nGive the same inputs, for example with `--load-inputs`."
             )
-        reached = self.select_and_save(ranking, model_path=ranked.model_path, graph=graph)
+        reached = self.select_and_save(
+            ranking,
+            model_path=ranked.model_path,
+            graph=graph,
+            external_data_folder=ranked.external_data_dir,
+        )
         return 0 if reached else 1

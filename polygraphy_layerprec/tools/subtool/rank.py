@@ -64,6 +64,7 @@ class Rank(SelectingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Ranks, shows and saves."""
+        self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
         ranking = self._rank(graph)
         report = self.arg_groups[RankingReportArgs]
@@ -107,6 +108,7 @@ class Rank(SelectingSubtool):
             model_path=self.arg_groups[OnnxGraphArgs].path,
             graph=graph if selection.needs_measuring else None,
             outputs=self.arg_groups[MeasureArgs].outputs,
+            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
         )
 
 

@@ -29,6 +29,7 @@ class SelectingSubtool(LayerprecSubtool):
         model_path: str | None,
         graph: Graph | None,
         outputs: Sequence[str] | None = None,
+        external_data_folder: str | None = None,
     ) -> bool:
         """Selects layers, shows them and saves what was asked for.
 
@@ -44,12 +45,15 @@ class SelectingSubtool(LayerprecSubtool):
         selection = self._select(ranking, measured)
         lines = format_selection(selection, len(ranking.layers), width=log_width())
         G_LOGGER.info("\n".join(lines))
-        self.arg_groups[ArtefactArgs].save(ranking, selection, model_path)
+        self.arg_groups[ArtefactArgs].save(
+            ranking, selection, model_path, external_data_folder=external_data_folder
+        )
         self._save_curve(ranking, measured)
         self._show_build_commands(ranking, model_path)
-        if not selection.reached:
-            self._explain_failure(selection)
-        return selection.reached
+        if selection.reached or self.arg_groups[SelectionArgs].tolerance is None:
+            return True
+        self._explain_failure(selection)
+        return False
 
     def _measurement(self, graph: Graph, outputs: Sequence[str] | None) -> dict[str, Any]:
         samples = list(self.arg_groups[SampleArgs].samples(graph))
@@ -111,9 +115,10 @@ class SelectingSubtool(LayerprecSubtool):
     def _explain_failure(self, selection: Selection) -> None:
         best = selection.measured_error
         error = selection.forecast_error if best is None else best
+        saved = ", which was saved," if self.arg_groups[ArtefactArgs].is_wanted else ""
         G_LOGGER.error(
             f"No set of layers meets the tolerance of {selection.tolerance:.5g}.\n"
-            f"Note: The best that was found, which was saved, has an error of {error:.5g} with "
+            f"Note: The best that was found{saved} has an error of {error:.5g} with "
             f"{selection.cost.layer_count} layers in FP32.\n"
             f"Raise the tolerance, allow more layers, or see what the ranking could not measure."
         )
