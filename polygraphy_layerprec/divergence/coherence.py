@@ -20,7 +20,6 @@ __all__ = ["coherent_axes", "coherent_power"]
 _CHANNEL_AXIS_1: Final = frozenset(
     {"BatchNormalization", "Conv", "ConvTranspose", "GroupNormalization", "InstanceNormalization"}
 )
-_NORMALIZING_LAST: Final = frozenset({"LayerNormalization", "RMSNormalization"})
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 _FEWEST_GROUPS: Final = 4
 """With one random probe, a sum of fewer squares says too little."""
@@ -66,8 +65,6 @@ def _own_axes(
     """Axes along which weights differ."""
     if op_type in _CHANNEL_AXIS_1:
         return {1} if rank > 1 else {0}
-    if op_type in _NORMALIZING_LAST:
-        return {rank - 1}
     factors = [shape is not None for shape in constant_shapes[:2]]
     if op_type in _PRODUCTS and any(factors):  # else a bias alone, which broadcasts
         return {rank - 1} if factors[-1] or rank == 1 else {rank - 2}

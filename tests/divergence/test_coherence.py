@@ -23,6 +23,7 @@ from tests.models import build_model, node, normal, tensor
         ("BatchNormalization", [None, (4,), (4,), (4,), (4,)], 2, (0,)),
         ("BatchNormalization", [None, (1,), (1,), (1,), (1,)], 1, ()),
         ("LayerNormalization", [None, (8,), (8,)], 3, (0, 1)),
+        ("LayerNormalization", [None, (5, 8), None], 3, (0,)),
         ("MatMul", [None, (8, 8)], 3, (0, 1)),
         ("MatMul", [(8, 8), None], 3, (0, 2)),
         ("MatMul", [(8, 8), None], 1, ()),
@@ -61,6 +62,8 @@ def test_errors_of_opposite_signs_cancel_along_coherent_axes():
     [
         ((4, 7), (0, 1), 4 * 7**2),  # one sum says too little: samples are taken on their own
         ((2, 5, 3), (0, 1, 2), 2 * 3 * 5**2),  # two still do: the last axis as well
+        ((4, 7), (1,), 4 * 7**2),
+        ((3, 7), (1,), 3 * 7),
         ((1, 9), (0, 1), 9),
         ((3,), (0,), 3),
         ((), (), 1),

@@ -148,7 +148,7 @@ def test_gradients_that_do_not_fit_are_refused(gradients, message):
 def test_outputs_too_large_for_differences_need_gradients():
     outputs = {"y": np.ones(4000, np.float32), "z": np.ones(97, np.float32)}
 
-    with pytest.raises(ValueError, match="4097 elements, too many .*at most 4096"):
+    with pytest.raises(ValueError, match=r"4097 elements, too many .*at most 4096"):
         loss_seeds(lambda o: o["y"].sum(), outputs)
     del outputs["z"]
     assert loss_seeds(lambda o: o["y"].mean(), outputs)["y"].shape == (4000,)
