@@ -38,6 +38,7 @@ def assemble_ranking(
     *,
     precision: Precision,
     impact: ImpactMethod,
+    outputs: tuple[str, ...],
     generated_inputs: bool,
 ) -> Ranking:
     """Returns the ranking with everything that a reader must know beside the layers.
@@ -48,6 +49,7 @@ def assemble_ranking(
         layers: The layers, worst first.
         precision: The low precision.
         impact: How impacts were asked to be found.
+        outputs: Names of the outputs that count; none where all do.
         generated_inputs: Whether the samples were made up.
     """
     return Ranking(
@@ -59,6 +61,7 @@ def assemble_ranking(
             sample_count=comparison.sample_count,
             inputs="generated" if generated_inputs else "user",
             impact=impact,
+            outputs=outputs,
         ),
         output_error=OutputError(
             measured=comparison.outputs.error,

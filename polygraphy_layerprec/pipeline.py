@@ -109,6 +109,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
         layers,
         precision=precision,
         impact=impact,
+        outputs=tuple(outputs or ()),
         generated_inputs=generated_inputs,
     )
 

@@ -86,6 +86,22 @@ class Weight:
                 self._read_into(target, file, self.offset + row * row_bytes)
         return values
 
+    def read_ends(self, count: int) -> bytes:
+        """Returns the first and the last `count` bytes, or all bytes where there are fewer.
+
+        Raises:
+            ModelError: As `read` does.
+        """
+        if not self.is_plain or self.nbytes <= 2 * count:
+            whole = self.read().tobytes()
+            return whole if len(whole) <= 2 * count else whole[:count] + whole[-count:]
+        assert self.path is not None
+        ends = np.empty((2, count), np.uint8)
+        with open(self.path, "rb", buffering=0) as file:
+            self._read_into(ends[0], file, self.offset)
+            self._read_into(ends[1], file, self.offset + self.nbytes - count)
+        return ends.tobytes()
+
     def _read_into(self, values: npt.NDArray[Any], file: FileIO, offset: int) -> None:
         # A 0-D array has no buffer of bytes to read into; its 1-D view does.
         view = values.reshape(-1).view(np.uint8)

@@ -28,7 +28,7 @@ class ModelIdentity:
     """File name without folders, empty for a model in memory."""
 
     digest: str
-    """SHA-256 of the model's structure and weights' sizes and small values, in hex."""
+    """SHA-256 of the model's structure, its weights' shapes, first and last values, in hex."""
 
     node_count: int
     """Nodes of the main graph, after local functions were inlined."""
@@ -55,6 +55,9 @@ class RunConditions:
 
     impact: ImpactMethod
     """How impacts were asked to be found."""
+
+    outputs: tuple[str, ...] = ()
+    """Names of the outputs that count; none where all do."""
 
 
 @dataclass(frozen=True, slots=True)

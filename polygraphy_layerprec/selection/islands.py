@@ -75,7 +75,6 @@ class IslandCuts:
         capacities = [np.rint(price * scale).astype(np.int32) for price in prices]
         uncut = np.full_like(border_of, _FORBIDDEN)
         capacities[0][self._required] = _FORBIDDEN
-        capacities[1][self._required] = 0
         capacities[1][~self._allowed] = _FORBIDDEN
         edges = [
             (np.full(count, source), layers, capacities[0]),

@@ -314,6 +314,19 @@ def test_the_digest_tells_models_apart():
     assert len({digest(model) for model in other}) == len(other)
 
 
+def test_the_digest_does_not_depend_on_where_weights_are(tmp_path):
+    weight = normal(1, 64, 64)
+    inside, outside = str(tmp_path / "inside.onnx"), str(tmp_path / "outside.onnx")
+    onnx.save(product(weight), inside)
+    onnx.save(
+        product(weight), outside, save_as_external_data=True, location="data", size_threshold=0
+    )
+
+    digests = {identify(load_graph(s)).digest for s in (product(weight), inside, outside)}
+
+    assert len(digests) == 1
+
+
 def test_a_local_function_is_inlined():
     graph = load_graph(local_function())
     assert [n.op_type for n in graph.nodes] == ["Mul", "Tanh", "Mul", "Tanh"]

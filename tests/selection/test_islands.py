@@ -13,7 +13,7 @@ from polygraphy_layerprec.selection.prices import prices_for
 from tests.layer_graphs import all_sets, chain_of, layer_graphs, layer_of
 
 COSTS = ["count", "flops", "casts"]
-PRICES = st.floats(-6.0, 9.0).map(lambda exponent: 10.0**exponent)
+PRICES = st.floats(-2.0, 4.0).map(lambda exponent: 10.0**exponent)
 
 
 def cuts_of(layers, cost="count", required=(), allowed=None):
@@ -85,6 +85,21 @@ def test_islands_are_contiguous_where_casts_cost():
 
     assert cuts_of(layers, "casts").cheapest(1.0).tolist() == [True, True, True]
     assert cuts_of(layers, "count").cheapest(1.0).tolist() == [True, False, True]
+
+
+def test_a_cast_into_an_island_costs_as_well():
+    layers = chain_of(0.0, 1.0, weight_share=1.0)
+
+    # Half a layer and the cast of what it reads are more than 1.2 for its error.
+    assert not cuts_of(layers, "casts", allowed=["b"]).cheapest(1.2).any()
+    assert cuts_of(layers, "casts", allowed=["b"]).cheapest(1.6).tolist() == [False, True]
+
+
+def test_a_layer_that_is_rounded_for_its_reader_all_the_same_is_not_worth_keeping():
+    layers = chain_of(1.0, 0.0, weight_share=0.0)
+
+    assert not cuts_of(layers, allowed=["a"]).cheapest(1e3).any()
+    assert cuts_of(layers).cheapest(1e3).tolist() == [True, True]
 
 
 def test_casts_for_many_readers_cost_as_one():

@@ -138,6 +138,21 @@ def test_layers_without_impact_are_kept_only_if_the_measurement_says_so():
     assert found.error == 0.0
 
 
+def test_members_of_an_island_that_are_not_needed_are_dropped():
+    layers = [
+        layer_of("a", 4.0, readers=(("d", 1.0),), weight_share=1.0),
+        layer_of("b", 3.0, readers=(("d", 1.0),), weight_share=0.0),
+        layer_of("c", 2.0, readers=(("d", 1.0),), weight_share=1.0),
+        layer_of("d", 2.0),
+    ]
+
+    # With a and d alone the error is sqrt(9 + 4): b, which a cut brings along, is not needed.
+    found = search(layers, 3.91)
+
+    assert found.kept.tolist() == mask_of(layers, "ad").tolist()
+    assert found.plain.tolist() == mask_of(layers, "abc").tolist()
+
+
 def test_members_that_are_not_needed_are_dropped():
     # The forecast takes the first for the worst; measured, all error comes from the last.
     layers = [layer_of("a", 3.0), layer_of("b", 2.0), layer_of("c", 1.0), layer_of("d", 2.5)]

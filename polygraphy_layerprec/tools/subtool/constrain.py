@@ -68,6 +68,7 @@ class Constrain(SelectingSubtool):
             ranking,
             model_path=ranked.model_path,
             graph=graph,
+            outputs=ranking.conditions.outputs or None,
             external_data_folder=ranked.external_data_dir,
         )
         return 0 if reached else 1
