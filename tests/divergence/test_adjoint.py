@@ -191,6 +191,30 @@ def test_without_a_rule_the_gain_stands_in_and_is_told():
     assert impacts.powers[1] == pytest.approx(50 * 0.25)
 
 
+def test_where_a_rule_declines_the_gain_stands_in():
+    one = dict.fromkeys(("scale", "bias", "mean", "variance"), (1,))
+    shapes = {"x": (50,), "h": (50,), "y": (50,), **one}
+    tape = Tape(lambda names: {name: np.ones(1) for name in names})
+    ones = halves_of(np.ones(50))
+    tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": ones})
+    trained = entry(
+        1,
+        "BatchNormalization",
+        ("h", "scale", "bias", "mean", "variance"),
+        "y",
+        shapes,
+        attributes={"training_mode": 1},
+        wanted=frozenset({0}),
+        gains={"h": 2.0},
+    )
+    tape.record(trained, {}, {"y": ones})
+
+    impacts = tape.sweep({"y": np.full(50, 0.5)})
+
+    assert impacts.estimated == {0}
+    assert impacts.powers[0] == pytest.approx(50 * (0.5 * 2.0) ** 2)
+
+
 def test_without_a_rule_or_a_gain_an_error_keeps_its_norm():
     impacts = two_layers()
     assert impacts.estimated == {0}
