@@ -70,6 +70,10 @@ class LayerObservation:
     flops: float
     """As in `RankedLayer`."""
 
+    independent_power: float | None = None
+    """What `impact_power` were if all errors were independent, element by element; None where
+    coherence is not known of."""
+
 
 def rank_layers(
     observations: Sequence[LayerObservation], precision: Precision
@@ -180,9 +184,23 @@ def _described(observation: LayerObservation, total: float, precision: Precision
         overflow=observation.harmful_overflow,
         kind=kind,
         reason=reason,
-        weight_share=min(1.0, sums.weight_power / sums.introduced_power)
-        if sums.introduced_power
-        else 0.0,
+        weight_share=_weight_share(observation),
         readers=observation.readers,
         flops=observation.flops,
     )
+
+
+def _weight_share(observation: LayerObservation) -> float:
+    """The share of the squared impact that does not come from rounding the output.
+
+    At the layer itself the two add up as squares. Rounded outputs err independently, so what
+    coherence adds on the way to the outputs belongs to the weights.
+    """
+    sums = observation.sums
+    if not sums.introduced_power:
+        return 0.0
+    share = min(1.0, sums.weight_power / sums.introduced_power)
+    if observation.independent_power is None or not observation.impact_power:
+        return share
+    from_output = (1.0 - share) * observation.independent_power / observation.impact_power
+    return 1.0 - min(1.0, from_output)

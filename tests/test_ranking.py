@@ -50,6 +50,24 @@ observations = st.lists(
 ).map(lambda rows: [observation(i, power, overflow=o) for i, (power, o) in enumerate(rows)])
 
 
+@pytest.mark.parametrize(
+    ("independent", "share"),
+    [
+        pytest.param(None, 0.25, id="the energies at the layer, where coherence is not known of"),
+        pytest.param(4.0, 0.25, id="the same where errors are independent"),
+        pytest.param(1.0, 1 - 0.75 / 4, id="what coherence adds is due to the weights"),
+        pytest.param(8.0, 0.0, id="at least nothing"),
+    ],
+)
+def test_the_weights_share_is_what_rounding_the_output_does_not_explain(independent, share):
+    sums = DivergenceSums(element_count=9, introduced_power=8.0, weight_power=2.0)
+    layer = observation(0, 4.0, sums=sums, independent_power=independent)
+
+    (ranked,) = rank_layers([layer], FP16)
+
+    assert ranked.weight_share == pytest.approx(share)
+
+
 def test_overflow_comes_first_in_graph_order_then_impact():
     rows = [
         observation(0, 0.5),

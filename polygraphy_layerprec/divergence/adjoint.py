@@ -95,7 +95,12 @@ def _mean(sweeps: Sequence[AdjointImpacts]) -> AdjointImpacts:
             for reader, share in readers.items():
                 shares[reader] = shares.get(reader, 0.0) + share / count
     return AdjointImpacts(
-        {index: sum(s.powers[index] for s in sweeps) / count for index in sweeps[0].powers},
+        _mean_powers([sweep.powers for sweep in sweeps]),
         frozenset().union(*(sweep.estimated for sweep in sweeps)),
         consumers,
+        _mean_powers([sweep.independent_powers for sweep in sweeps]),
     )
+
+
+def _mean_powers(powers: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    return {index: sum(each[index] for each in powers) / len(powers) for index in powers[0]}

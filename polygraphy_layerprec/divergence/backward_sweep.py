@@ -44,6 +44,9 @@ class BackwardSweep:
     powers: dict[int, float] = field(default_factory=dict)
     """Squared impacts so far, by node index."""
 
+    independent_powers: dict[int, float] = field(default_factory=dict)
+    """As in `AdjointImpacts`."""
+
     estimated: set[int] = field(default_factory=set)
     """Layers behind an operator without a rule."""
 
@@ -77,18 +80,23 @@ class BackwardSweep:
 
     def result(self) -> AdjointImpacts:
         """Returns what was found."""
-        return AdjointImpacts(self.powers, frozenset(self.estimated), self.consumers)
+        return AdjointImpacts(
+            self.powers, frozenset(self.estimated), self.consumers, self.independent_powers
+        )
 
     def _account(
         self, entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None], *, tainted: bool
     ) -> None:
-        power = 0.0
+        power = independent = 0.0
         for name, gradient in zip(entry.outputs, arrived, strict=True):
             if gradient is not None and error_key(name) in self.store:
-                power += _weighted_power(
+                coherent, single = _weighted_powers(
                     gradient, self.store.get(error_key(name)), entry.coherent_axes
                 )
+                power += coherent
+                independent += single
         self.powers[entry.index] = power
+        self.independent_powers[entry.index] = independent
         if tainted:
             self.estimated.add(entry.index)
         readers: dict[int, float] = {}
@@ -220,11 +228,17 @@ def error_key(name: str) -> str:
     return f"error of {name}"
 
 
-def _weighted_power(
+def _weighted_powers(
     gradient: npt.NDArray[Any], halves: npt.NDArray[np.uint16], coherent_axes: tuple[int, ...]
-) -> float:
-    """sum(g^2 e^2), with g e summed along the coherent axes before it is squared."""
+) -> tuple[float, float]:
+    """sum(g^2 e^2), with g e summed along the coherent axes before it is squared, and without."""
     product = error_from_halves(halves)
     np.multiply(product, gradient.reshape(-1), out=product, casting="same_kind")
-    power = coherent_power(product.reshape(gradient.shape), coherent_axes)
-    return power if np.isfinite(power) else 0.0
+    independent = sum_of_squares(product)
+    coherent = independent
+    if coherent_axes:
+        coherent = coherent_power(product.reshape(gradient.shape), coherent_axes)
+    return (
+        coherent if np.isfinite(coherent) else 0.0,
+        independent if np.isfinite(independent) else 0.0,
+    )

@@ -76,3 +76,7 @@ class AdjointImpacts:
     consumers: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     """For each layer, how its output's squared gradient divides among the layers that read it:
     fractions by node index; those that go straight to an output are missing."""
+
+    independent_powers: Mapping[int, float] = field(default_factory=dict)
+    """What the squared impacts were if all errors were independent, element by element: less than
+    `powers` by what the coherence of rounded weights adds."""

@@ -168,7 +168,10 @@ class _AdjointSpread:
         impacts = self._recorder.tape.sweep(*probes)
         self._recorder.finish()
         observations.add_impacts(
-            impacts.powers, estimated=impacts.estimated, readers=impacts.consumers
+            impacts.powers,
+            independent=impacts.independent_powers,
+            estimated=impacts.estimated,
+            readers=impacts.consumers,
         )
 
 
@@ -206,7 +209,7 @@ class _GainSpread:
             leading = max(names, key=lambda name: squared.get(name, 0.0))
             powers[index] = power * squared.get(leading, 0.0)
             readers[index] = shares.get(leading, {})
-        observations.add_impacts(powers, estimated=frozenset(), readers=readers)
+        observations.add_impacts(powers, independent=powers, estimated=frozenset(), readers=readers)
         self._nodes.clear()
         self._introduced.clear()
 

@@ -29,6 +29,7 @@ class _Layer:
     flops: float = 0.0
     evaluations: int = 0
     powers: list[float] = field(default_factory=list)
+    independent_power: float = 0.0
     estimated: bool = False
     readers: dict[int, float] = field(default_factory=dict)
 
@@ -74,6 +75,7 @@ class LayerObservations:
         self,
         powers: Mapping[int, float],
         *,
+        independent: Mapping[int, float],
         estimated: frozenset[int],
         readers: Mapping[int, Mapping[int, float]],
     ) -> None:
@@ -82,6 +84,7 @@ class LayerObservations:
             missed = self._samples - len(layer.powers)  # samples in which it failed
             layer.powers.extend([0.0] * missed)
             layer.powers.append(powers.get(index, 0.0))
+            layer.independent_power += independent.get(index, 0.0)
             layer.estimated |= index in estimated
             for reader, share in readers.get(index, {}).items():
                 layer.readers[reader] = layer.readers.get(reader, 0.0) + share
@@ -124,6 +127,7 @@ class LayerObservations:
                 largest_sum_of_terms=layer.largest_sum_of_terms,
                 harmful_overflow=index in self._harmful,
                 impact_power=sum(layer.powers) / len(layer.powers) if layer.powers else 0.0,
+                independent_power=layer.independent_power / max(len(layer.powers), 1),
                 impact_method="gain" if layer.estimated else method,
                 readers=tuple(
                     (name_of(reader), share / len(layer.powers))
