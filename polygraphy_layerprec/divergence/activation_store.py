@@ -77,13 +77,6 @@ class ActivationStore:
         self._file.readinto(memoryview(values.reshape(-1).view(np.uint8)))  # type: ignore[attr-defined]
         return values
 
-    def drop(self, key: str) -> None:
-        """Forgets `key`, if it is kept."""
-        values = self._resident.pop(key, None)
-        if values is not None:
-            self._resident_bytes -= values.nbytes
-        self._spilled.pop(key, None)
-
     def close(self) -> None:
         """Forgets everything and removes the file."""
         self._resident.clear()

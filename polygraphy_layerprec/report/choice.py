@@ -35,7 +35,19 @@ def format_selection(selection: Selection, total: int, *, width: int = 80) -> li
         lines += wrap_text(text, width, indent="  ")
     if len(selection.layers) > _LAYERS_SHOWN:
         lines.append(f"  and {len(selection.layers) - _LAYERS_SHOWN} more")
-    return lines
+    return lines + _plain_choice(selection, width)
+
+
+def _plain_choice(selection: Selection, width: int) -> list[str]:
+    """What taking layers in the ranking's order would cost, where it meets the same error."""
+    plain = selection.plain_cost
+    if plain is None:
+        return []
+    text = (
+        f"The first of the ranking that meet the same error: {plain.layer_count} layers | "
+        f"{100 * plain.flops_fraction:.1f}% of the operations, {plain.cast_count} tensors are cast"
+    )
+    return wrap_text(text, width)
 
 
 def _error(selection: Selection) -> str:

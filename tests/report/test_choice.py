@@ -6,7 +6,7 @@ from polygraphy_layerprec.report.columns import display_width
 from tests.rankings import make_layer
 
 
-def selection_of(*layers, measured_error=None):
+def selection_of(*layers, measured_error=None, plain_cost=None):
     return Selection(
         layers=layers,
         cost=SelectionCost(layer_count=len(layers), flops_fraction=0.125, cast_count=4),
@@ -14,7 +14,7 @@ def selection_of(*layers, measured_error=None):
         measured_error=measured_error,
         tolerance=None,
         reached=True,
-        plain_cost=None,
+        plain_cost=plain_cost,
         measurements=0,
     )
 
@@ -42,3 +42,11 @@ def test_a_long_choice_is_cut_and_lines_fit():
 
     assert lines[-1] == "  and 3 more"
     assert max(map(display_width, lines)) <= 76
+
+
+def test_the_choice_is_compared_with_the_first_of_the_ranking():
+    plain = SelectionCost(layer_count=7, flops_fraction=0.5, cast_count=9)
+
+    last = format_selection(selection_of(plain_cost=plain), 9, width=200)[-1]
+
+    assert last.endswith("same error: 7 layers | 50.0% of the operations, 9 tensors are cast")
