@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix, spearman
+from benchmarks.truth_layers import TrueLayer, write_layers
 from polygraphy_layerprec.pipeline import measure_exact_impacts, measure_output_error, rank_model
 from polygraphy_layerprec.precision import FP16
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _ORDERS = ("adjoint", "gain", "introduced", "cumulative")
-_MOST_LAYERS = {"minilm": 68, "digits": 10, "resnet50": 5}
+_MOST_LAYERS = {"minilm": 68, "digits": 10, "resnet50": 5, "resnet50-light": 5}
 _LEAST_SPEARMAN = 0.95
 _MOST_FORECAST_RATIO = 1.25
 
@@ -69,21 +70,27 @@ def main() -> None:
             "| model | layers | order | Spearman | FP32 layers to halve the error | goals |",
             "|---|---|---|---|---|---|",
         ]
+        layers: list[TrueLayer] = []
         for case in _cases(arguments, arguments.cache_dir or Path(temporary)):
-            lines += _rows(case, arguments.random_orders)
+            rows, measured = _rows(case, arguments.random_orders)
+            lines += rows
+            layers += measured
     text = "\n".join([*lines, ""])
     print(text)
     if arguments.output:
         arguments.output.write_text(text, encoding="utf-8")
+    if arguments.save_layers:
+        write_layers(arguments.save_layers, layers)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare orders of layers with the truth.")
     add_arguments(parser)
-    parser.add_argument("--no-resnet50", action="store_true", help="Leave out the ResNet-50.")
+    parser.add_argument("--no-resnet50", action="store_true", help="Leave out the ResNets.")
     parser.add_argument("--random-orders", type=int, default=3, help="Random orders to average.")
     parser.add_argument("--cache-dir", type=Path, help="Where to keep the models between runs.")
     parser.add_argument("--output", type=Path, help="Markdown file to write.")
+    parser.add_argument("--save-layers", type=Path, help="CSV file to write, for plot_impact.py.")
     return parser.parse_args()
 
 
@@ -93,15 +100,16 @@ def _cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
         for given in given_models(arguments)
     ]
     if not arguments.no_resnet50:
-        resnet = MODELS["resnet50"]
-        path = folder / "resnet50-embedded.onnx"
-        if not path.exists():
-            resnet.write(path, external=False)
-        cases.append(Case(resnet.title, path, resnet.sample(0), _MOST_LAYERS["resnet50"]))
+        for name in ("resnet50", "resnet50-light"):
+            path = folder / f"{name}-embedded.onnx"
+            if not path.exists():
+                MODELS[name].write(path, external=False)
+            title, sample = MODELS[name].title, MODELS[name].sample(0)
+            cases.append(Case(title, path, sample, _MOST_LAYERS[name]))
     return cases
 
 
-def _rows(case: Case, random_orders: int) -> list[str]:
+def _rows(case: Case, random_orders: int) -> tuple[list[str], list[TrueLayer]]:
     samples = [case.sample]
     rankings = {
         impact: rank_model(case.model, samples, precision=FP16, impact=impact)
@@ -133,7 +141,19 @@ def _rows(case: Case, random_orders: int) -> list[str]:
     rows.append(_line(case, len(tensors), "random", "0", f"{statistics.mean(counts):.0f}", "-"))
     count = shortest_prefix(_descending(truth), error_with, target)
     rows.append(_line(case, len(tensors), "truth", "1", str(count), "-"))
-    return [*rows, _forecast_row(case, rankings["adjoint"])]
+    rows.append(_forecast_row(case, rankings["adjoint"]))
+    return rows, _true_layers(case, rankings["adjoint"], truth)
+
+
+def _true_layers(case: Case, ranking: Ranking, truth: dict[str, float]) -> list[TrueLayer]:
+    position = {name: index for index, name in enumerate(truth)}
+    measured = []
+    for layer in ranking.layers:
+        name = _tensor(layer, truth)
+        cumulative = layer.cumulative_error or 0.0
+        errors = (layer.introduced_error, cumulative, layer.impact, truth[name])
+        measured.append(TrueLayer(case.title, position[name], layer.name, layer.op, *errors))
+    return sorted(measured, key=lambda layer: layer.position)
 
 
 def _scores(ranking: Ranking, order: str, truth: dict[str, float]) -> dict[str, float]:

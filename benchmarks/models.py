@@ -27,6 +27,7 @@ __all__ = [
 
 RESNET50_BLOCKS = (3, 4, 6, 3)
 _RESIDUAL_SCALE = 0.3  # keeps the residual sums of a normalisation-free ResNet moderate
+_LIGHT_RESIDUAL_SCALE = 0.1  # leaves most of the signal, and of its errors, to the skip connections
 _MLP_WIDTH, _MLP_LAYERS, _MLP_ROWS = 4096, 35, 128  # 35 weights of 64 MiB: 2.19 GiB
 _SMALL_WIDTH = 16
 
@@ -53,7 +54,12 @@ class BenchmarkModel:
 
 
 def write_resnet(
-    path: Path, *, external: bool, blocks: Sequence[int] = RESNET50_BLOCKS, width: int = 64
+    path: Path,
+    *,
+    external: bool,
+    blocks: Sequence[int] = RESNET50_BLOCKS,
+    width: int = 64,
+    residual_scale: float = _RESIDUAL_SCALE,
 ) -> None:
     """Writes a bottleneck ResNet, BatchNormalization folded; 53 convolutions by default."""
     with GraphWriter(path, external=external) as graph:
@@ -68,7 +74,9 @@ def write_resnet(
                 prefix = f"/layer{stage + 1}/layer{stage + 1}.{block}"
                 stride = 2 if stage > 0 and block == 0 else 1
                 inner = width * 2**stage
-                hidden = _bottleneck(graph, hidden, prefix, (channels, inner), stride)
+                hidden = _bottleneck(
+                    graph, hidden, prefix, (channels, inner), stride, residual_scale
+                )
                 channels = 4 * inner
         pooled = graph.add("GlobalAveragePool", [hidden], "/avgpool/GlobalAveragePool")
         flat = graph.add("Flatten", [pooled], "/Flatten", axis=1)
@@ -119,7 +127,12 @@ def write_small_ops(path: Path, *, external: bool, count: int = 5000) -> None:
 
 
 def _bottleneck(
-    graph: GraphWriter, source: str, prefix: str, channels: tuple[int, int], stride: int
+    graph: GraphWriter,
+    source: str,
+    prefix: str,
+    channels: tuple[int, int],
+    stride: int,
+    residual_scale: float,
 ) -> str:
     outer, inner = channels
     first = _conv(graph, source, f"{prefix}/conv1", (inner, outer, 1, 1))
@@ -127,7 +140,7 @@ def _bottleneck(
     second = _conv(graph, first, f"{prefix}/conv2", (inner, inner, 3, 3), stride=stride)
     second = graph.add("Relu", [second], f"{prefix}/relu_1/Relu")
     shape = (4 * inner, inner, 1, 1)
-    third = _conv(graph, second, f"{prefix}/conv3", shape, scale=_RESIDUAL_SCALE)
+    third = _conv(graph, second, f"{prefix}/conv3", shape, scale=residual_scale)
     skip = source
     if outer != 4 * inner:
         shape = (4 * inner, outer, 1, 1)
@@ -176,6 +189,11 @@ MODELS = {
     ),
     "resnet50": BenchmarkModel(
         "ResNet-50-sized CNN", write_resnet, partial(_floats, (1, 3, 224, 224))
+    ),
+    "resnet50-light": BenchmarkModel(
+        "ResNet-50-sized CNN, light residual branches",
+        partial(write_resnet, residual_scale=_LIGHT_RESIDUAL_SCALE),
+        partial(_floats, (1, 3, 224, 224)),
     ),
     "mlp": BenchmarkModel(
         "MLP of 2.19 GiB", write_mlp, partial(_floats, (_MLP_ROWS, _MLP_WIDTH)), external=True

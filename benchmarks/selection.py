@@ -110,7 +110,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare forecasts and choices with the truth.")
     add_arguments(parser)
-    parser.add_argument("--no-resnet50", action="store_true", help="Leave out the ResNet-50.")
+    parser.add_argument("--no-resnet50", action="store_true", help="Leave out the ResNets.")
     parser.add_argument("--cache-dir", type=Path, help="Where to keep the models between runs.")
     parser.add_argument("--output", type=Path, help="Markdown file to write.")
     return parser.parse_args()
@@ -119,11 +119,11 @@ def _parse() -> argparse.Namespace:
 def _cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
     cases = [Case(g.title, g.model, g.sample()) for g in given_models(arguments)]
     if not arguments.no_resnet50:
-        resnet = MODELS["resnet50"]
-        path = folder / "resnet50-embedded.onnx"
-        if not path.exists():
-            resnet.write(path, external=False)
-        cases.append(Case(resnet.title, path, resnet.sample(0)))
+        for name in ("resnet50", "resnet50-light"):
+            path = folder / f"{name}-embedded.onnx"
+            if not path.exists():
+                MODELS[name].write(path, external=False)
+            cases.append(Case(MODELS[name].title, path, MODELS[name].sample(0)))
     return cases
 
 
