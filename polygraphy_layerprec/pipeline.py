@@ -5,7 +5,6 @@ model -> execution -> divergence -> ranking -> selection -> emit -> verify -> re
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import Progress, compare_samples
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
-from polygraphy_layerprec.model import Graph, Role, identify, load_graph
-from polygraphy_layerprec.precision import FP16, PRECISIONS, Precision
+from polygraphy_layerprec.measured_sets import measured_errors
+from polygraphy_layerprec.model import Graph, Role, load_graph
+from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking import LayerObservation, rank_layers
 from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import onnx
 
     from polygraphy_layerprec.divergence.loss import Loss
-    from polygraphy_layerprec.selection.search import ErrorOf
 
 __all__ = [
     "measure_curve",
@@ -76,7 +75,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
     """
     check_emulation()
     graph = model if isinstance(model, Graph) else load_graph(model)
-    counted = _outputs_that_count(graph, outputs)
+    counted = outputs_that_count(graph, outputs)
     if loss is not None and (impact != "adjoint" or exact_count):
         raise ExecutionError("A loss needs the adjoint: leave out `--impact` and `--exact`.")
     if exact_count or impact == "exact":
@@ -96,8 +95,8 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
     if not observed:
         raise nothing_to_rank(graph, comparison)
     layers = rank_layers(observed, precision)
-    if exact_count or impact == "exact":
-        remeasured = layers if impact == "exact" else layers[:exact_count]
+    remeasured = layers if impact == "exact" else layers[:exact_count]
+    if remeasured:
         names = {_first_output(layer.outputs) for layer in remeasured}
         exact = measure_exact_impacts(
             graph, samples, precision=precision, layers=names, outputs=counted, progress=progress
@@ -140,7 +139,7 @@ def measure_exact_impacts(
         progress: Called with layers done, layers in all, and what is going on.
     """
     graph = model if isinstance(model, Graph) else load_graph(model)
-    counted = _outputs_that_count(graph, outputs)
+    counted = outputs_that_count(graph, outputs)
     measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
     chosen = [
         node
@@ -177,7 +176,7 @@ def measure_output_error(
         outputs: Names of the outputs that count, all by default.
     """
     graph = model if isinstance(model, Graph) else load_graph(model)
-    counted = _outputs_that_count(graph, outputs)
+    counted = outputs_that_count(graph, outputs)
     measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
     return measurement.divergence_of_kept(fp32_outputs).error
 
@@ -213,8 +212,9 @@ def select_constraints(
                 "`--max-abs` needs the model: the forecast knows relative errors only."
             )
         return select_layers(ranking, request)
-    measure = _set_errors(
-        ranking, model, samples, outputs=outputs, max_abs=max_abs, progress=progress
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    measure = measured_errors(
+        ranking, graph, samples, outputs=outputs, max_abs=max_abs, progress=progress
     )
     return select_layers(ranking, request, measure=measure)
 
@@ -241,58 +241,11 @@ def measure_curve(
     """
     if model is None:
         return error_curve(ranking)
-    measure = _set_errors(
-        ranking, model, samples, outputs=outputs, max_abs=False, progress=progress
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    measure = measured_errors(
+        ranking, graph, samples, outputs=outputs, max_abs=False, progress=progress
     )
     return error_curve(ranking, measure=measure)
-
-
-def _set_errors(
-    ranking: Ranking,
-    model: str | os.PathLike[str] | onnx.ModelProto | Graph,
-    samples: Iterable[Sample],
-    *,
-    outputs: Sequence[str] | None,
-    max_abs: bool,
-    progress: Progress | None,
-) -> ErrorOf:
-    """Returns a function that measures sets of layers, given as masks over the ranking."""
-    graph = model if isinstance(model, Graph) else load_graph(model)
-    _check_same_model(graph, ranking)
-    measurement = SetMeasurement(
-        graph,
-        samples,
-        precision=PRECISIONS[ranking.precision],
-        outputs=_outputs_that_count(graph, outputs),
-    )
-    names = [[name for name in layer.outputs if name] for layer in ranking.layers]
-    done = 0
-
-    def error_of(kept: npt.NDArray[np.bool_]) -> float:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, 0, f"set of {int(kept.sum())} layers")
-        fp32_outputs = [name for index in np.flatnonzero(kept) for name in names[index]]
-        divergence = measurement.divergence_of_kept(fp32_outputs)
-        if not max_abs:
-            return divergence.error
-        # The largest error is among what can be subtracted: what was lost is not.
-        lost = any(output.nonfinite_count for output in divergence.records())
-        return math.inf if lost else divergence.max_abs_error
-
-    return error_of
-
-
-def _check_same_model(graph: Graph, ranking: Ranking) -> None:
-    found = identify(graph)
-    if found.digest != ranking.model.digest:
-        raise ValueError(
-            f"The ranking is about another model: {ranking.model.name!r}, "
-            f"{ranking.model.node_count} nodes, digest {ranking.model.digest[:12]}.\n"
-            f"Note: {found.name!r} has {found.node_count} nodes and digest {found.digest[:12]}.\n"
-            f"Rank this model first, with `polygraphy layerprec rank`."
-        )
 
 
 def _with_exact_impact(
@@ -307,16 +260,6 @@ def _with_exact_impact(
 def _first_output(outputs: Sequence[str]) -> str:
     """A recurrent layer may leave out its first output, so that its name is empty."""
     return next(filter(None, outputs), "")
-
-
-def _outputs_that_count(graph: Graph, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    unknown = [name for name in outputs or () if name not in graph.outputs]
-    if unknown:
-        raise ExecutionError(
-            f"The model has no output named {unknown[0]!r}.\n"
-            f"Note: Its outputs are: {list(graph.outputs)!r}. Choose among them with `--outputs`."
-        )
-    return tuple(outputs or graph.outputs)
 
 
 def _half_of_free_memory() -> int | None:

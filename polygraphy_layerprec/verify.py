@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polygraphy_layerprec.constraint_matching import fp32_outputs_of
+from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution import ExecutionError, MixedExecutor, check_emulation
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Runner",
     "conclude",
-    "outputs_that_count",
     "run_plainly",
     "verify_model",
 ]
@@ -171,21 +171,6 @@ def conclude(  # noqa: PLR0913 - the parts of the record
             *missing,
         ),
     )
-
-
-def outputs_that_count(graph: Graph, outputs: Collection[str] | None) -> tuple[str, ...]:
-    """Returns the outputs that were asked for, all by default, in the model's order.
-
-    Raises:
-        ExecutionError: If the model has no such output.
-    """
-    unknown = [name for name in outputs or () if name not in graph.outputs]
-    if unknown:
-        raise ExecutionError(
-            f"The model has no output named {unknown[0]!r}.\n"
-            f"Note: Its outputs are: {list(graph.outputs)!r}. Choose among them with `--outputs`."
-        )
-    return tuple(name for name in graph.outputs if outputs is None or name in outputs)
 
 
 class _Emulation:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
 from polygraphy_layerprec.execution.accumulation import sum_of_terms
+from polygraphy_layerprec.execution.application import Application
 from polygraphy_layerprec.execution.cast_rounding import CastRounder
 from polygraphy_layerprec.execution.evaluation import Evaluation
 from polygraphy_layerprec.execution.gain_probe import probe_gains
 from polygraphy_layerprec.execution.node_session import NodeRunner, tensor_of, value_of
 from polygraphy_layerprec.execution.row_lookup import narrow_lookup
-from polygraphy_layerprec.execution.saturation import saturate_output
+from polygraphy_layerprec.execution.saturation import carry_overflows
 from polygraphy_layerprec.execution.streams import (
     Streams,
     is_float,
@@ -25,7 +25,6 @@ from polygraphy_layerprec.execution.streams import (
 )
 from polygraphy_layerprec.execution.weights_in_use import WeightsInUse
 from polygraphy_layerprec.model import Role
-from polygraphy_layerprec.model.operators import draws_random_numbers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,36 +34,6 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
 
 __all__ = ["Evaluation", "NodeEvaluator"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Application:
-    """A node with its inputs, after its reference ran."""
-
-    node: Node
-    weights: Mapping[str, ort.OrtValue]
-    streams: Mapping[str, Streams]
-    inputs: Mapping[str, ort.OrtValue]
-    outputs: Sequence[ort.OrtValue | None]
-
-    @property
-    def is_random(self) -> bool:
-        """Whether another run would draw other numbers, and tell nothing."""
-        return draws_random_numbers(self.node.op_type, self.node.domain)
-
-    @property
-    def max_abs_input(self) -> float:
-        return max((stream.max_abs for stream in self.streams.values()), default=0.0)
-
-    @property
-    def variable(self) -> list[str]:
-        """Float inputs that an error can arrive by."""
-        return [n for n, s in self.streams.items() if is_float(s.reference) and not s.constant]
-
-    @property
-    def nonfinite_from(self) -> int | None:
-        origins = (stream.nonfinite_from for stream in self.streams.values())
-        return next((origin for origin in origins if origin is not None), None)
 
 
 class NodeEvaluator:
@@ -101,7 +70,7 @@ class NodeEvaluator:
         weights, streams = self._load(node, tensors)
         inputs = {**weights, **{name: stream.reference for name, stream in streams.items()}}
         outputs = self._runner.run(node, inputs)
-        application = _Application(node, weights, streams, inputs, outputs)
+        application = Application(node, weights, streams, inputs, outputs)
         if node.role is Role.FOLDED:
             return Evaluation(node, inputs, outputs), [_constant(output) for output in outputs]
         if node.role is Role.EXACT or not any(o is not None and is_float(o) for o in outputs):
@@ -119,7 +88,7 @@ class NodeEvaluator:
         weights = self._weights.load(node)
         return weights, {name: tensors[name] for name in node.sources if name not in weights}
 
-    def _pass_on(self, application: _Application) -> tuple[Evaluation, list[Streams | None]]:
+    def _pass_on(self, application: Application) -> tuple[Evaluation, list[Streams | None]]:
         node, streams, outputs = application.node, application.streams, application.outputs
         candidates, saturated = outputs, outputs
         if any(not stream.shared for stream in streams.values()) and not application.is_random:
@@ -131,27 +100,19 @@ class NodeEvaluator:
         floats = [stream for stream in streams.values() if is_float(stream.reference)]
         float_weights = any(is_float(weight) for weight in application.weights.values())
         moves = bool(floats) and not float_weights and node.role is Role.EXACT
-        made: list[Streams | None] = [
-            None
-            if reference is None or candidate is None or infinite is None
-            else Streams(
-                reference,
-                candidate,
-                infinite,
-                on_grid=moves and all(s.on_grid for s in floats),
-                fed=any(stream.fed for stream in floats),
-                max_abs=application.max_abs_input if moves else _largest(reference),
-                overflows=overflows,
-                nonfinite_from=_still_nonfinite(candidate, application.nonfinite_from),
-            )
-            for reference, candidate, infinite in zip(outputs, candidates, saturated, strict=True)
-        ]
+        made = _streams(outputs, candidates, saturated)
+        for stream in filter(None, made):
+            stream.on_grid = moves and all(s.on_grid for s in floats)
+            stream.fed = any(s.fed for s in floats)
+            stream.max_abs = application.max_abs_input if moves else _largest(stream.reference)
+            stream.overflows = overflows
+            stream.nonfinite_from = _still_nonfinite(stream.candidate, application.nonfinite_from)
         gains = self._gains(
             application, application.inputs, _candidates(streams), outputs, candidates
         )
         return Evaluation(node, application.inputs, outputs, gains=gains), made
 
-    def _measure(self, application: _Application) -> tuple[Evaluation, list[Streams | None]]:
+    def _measure(self, application: Application) -> tuple[Evaluation, list[Streams | None]]:
         node, streams, outputs = application.node, application.streams, application.outputs
         terms = sum_of_terms(
             self._runner, node, application.inputs, self._largest_of(streams), self._precision
@@ -171,7 +132,13 @@ class NodeEvaluator:
         before = {**weights, **exact}
         gains = self._gains(application, before, entering, introduced or outputs, candidates)
         sums, candidates, halves = self._compare(node, outputs, introduced, candidates)
-        saturated, overflows, harmful = self._saturate(application, weights, entering, sums)
+        carried = carry_overflows(
+            self._runner,
+            application,
+            {**weights, **entering},
+            self._precision,
+            overflows_here=sums.overflow_count > 0,
+        )
         origin = application.nonfinite_from
         bad = sums.candidate_nonfinite_count + sums.reference_nonfinite_count > 0
         evaluation = Evaluation(
@@ -182,25 +149,18 @@ class NodeEvaluator:
             sums,
             max_abs_input=max(application.max_abs_input, largest_weight),
             largest_sum_of_terms=terms,
-            harmful_overflows=harmful,
+            harmful_overflows=carried.harmful,
             nonfinite_from=origin if bad else None,
             gains=gains,
             error_halves=halves,
         )
-        made: list[Streams | None] = [
-            None
-            if reference is None or candidate is None or infinite is None
-            else Streams(
-                reference,
-                candidate,
-                infinite,
-                on_grid=is_float(reference),
-                max_abs=sums.max_abs,
-                overflows=overflows if infinite is not reference else frozenset(),
-                nonfinite_from=node.index if bad else None,
-            )
-            for reference, candidate, infinite in zip(outputs, candidates, saturated, strict=True)
-        ]
+        made = _streams(outputs, candidates, carried.outputs)
+        for stream in filter(None, made):
+            stream.on_grid = is_float(stream.reference)
+            stream.max_abs = sums.max_abs
+            untouched = stream.saturated is stream.reference
+            stream.overflows = frozenset() if untouched else carried.overflows
+            stream.nonfinite_from = node.index if bad else None
         return evaluation, made
 
     def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
@@ -208,7 +168,7 @@ class NodeEvaluator:
 
     def _candidate(
         self,
-        application: _Application,
+        application: Application,
         weights: Mapping[str, ort.OrtValue],
         entering: Mapping[str, ort.OrtValue],
         exact: Mapping[str, ort.OrtValue],
@@ -221,7 +181,7 @@ class NodeEvaluator:
 
     def _gains(
         self,
-        application: _Application,
+        application: Application,
         exact: Mapping[str, ort.OrtValue],
         entering: Mapping[str, ort.OrtValue],
         outputs: Sequence[ort.OrtValue | None],
@@ -278,45 +238,17 @@ class NodeEvaluator:
                 kept[node.outputs[index]] = halves
         return sums, rounded, kept
 
-    def _saturate(
-        self,
-        application: _Application,
-        weights: Mapping[str, ort.OrtValue],
-        entering: Mapping[str, ort.OrtValue],
-        sums: DivergenceSums,
-    ) -> tuple[list[ort.OrtValue | None], frozenset[int], frozenset[int]]:
-        """The outputs where only overflow happens, whose it is, and whose is felt here."""
-        node, streams, outputs = application.node, application.streams, application.outputs
-        origins = union_of_overflows(streams)
-        threshold = self._precision.overflow_threshold
-        fed = {n for n, s in streams.items() if s.fed and s.max_abs >= threshold}
-        if fed:  # what the user feeds overflows as it enters the first layer
-            origins |= {node.index}
-        if not origins and not sums.overflow_count:
-            return list(outputs), frozenset(), frozenset()
-        arrived: Sequence[ort.OrtValue | None] = [None] * len(outputs)
-        if origins and not application.is_random:
-            feeds = {n: entering[n] if n in fed else s.saturated for n, s in streams.items()}
-            arrived = self._runner.run(node, {**weights, **feeds})
-        results = list(outputs)
-        carried, harmful = frozenset[int](), frozenset[int]()
-        for index, (reference, infinite) in enumerate(zip(outputs, arrived, strict=True)):
-            if reference is None or not is_float(reference):
-                continue
-            saturated = saturate_output(
-                value_of(reference),
-                None if infinite is None else value_of(infinite),
-                origins=origins,
-                index=node.index,
-                precision=self._precision,
-            )
-            carried |= saturated.overflows
-            harmful |= saturated.harmful
-            if saturated.harmful and application.max_abs_input >= threshold:
-                harmful |= {node.index}  # kept in FP32 all the same, its input would be cast
-            if saturated.values is not None:
-                results[index] = tensor_of(saturated.values)
-        return results, carried, harmful
+
+def _streams(
+    references: Sequence[ort.OrtValue | None],
+    candidates: Sequence[ort.OrtValue | None],
+    saturated: Sequence[ort.OrtValue | None],
+) -> list[Streams | None]:
+    """The streams of a node's outputs; None for absent ones."""
+    return [
+        None if a is None or b is None or c is None else Streams(a, b, c)
+        for a, b, c in zip(references, candidates, saturated, strict=True)
+    ]
 
 
 def _candidates(streams: Mapping[str, Streams]) -> dict[str, ort.OrtValue]:

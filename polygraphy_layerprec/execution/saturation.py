@@ -9,18 +9,25 @@ overflows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from polygraphy_layerprec.divergence.powers import sum_of_squares
+from polygraphy_layerprec.execution.node_session import tensor_of, value_of
+from polygraphy_layerprec.execution.streams import is_float, union_of_overflows
 from polygraphy_layerprec.precision import chunks_of
 
 if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.execution.application import Application
+    from polygraphy_layerprec.execution.node_session import NodeRunner
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["SaturatedOutput", "saturate_output"]
+__all__ = ["CarriedOverflows", "SaturatedOutput", "carry_overflows", "saturate_output"]
 
 _HARMFUL_ERROR: Final = 1e-2
 """Relative error of the values in range above which an overflow counts as felt: twenty times what
@@ -39,6 +46,70 @@ class SaturatedOutput:
 
     harmful: frozenset[int]
     """The nodes whose overflow is felt here."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOverflows:
+    """The outputs of a layer in the world where only overflow happens."""
+
+    outputs: tuple[ort.OrtValue | None, ...]
+    """The outputs, the reference's where nothing overflows; None for absent ones."""
+
+    overflows: frozenset[int]
+    """The nodes whose overflow they carry."""
+
+    harmful: frozenset[int]
+    """The nodes whose overflow is felt here."""
+
+
+def carry_overflows(
+    runner: NodeRunner,
+    application: Application,
+    lowered: Mapping[str, ort.OrtValue],
+    precision: Precision,
+    *,
+    overflows_here: bool,
+) -> CarriedOverflows:
+    """Returns the outputs of a layer in the world where only overflow happens.
+
+    Args:
+        runner: Runs the node.
+        application: The node with what it takes.
+        lowered: Its rounded weights and inputs, by name.
+        precision: The low precision.
+        overflows_here: Whether values of its own output are beyond the range.
+    """
+    node, streams, outputs = application.node, application.streams, application.outputs
+    origins = union_of_overflows(streams)
+    threshold = precision.overflow_threshold
+    fed = {n for n, s in streams.items() if s.fed and s.max_abs >= threshold}
+    if fed:  # what the user feeds overflows as it enters the first layer
+        origins |= {node.index}
+    if not origins and not overflows_here:
+        return CarriedOverflows(tuple(outputs), frozenset(), frozenset())
+    arrived: Sequence[ort.OrtValue | None] = [None] * len(outputs)
+    if origins and not application.is_random:
+        saturated = {n: s.saturated for n, s in streams.items() if n not in fed}
+        arrived = runner.run(node, {**lowered, **saturated})
+    results = list(outputs)
+    carried, harmful = frozenset[int](), frozenset[int]()
+    for index, (reference, infinite) in enumerate(zip(outputs, arrived, strict=True)):
+        if reference is None or not is_float(reference):
+            continue
+        made = saturate_output(
+            value_of(reference),
+            None if infinite is None else value_of(infinite),
+            origins=origins,
+            index=node.index,
+            precision=precision,
+        )
+        carried |= made.overflows
+        harmful |= made.harmful
+        if made.harmful and application.max_abs_input >= threshold:
+            harmful |= {node.index}  # kept in FP32 all the same, its input would be cast
+        if made.values is not None:
+            results[index] = tensor_of(made.values)
+    return CarriedOverflows(tuple(results), carried, harmful)
 
 
 def saturate_output(

@@ -1,0 +1,84 @@
+"""The output error of sets of layers in FP32, each measured by a run in mixed precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.comparison import Progress
+from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.model import Graph, identify
+from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.records import Ranking
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from polygraphy_layerprec.selection.search import ErrorOf
+
+__all__ = ["measured_errors"]
+
+Sample = Mapping[str, np.ndarray[Any, Any]]
+
+
+def measured_errors(
+    ranking: Ranking,
+    graph: Graph,
+    samples: Iterable[Sample],
+    *,
+    outputs: Sequence[str] | None,
+    max_abs: bool,
+    progress: Progress | None,
+) -> ErrorOf:
+    """Returns a function that measures sets of layers, given as masks over the ranking.
+
+    Args:
+        ranking: The ranked layers.
+        graph: The model that the ranking is about.
+        samples: Input samples for it, which are kept in memory.
+        outputs: Names of the outputs that count, all by default.
+        max_abs: Whether the error is the largest absolute one, instead of the relative L2 error.
+        progress: Called with sets measured, 0, and what is going on.
+
+    Raises:
+        ValueError: If the model is another one than was ranked.
+    """
+    _check_same_model(graph, ranking)
+    measurement = SetMeasurement(
+        graph,
+        samples,
+        precision=PRECISIONS[ranking.precision],
+        outputs=outputs_that_count(graph, outputs),
+    )
+    names = [[name for name in layer.outputs if name] for layer in ranking.layers]
+    done = 0
+
+    def error_of(kept: npt.NDArray[np.bool_]) -> float:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, 0, f"set of {int(kept.sum())} layers")
+        fp32_outputs = [name for index in np.flatnonzero(kept) for name in names[index]]
+        divergence = measurement.divergence_of_kept(fp32_outputs)
+        if not max_abs:
+            return divergence.error
+        # The largest error is among what can be subtracted: what was lost is not.
+        lost = any(output.nonfinite_count for output in divergence.records())
+        return math.inf if lost else divergence.max_abs_error
+
+    return error_of
+
+
+def _check_same_model(graph: Graph, ranking: Ranking) -> None:
+    found = identify(graph)
+    if found.digest != ranking.model.digest:
+        raise ValueError(
+            f"The ranking is about another model: {ranking.model.name!r}, "
+            f"{ranking.model.node_count} nodes, digest {ranking.model.digest[:12]}.\n"
+            f"Note: {found.name!r} has {found.node_count} nodes and digest {found.digest[:12]}.\n"
+            f"Rank this model first, with `polygraphy layerprec rank`."
+        )
