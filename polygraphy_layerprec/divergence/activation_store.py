@@ -49,10 +49,14 @@ class ActivationStore:
         """Whether an array is kept under `key`."""
         return key in self._resident or key in self._spilled
 
-    def put(self, key: str, values: npt.NDArray[Any]) -> None:
-        """Keeps `values`, which must not change any more, unless `key` is kept already."""
+    def put(self, key: str, values: npt.NDArray[Any]) -> bool:
+        """Keeps `values`, which must not change any more, unless `key` is kept already.
+
+        Returns:
+            Whether they are kept from now on.
+        """
         if key in self:
-            return
+            return False
         self._resident[key] = values
         self._resident_bytes += values.nbytes
         while (
@@ -61,6 +65,7 @@ class ActivationStore:
             and self._resident
         ):
             self._spill()
+        return True
 
     def get(self, key: str) -> npt.NDArray[Any]:
         """Returns the array kept under `key`.
@@ -76,6 +81,14 @@ class ActivationStore:
         self._file.seek(entry.offset)
         self._file.readinto(memoryview(values.reshape(-1).view(np.uint8)))  # type: ignore[attr-defined]
         return values
+
+    def drop(self, key: str) -> None:
+        """Forgets the array kept under `key`; the file keeps its length until it is closed."""
+        values = self._resident.pop(key, None)
+        if values is None:
+            del self._spilled[key]
+        else:
+            self._resident_bytes -= values.nbytes
 
     def close(self) -> None:
         """Forgets everything and removes the file."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.divergence.activation_store import ActivationStore
-from polygraphy_layerprec.divergence.backward_sweep import BackwardSweep, error_key, names_read
+from polygraphy_layerprec.divergence.backward_sweep import BackwardSweep, names_read
 from polygraphy_layerprec.divergence.probes import output_seeds, probe_count
+from polygraphy_layerprec.divergence.recorded_values import RecordedValues, error_key
 from polygraphy_layerprec.divergence.rules.registry import numpy_product
 from polygraphy_layerprec.divergence.tape_entry import AdjointImpacts, TapeEntry
 
@@ -35,10 +36,10 @@ class Tape:
         budget_bytes: int | None = None,
         product: Callable[..., npt.NDArray[Any]] = numpy_product,
     ) -> None:
-        self._entries: list[TapeEntry] = []
+        self._entries: list[tuple[TapeEntry, list[str]]] = []
         self._product = product
         self._store = ActivationStore(budget_bytes)
-        self._read_constants = read_constants
+        self._recorded = RecordedValues(self._store, read_constants)
 
     def record(
         self,
@@ -55,12 +56,16 @@ class Tape:
             error_halves: Introduced error of each float output of a layer, as
                 `measure_divergence` writes it.
         """
-        self._entries.append(entry)
-        for name in names_read(entry):
-            if name in values:
-                self._store.put(name, values[name])
+        kept = [
+            name
+            for name in names_read(entry)
+            if name in values and self._store.put(name, values[name])
+        ]
         for name, halves in error_halves.items():
-            self._store.put(error_key(name), halves)
+            if self._store.put(error_key(name), halves):
+                kept.append(error_key(name))
+        # The first to read a value in the forward pass is the last in the backward sweep.
+        self._entries.append((entry, kept))
 
     def sweep(self, *probes: Mapping[str, npt.NDArray[Any]]) -> AdjointImpacts:
         """Returns the impacts of all recorded layers, the mean over the probes.
@@ -70,20 +75,25 @@ class Tape:
         Args:
             probes: One or more; each the gradient at every output that counts, by tensor name.
         """
+        sweeps = [BackwardSweep(self._recorded, self._product, dict(probe)) for probe in probes]
+        for sweep in sweeps:
+            sweep.mark_outputs()
         try:
-            return _mean([self._sweep(probe) for probe in probes])
+            # What is not finite is dropped where it appears.
+            with np.errstate(all="ignore"):
+                self._step_back(sweeps)
         finally:
             self._store.close()
             self._entries.clear()
+        return _mean([sweep.result() for sweep in sweeps])
 
-    def _sweep(self, probe: Mapping[str, npt.NDArray[Any]]) -> AdjointImpacts:
-        sweep = BackwardSweep(self._store, self._read_constants, self._product, dict(probe))
-        sweep.mark_outputs()
-        # What is not finite is dropped where it appears.
-        with np.errstate(all="ignore"):
-            for entry in reversed(self._entries):
+    def _step_back(self, sweeps: Sequence[BackwardSweep]) -> None:
+        """All sweeps side by side, so that each value is read once and then forgotten."""
+        while self._entries:
+            entry, kept = self._entries.pop()
+            for sweep in sweeps:
                 sweep.step(entry)
-        return sweep.result()
+            self._recorded.forget(kept)
 
 
 def _mean(sweeps: Sequence[AdjointImpacts]) -> AdjointImpacts:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.divergence.activation_store import ActivationStore
 from polygraphy_layerprec.divergence.coherence import coherent_power
 from polygraphy_layerprec.divergence.metrics import error_from_halves
 from polygraphy_layerprec.divergence.powers import sum_of_squares
+from polygraphy_layerprec.divergence.recorded_values import RecordedValues
 from polygraphy_layerprec.divergence.rules import Application, Reads, find_rule
 from polygraphy_layerprec.divergence.tape_entry import AdjointImpacts, TapeEntry
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.divergence.rules import Rule
 
-__all__ = ["BackwardSweep", "error_key", "names_read"]
+__all__ = ["BackwardSweep", "names_read"]
 
 _AN_OUTPUT = -1
 
@@ -29,11 +29,8 @@ _AN_OUTPUT = -1
 class BackwardSweep:
     """Takes the entries of a tape from the last to the first."""
 
-    store: ActivationStore
-    """Values and errors that were recorded."""
-
-    read_constants: Callable[[Sequence[str]], Mapping[str, npt.NDArray[Any]]]
-    """Reads constants that are not in the store."""
+    recorded: RecordedValues
+    """Values and errors that were recorded, and constants."""
 
     product: Callable[..., npt.NDArray[Any]]
     """Multiplies matrices: see `Application.product`."""
@@ -89,10 +86,9 @@ class BackwardSweep:
     ) -> None:
         power = independent = 0.0
         for name, gradient in zip(entry.outputs, arrived, strict=True):
-            if gradient is not None and error_key(name) in self.store:
-                coherent, single = _weighted_powers(
-                    gradient, self.store.get(error_key(name)), entry.coherent_axes
-                )
+            halves = None if gradient is None else self.recorded.error_halves(name)
+            if gradient is not None and halves is not None:
+                coherent, single = _weighted_powers(gradient, halves, entry.coherent_axes)
                 power += coherent
                 independent += single
         self.powers[entry.index] = power
@@ -117,7 +113,7 @@ class BackwardSweep:
         found = find_rule(entry.op_type, entry.domain, entry.opset)
         if found is None or entry.captures or _passes_a_sequence(entry):
             return None
-        values = self._values_read(entry, found)
+        values = self.recorded.values(entry.index, names_read(entry, found))
         application = Application(
             op_type=entry.op_type,
             opset=entry.opset,
@@ -139,12 +135,6 @@ class BackwardSweep:
             # One tensor may be read twice by a node: x * x.
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         return gradients
-
-    def _values_read(self, entry: TapeEntry, found: Rule) -> dict[str, npt.NDArray[Any]]:
-        names = names_read(entry, found)
-        kept = {name: self.store.get(name) for name in names if name in self.store}
-        constants = self.read_constants([name for name in names if name not in kept])
-        return {**constants, **kept}
 
     def _deliver(
         self, entry: TapeEntry, name: str, gradient: npt.NDArray[Any], *, tainted: bool
@@ -221,11 +211,6 @@ def _wanted_shapes(entry: TapeEntry) -> dict[str, tuple[int, ...] | None]:
     inputs = {entry.inputs[i]: entry.input_shapes[i] for i in sorted(entry.wanted)}
     captures = {entry.captures[i]: entry.captured_shapes[i] for i in sorted(entry.wanted_captures)}
     return {**captures, **inputs}
-
-
-def error_key(name: str) -> str:
-    """Returns the key in the store of the introduced error of a tensor."""
-    return f"error of {name}"
 
 
 def _weighted_powers(

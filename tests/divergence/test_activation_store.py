@@ -72,3 +72,19 @@ def test_a_closed_store_is_empty_and_can_be_used_again(budget):
     store.put("a", np.ones(2))
     assert store.get("a").tolist() == [1.0, 1.0]
     store.close()
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_what_is_dropped_is_gone_and_the_rest_stays(budget):
+    store = ActivationStore(budget)
+    assert store.put("a", np.zeros(2))
+    assert store.put("b", np.arange(3))
+    assert not store.put("b", np.arange(3))
+
+    store.drop("a")
+
+    assert "a" not in store
+    assert store.get("b").tolist() == [0, 1, 2]
+    assert store.resident_bytes == (24 if budget is None else 0)
+    assert store.put("a", np.ones(2))
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+Product = Callable[..., Array]
+"""Multiplies matrices: see `Application.product`."""
+
 _BIAS = 2
 _JOINT_PRODUCT_BYTES = 2**25
 
@@ -33,7 +37,7 @@ def _conv(application: Application, gradient: Array) -> Gradients:
     group = application.attributes.get("group", 1)
     by_input = by_kernel = by_bias = None
     if 0 in application.wanted:
-        by_input = _spread(gradient, application.input(1), layout, group=group)
+        by_input = _spread(gradient, application.input(1), layout, group, application.product)
     if 1 in application.wanted:
         by_kernel = _correlate(gradient, application.input(0), layout, group=group)
     if _BIAS in application.wanted:
@@ -48,7 +52,7 @@ def _conv_transpose(application: Application, gradient: Array) -> Gradients:
     group = application.attributes.get("group", 1)
     by_input = by_kernel = by_bias = None
     if 0 in application.wanted:
-        by_input = _gather(gradient, application.input(1), layout, group=group)
+        by_input = _gather(gradient, application.input(1), layout, group, application.product)
     if 1 in application.wanted:
         by_kernel = _correlate(application.input(0), gradient, layout, group=group)
     if _BIAS in application.wanted:
@@ -56,42 +60,45 @@ def _conv_transpose(application: Application, gradient: Array) -> Gradients:
     return by_input, by_kernel, by_bias
 
 
-def _spread(narrow: Array, kernel: Array, layout: Windows, *, group: int) -> Array:
+def _spread(narrow: Array, kernel: Array, layout: Windows, group: int, product: Product) -> Array:
     """Returns `(N, C, *wide)` from `(N, M, *narrow)` and a kernel `(M, C/group, *taps)`."""
     columns = _grouped(narrow, group)
     batch, channels = narrow.shape[0], group * kernel.shape[1]
     if layout.is_pointwise:
-        weight = _grouped_kernel(kernel, group)[0].swapaxes(-1, -2)
-        return _product(weight, columns).reshape(batch, channels, *layout.wide)
+        weight = kernel.reshape(group, -1, kernel.shape[1])
+        spread = _applied(weight, columns, product, transposed=True)
+        return spread.reshape(batch, channels, *layout.wide)
     padded = np.zeros((batch, channels, *layout.padded), narrow.dtype)
-    parts = _tap_products(columns, kernel, prod(layout.kernel), group=group)
+    parts = _tap_products(columns, kernel, prod(layout.kernel), group, product)
     for part, places in zip(parts, layout.taps(), strict=True):
         padded[places] += part.reshape(batch, channels, *layout.narrow)
     return layout.crop(padded)
 
 
-def _tap_products(columns: Array, kernel: Array, taps: int, *, group: int) -> Iterator[Array]:
+def _tap_products(
+    columns: Array, kernel: Array, taps: int, group: int, product: Product
+) -> Iterator[Array]:
     """Yields, for each tap, its transposed weights times `(N, group, M/group, positions)`."""
     batch, _, depth, positions = columns.shape
     size_bytes = batch * group * kernel.shape[1] * taps * positions * columns.itemsize
     if depth == 1 or size_bytes > _JOINT_PRODUCT_BYTES:
         for weight in _grouped_kernel(kernel, group):
-            yield _product(weight.swapaxes(-1, -2), columns)
+            yield _applied(weight, columns, product, transposed=True)
         return
     # One product for all taps needs no copy of the kernel, which in late layers is the larger.
-    weights = kernel.reshape(group, depth, -1).swapaxes(-1, -2)
-    joint = np.matmul(weights, columns).reshape(batch, -1, taps, positions)
+    weights = kernel.reshape(group, depth, -1)
+    joint = product(weights, columns, transpose_first=True).reshape(batch, -1, taps, positions)
     for tap in range(taps):
         yield joint[:, :, tap]
 
 
-def _gather(wide: Array, kernel: Array, layout: Windows, *, group: int) -> Array:
+def _gather(wide: Array, kernel: Array, layout: Windows, group: int, product: Product) -> Array:
     """Returns `(N, M, *narrow)` from `(N, C, *wide)` and a kernel `(M, C/group, *taps)`."""
     weights = _grouped_kernel(kernel, group)
     padded = layout.pad(wide, 0)
     total: Array | None = None
     for weight, places in zip(weights, layout.taps(), strict=True):
-        part = _product(weight, _grouped(padded[places], group))
+        part = _applied(weight, _grouped(padded[places], group), product, transposed=False)
         total = part if total is None else np.add(total, part, out=total)
     return np.asarray(total).reshape(wide.shape[0], kernel.shape[0], *layout.narrow)
 
@@ -118,13 +125,12 @@ def _grouped_kernel(kernel: Array, group: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(taps, -1, 0))
 
 
-def _product(weight: Array, columns: Array) -> Array:
-    """Returns `(group, A, B) @ (N, group, B, P)`."""
-    if weight.shape[-1] == 1:
+def _applied(weight: Array, columns: Array, product: Product, *, transposed: bool) -> Array:
+    """Returns `(group, A, B) @ (N, group, B, P)`, or the same with the weights transposed."""
+    if weight.shape[-2 if transposed else -1] == 1:
         # Depthwise: a matrix product of one column is slower than the multiplication it is.
-        return weight * columns
-    product: Array = np.matmul(weight, columns)
-    return product
+        return (weight.swapaxes(-1, -2) if transposed else weight) * columns
+    return product(weight, columns, transpose_first=transposed)
 
 
 def _sum_to_channels(gradient: Array) -> Array:
