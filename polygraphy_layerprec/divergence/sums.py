@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -73,11 +74,14 @@ class DivergenceSums:
 
 
 _ADDED: Final = tuple(f.name for f in fields(DivergenceSums) if f.name != "max_abs")
+_added_of: Final = attrgetter(*_ADDED)
 
 
 def merge_sums(parts: Sequence[DivergenceSums]) -> DivergenceSums:
     """Returns the sums over all sets of elements; of none, zeros."""
-    added = {name: sum(getattr(part, name) for part in parts) for name in _ADDED}
+    if len(parts) == 1:
+        return parts[0]
+    added = dict(zip(_ADDED, map(sum, zip(*map(_added_of, parts), strict=True)), strict=False))
     return DivergenceSums(**added, max_abs=max((part.max_abs for part in parts), default=0.0))
 
 
