@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.constraint_matching import check_same_model
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
+from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.script_reading import load_network_script
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.plain_session import PlainSession
@@ -105,7 +106,7 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
             f"{path!r} has layers in {' and in '.join(mixed.precisions)}.\n"
             f"One low precision at a time can be verified."
         )
-    problem = _loading_problem(path)
+    problem = _loading_problem(path, mixed.fatal)
     warnings = [problem] if problem else []
     if not mixed.precisions:
         warnings.append(f"No layer of {path!r} is in low precision.")
@@ -115,7 +116,13 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
     )
 
 
-def _loading_problem(path: str) -> str:
+def _loading_problem(path: str, fatal: tuple[str, ...]) -> str:
+    if fatal:  # loading it would take this process along
+        return (
+            f"ONNX-Runtime crashes on {path!r} at its default level of optimisation, because of "
+            f"{shorten(fatal[0])}, a Transpose in low precision before a MatMul, so it was not "
+            f"loaded.\nDisable its NchwcTransformer, or save a model with `--save-onnx`."
+        )
     try:
         PlainSession(path)
     except ExecutionError as error:

@@ -13,7 +13,8 @@ from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution import ExecutionError, MixedExecutor, check_emulation
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
-from polygraphy_layerprec.model import Graph, Role, identify, load_graph
+from polygraphy_layerprec.layer_count import count_layers
+from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.model.operators import draws_random_numbers
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
@@ -146,7 +147,6 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         f"The output {name!r} was not compared: it could not be computed, or is no tensor."
         for name in comparison.missing
     ]
-    layers = [node for node in graph.nodes if node.role is Role.COMPUTES]
     return Verification(
         model=identify(graph),
         precision=asked.precision,
@@ -155,7 +155,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         inputs="generated" if generated_inputs else "user",
         source=asked.source,
         kept_count=len(asked.constraints),
-        layer_count=len(layers),
+        layer_count=count_layers(graph),
         fp32_error=comparison.error("fp32"),
         lowered_error=lowered_error,
         constrained_error=constrained_error,

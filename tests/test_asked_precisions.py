@@ -7,7 +7,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec.asked_precisions import (
     asked_by_mixed_onnx,
@@ -23,6 +23,7 @@ from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.selection import SelectionRequest
+from tests.emit.test_runtime_hazards import transposed_product
 from tests.models import (
     build_model,
     if_with_capture,
@@ -248,6 +249,23 @@ def test_a_mixed_model_all_in_fp32_is_told(graph, tmp_path):
 
     assert len(asked.constraints) == 5
     assert "No layer" in asked.warnings[0]
+
+
+def test_a_mixed_model_that_would_take_the_process_along_is_not_loaded(tmp_path):
+    model = transposed_product((1, 0, 2))
+    onnx.save(model, tmp_path / "model.onnx")
+    mixed = onnx.ModelProto()
+    mixed.CopyFrom(model)  # as other tools convert it: all of it
+    for value in (*mixed.graph.input, *mixed.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    weight = numpy_helper.to_array(mixed.graph.initializer[0]).astype(np.float16)
+    mixed.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    onnx.save(mixed, tmp_path / "mixed.onnx")
+
+    asked = asked_by_mixed_onnx(tmp_path / "mixed.onnx", load_graph(tmp_path / "model.onnx"))
+
+    assert asked.constraints == ()
+    assert "ONNX-Runtime crashes on" in asked.warnings[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x08"])

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from polygraphy_layerprec.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.records import AskedPrecisions, Constraint
 from polygraphy_layerprec.verify import run_plainly, verify_model
 from tests.models import build_model, node, random_numbers, sample_inputs, scalar, tensor
@@ -61,6 +62,26 @@ def test_a_kept_layer_recovers_the_whole_error(verify):
     assert found.recovered == 1.0
     assert found.outputs[0].recovered == 1.0
     assert (found.kept_count, found.layer_count) == (2, 2)
+
+
+def test_layers_are_counted_as_a_ranking_counts_them(verify):
+    nodes = [
+        node("Mul", ["x", "factor"], "scaled", name="layer"),
+        node("Relu", ["scaled"], "positive", name="moves values"),
+        node("Shape", ["positive"], "shape", name="integers"),
+        node("Mul", ["shape", "shape"], "area", name="integer arithmetic"),
+        node("ArgMax", ["positive"], "best", name="gives an integer"),
+        node("Cast", ["positive"], "half", name="to half", to=TensorProto.FLOAT16),
+        node("Mul", ["half", "half"], "square", name="in half already"),
+        node("Cast", ["square"], "y", name="to float", to=TensorProto.FLOAT),
+    ]
+    outputs = [tensor("y", [2]), tensor("area", [1], TensorProto.INT64)]
+    outputs.append(tensor("best", [1], TensorProto.INT64))
+    model = build_model(nodes, [tensor("x", [2])], outputs, {"factor": scalar(TIE)})
+
+    found = verify(model, keep("scaled"))
+
+    assert found.layer_count == len(rank_model(model, [feed(1, 2)]).layers) == 1
 
 
 def test_a_layer_that_is_not_to_blame_recovers_nothing(verify):

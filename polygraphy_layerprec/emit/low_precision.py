@@ -51,8 +51,14 @@ def convert_weights(values: npt.NDArray[np.float32], precision: LowPrecision) ->
     Finite numbers beyond the range become the largest finite one: masks of -3.4e38 would become
     infinite otherwise, and their sums NaN.
     """
-    limited = np.clip(values, -precision.max_finite, precision.max_finite)
-    limited = np.where(np.isinf(values), values, limited).astype(np.float32)
+    limited = values
+    # Most weights are in range, and looking is several times cheaper than limiting. A NaN is not.
+    if not (
+        values.min(initial=0.0) >= -precision.max_finite
+        and values.max(initial=0.0) <= precision.max_finite
+    ):
+        limited = np.clip(values, -precision.max_finite, precision.max_finite)
+        limited = np.where(np.isinf(values), values, limited).astype(np.float32)
     if precision.name == "fp16":
         return limited.astype(np.float16)
     bits = limited.view(np.uint32)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec.emit.low_precision import find_low_precision
 from polygraphy_layerprec.emit.name_bridge import describe_unmatched, match_layers, shorten
+from polygraphy_layerprec.emit.network_inputs import find_low_inputs
 from polygraphy_layerprec.emit.network_view import (
     NetworkError,
     NetworkView,
@@ -83,16 +84,17 @@ def _rewrite_types(
     low_io: bool,
     lenient: bool,
 ) -> str:
-    plan = plan_types(view, kept, precision)
+    low_inputs, objection = find_low_inputs(view) if low_io else (frozenset(), "")
+    plan = plan_types(view, kept, precision, low_inputs)
     _check_attention(kept, plan, lenient=lenient)
     rewriter = StrongRewriter(view, plan, precision)
     rewriter.rewrite(low_outputs=low_io)
-    notes = rewriter.notes
-    if low_io and any(tensor.is_float for tensor in view.inputs):
-        notes = [*notes, "inputs of a strongly typed network keep the types of the model"]
-    for note in notes:
+    for note in rewriter.notes:
         print(f"{_PREFIX} Note: {note}.")  # noqa: T201
-    return _summarize_plan(plan, kept, rewriter.cast_count, precision)
+    done = _summarize_plan(plan, kept, rewriter.cast_count, precision)
+    if not low_io:
+        return done
+    return f"{done}; {_summarize_io(view, precision, len(low_inputs), objection)}"
 
 
 def _constrain_builder(
@@ -103,10 +105,13 @@ def _constrain_builder(
     low_io: bool,
     lenient: bool,  # noqa: ARG001
 ) -> str:
-    if low_io:
-        lower_io(view, precision.dtype)
     count = keep_in_fp32(view, kept)
-    return f"{count} layers kept in FP32, the others left to the builder"
+    done = f"{count} layers kept in FP32, the others left to the builder"
+    if not low_io:
+        return done
+    lower_io(view, precision.dtype)
+    inputs = sum(tensor.is_float and not tensor.is_shape for tensor in view.inputs)
+    return f"{done}; {_summarize_io(view, precision, inputs, '')}"
 
 
 def _check_all_matched(
@@ -152,6 +157,17 @@ def _summarize_plan(
         f"{kept_count} layers kept in FP32, {lowered} lowered to {precision.name}, {casts} casts "
         f"inserted, left in FP32 by type: {by_type}"
     )
+
+
+def _summarize_io(view: NetworkView, precision: LowPrecision, inputs: int, objection: str) -> str:
+    outputs = sum(tensor.is_float and not tensor.is_shape for tensor in view.outputs)
+    shapes = [t.name for t in [*view.inputs, *view.outputs] if t.is_shape]
+    parts = [f"{inputs} inputs and {outputs} outputs in {precision.name}"]
+    if objection:
+        parts.append(objection)
+    if shapes:
+        parts.append(f"in FP32 since they carry shapes: {', '.join(map(shorten, shapes))}")
+    return "; ".join(parts)
 
 
 def _summarize_matches(matches: Sequence[LayerMatch]) -> str:

@@ -13,8 +13,6 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from polygraphy_layerprec.precision import PRECISIONS
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import TypeGuard
@@ -32,12 +30,15 @@ _MODULES = (
     "typing_rules",
     "type_plan",
     "cast_scopes",
+    "network_inputs",
     "strong_typing",
     "weak_typing",
     "network_rewriter",
 )
 """What goes into a script; each module uses earlier ones only."""
 
+# Those that `low_precision` converts weights to; others can be ranked with.
+_PRECISIONS = ("fp16", "bf16")
 _IO_PRECISIONS = ("fp32", "low")
 
 _HEADER = '''"""Keeps the layers listed below in FP32 and lets TensorRT run others in {PRECISION}.
@@ -90,13 +91,14 @@ def render_network_script(
         allow_unmatched: Whether a constraint that cannot be met is a warning in the build, not an
             error that stops it.
         io_precision: Type of the engine's float inputs and outputs: `fp32`, or `low` for
-            `precision`. In strongly typed networks the inputs keep the type of the model's.
+            `precision`. In strongly typed networks of TensorRT 11 and RTX, inputs of dynamic shape
+            stay in FP32, and those beside them.
 
     Raises:
         ValueError: If the precision or the type of inputs and outputs is none of the above.
     """
-    if precision.name not in PRECISIONS:
-        message = f"precision must be one of {sorted(PRECISIONS)}, got {precision.name!r}"
+    if precision.name not in _PRECISIONS:
+        message = f"precision must be one of {sorted(_PRECISIONS)}, got {precision.name!r}"
         raise ValueError(message)
     if io_precision not in _IO_PRECISIONS:
         message = f"io_precision must be one of {_IO_PRECISIONS}, got {io_precision!r}"

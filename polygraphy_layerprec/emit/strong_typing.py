@@ -13,6 +13,7 @@ import numpy as np
 from polygraphy_layerprec.emit.cast_scopes import find_scopes
 from polygraphy_layerprec.emit.low_precision import LowPrecision, convert_weights
 from polygraphy_layerprec.emit.name_bridge import shorten
+from polygraphy_layerprec.emit.network_inputs import lower_inputs
 from polygraphy_layerprec.emit.network_view import LayerView, NetworkView, TensorView, as_class
 from polygraphy_layerprec.emit.typing_rules import TYPING_RULES, Role
 
@@ -44,6 +45,9 @@ class StrongRewriter:
 
     def rewrite(self, *, low_outputs: bool) -> None:
         """Converts weights, connects every layer to inputs of its type, restores the outputs."""
+        low_inputs = self._plan.low_inputs
+        new_inputs = lower_inputs(self._view, low_inputs, self._precision.dtype, self._derive_name)
+        self._replaced.update(new_inputs)
         for layer in self._view.layers:
             if layer in self._plan.low:
                 self._convert_weights(layer)
@@ -58,6 +62,8 @@ class StrongRewriter:
         for layer in back_edges:  # the type of a recurrence is that of its other input
             self._connect(layer, 1)
         self._restore_outputs(are_low=low_outputs)
+        for tensor in new_inputs:
+            self._view.network.remove_tensor(tensor.tensor)
 
     def _convert_weights(self, layer: LayerView) -> None:
         rule = TYPING_RULES[layer.kind]
@@ -96,9 +102,9 @@ class StrongRewriter:
 
     def _connect(self, layer: LayerView, index: int) -> None:
         tensor, wants_low = layer.inputs[index], self._plan.wants_low(layer)
-        if tensor is None or not tensor.is_float:
+        if tensor is None:
             return
-        if wants_low is None or wants_low == self._plan.is_low(tensor):
+        if not tensor.is_float or wants_low is None or wants_low == self._plan.is_low(tensor):
             if tensor in self._replaced:
                 layer.layer.set_input(index, self._replaced[tensor])
             return
@@ -120,7 +126,8 @@ class StrongRewriter:
 
     def _restore_outputs(self, *, are_low: bool) -> None:
         network = self._view.network
-        wrong = [t for t in self._view.outputs if t.is_float and self._plan.is_low(t) != are_low]
+        floats = [t for t in self._view.outputs if t.is_float]
+        wrong = [t for t in floats if self._plan.is_low(t) != (are_low and not t.is_shape)]
         if not wrong and not any(t in self._replaced for t in self._view.outputs):
             return
         for tensor in self._view.outputs:

@@ -30,9 +30,12 @@ class TypePlan(NamedTuple):
     low: set[LayerView]
     """Layers whose FLOAT outputs are in low precision."""
 
+    low_inputs: frozenset[TensorView] = frozenset()
+    """Inputs of the network that are in low precision."""
+
     def is_low(self, tensor: TensorView) -> bool:
         """Returns whether a FLOAT tensor becomes low precision where it is produced."""
-        return tensor.producer in self.low
+        return tensor.producer in self.low or tensor in self.low_inputs
 
     def wants_low(self, layer: LayerView) -> bool | None:
         """Returns whether a layer's FLOAT inputs must be in low precision; None if any will do."""
@@ -44,10 +47,15 @@ class TypePlan(NamedTuple):
         return layer in self.low
 
 
-def plan_types(view: NetworkView, kept: Collection[LayerView], precision: LowPrecision) -> TypePlan:
+def plan_types(
+    view: NetworkView,
+    kept: Collection[LayerView],
+    precision: LowPrecision,
+    low_inputs: frozenset[TensorView] = frozenset(),
+) -> TypePlan:
     """Returns the types that keep the layers `kept` in FP32 and as few others as possible."""
     roles = {layer: _role(layer, kept, precision, view) for layer in view.layers}
-    plan = TypePlan(roles, set())
+    plan = TypePlan(roles, set(), low_inputs)
     takers = _find_takers_of_low(view, plan)
     from_constants: set[LayerView] = set()
     for layer in view.layers:
@@ -87,7 +95,8 @@ def _depends_on_constants_only(
     if plan.roles[layer] is Role.CONSTANT:
         return True
     producers = [tensor.producer for tensor in layer.float_inputs]
-    return plan.roles[layer] is Role.FOLLOW and all(p in from_constants for p in producers)
+    moves = plan.roles[layer] in (Role.FOLLOW, Role.JOIN)
+    return moves and all(p in from_constants for p in producers)
 
 
 def _is_blocked(layer: LayerView) -> bool:
@@ -100,7 +109,7 @@ def _find_takers_of_low(view: NetworkView, plan: TypePlan) -> set[LayerView]:
     """Returns the layers that turn into low precision whatever they read, at once or later on."""
     takers: set[LayerView] = set()
     for layer in reversed(view.layers):
-        if plan.roles[layer] in (Role.FOLLOW, Role.ITERATE):
+        if plan.roles[layer] in (Role.FOLLOW, Role.JOIN, Role.ITERATE):
             is_taker = bool(layer.consumers) and takers.issuperset(layer.consumers)
         else:
             is_taker = plan.roles[layer] in (Role.LOWER, Role.ATTEND)
@@ -116,10 +125,12 @@ def _is_lowered(
     if role is Role.ITERATE:
         # One cast before the loop costs less than one in each iteration.
         return layer in takers or plan.is_low(layer.float_inputs[0])
+    # A constant takes whatever type it is asked for, so it is not one to follow.
+    lows = [plan.is_low(t) for t in layer.float_inputs if t.producer not in from_constants]
     if role is Role.FOLLOW:
-        # A constant takes whatever type it is asked for, so it is not one to follow.
-        leader = next(t for t in layer.float_inputs if t.producer not in from_constants)
-        return plan.is_low(leader)
+        return lows[0]
+    if role is Role.JOIN:
+        return all(lows) or (any(lows) and layer in takers)
     return role in (Role.LOWER, Role.ATTEND, Role.DEQUANTIZE)
 
 

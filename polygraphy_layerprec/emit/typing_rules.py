@@ -20,6 +20,10 @@ class Role(Enum):
     FOLLOW = "follow"
     """It moves values without rounding: all have the type of the first one."""
 
+    JOIN = "join"
+    """It moves values of several inputs without rounding: low precision where all of these are, or
+    where some are and all consumers want that."""
+
     CONSTANT = "constant"
     """The type that its consumers want."""
 
@@ -60,6 +64,7 @@ class TypingRule(NamedTuple):
 
 _LOWER = TypingRule(Role.LOWER)
 _FOLLOW = TypingRule(Role.FOLLOW)
+_JOIN = TypingRule(Role.JOIN)
 _ACCEPT = TypingRule(Role.ACCEPT)
 _KEEP = TypingRule(Role.KEEP)
 
@@ -72,7 +77,7 @@ TYPING_RULES = {
     "ATTENTION_INPUT": TypingRule(Role.ATTEND),
     "ATTENTION_OUTPUT": TypingRule(Role.ATTEND),
     "CAST": _ACCEPT,
-    "CONCATENATION": _LOWER,
+    "CONCATENATION": _JOIN,
     "CONDITION": _ACCEPT,
     "CONDITIONAL_INPUT": _FOLLOW,
     "CONDITIONAL_OUTPUT": _KEEP,
@@ -95,27 +100,27 @@ TYPING_RULES = {
     "MATRIX_MULTIPLY": _LOWER,
     "NON_ZERO": _ACCEPT,
     "NORMALIZATION": _LOWER,
-    "ONE_HOT": _LOWER,
+    "ONE_HOT": _JOIN,
     "PADDING": _FOLLOW,
     "PARAMETRIC_RELU": _LOWER,
     "POOLING": TypingRule(Role.LOWER, "IPoolingLayer", exact=("type", "MAX")),
     "QUANTIZE": _KEEP,
     "RAGGED_SOFTMAX": _LOWER,
     "RECURRENCE": _KEEP,
-    "REDUCE": _LOWER,
+    "REDUCE": TypingRule(Role.LOWER, "IReduceLayer", exact=("op", "MAX MIN")),
     "RESIZE": _LOWER,
     "REVERSE_SEQUENCE": _FOLLOW,
     "ROTARY_EMBEDDING": _LOWER,
     "SCALE": TypingRule(Role.LOWER, "IScaleLayer", ("scale", "shift", "power")),
-    "SCATTER": _LOWER,
-    "SELECT": _LOWER,
+    "SCATTER": _JOIN,
+    "SELECT": _JOIN,
     "SHAPE": _ACCEPT,
     "SHUFFLE": _FOLLOW,
     "SLICE": _FOLLOW,
     "SOFTMAX": _LOWER,
     "SQUEEZE": _FOLLOW,
     "TOPK": _FOLLOW,
-    "UNARY": TypingRule(Role.LOWER, "IUnaryLayer", exact=("op", "ABS NEG")),
+    "UNARY": TypingRule(Role.LOWER, "IUnaryLayer", exact=("op", "ABS CEIL FLOOR NEG ROUND SIGN")),
     "UNSQUEEZE": _FOLLOW,
 }
 """Rules by the name in `tensorrt.LayerType`."""

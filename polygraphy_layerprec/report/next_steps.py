@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ShapeRange",
     "TensorRT",
+    "build_commands",
     "format_build_commands",
     "format_script_command",
     "installed_tensorrt",
@@ -32,6 +33,8 @@ _ALL: Final[tuple[TensorRT, ...]] = (
     "inherently typed",
     "rtx",
 )
+
+_TYPED_BY_TENSORS: Final[frozenset[TensorRT]] = frozenset({"inherently typed", "rtx"})
 
 _VERSIONS: Final[dict[TensorRT, str]] = {
     "weakly typed": "TensorRT 8.6 - 10.x",
@@ -70,6 +73,7 @@ def format_build_commands(
     precision: str,
     installed: Sequence[TensorRT],
     shape_ranges: Mapping[str, ShapeRange] | None = None,
+    external_data_dir: str | None = None,
 ) -> list[str]:
     """Returns lines with a command that builds an engine, one for each kind of TensorRT.
 
@@ -79,16 +83,56 @@ def format_build_commands(
         precision: Name of the low precision: `fp16` or `bf16`.
         installed: Kinds of TensorRT to build with; all are shown when it is empty.
         shape_ranges: Smallest and largest shape of each input of dynamic shape.
+        external_data_dir: Where the model's data files are, if not beside it.
     """
+    lines = ["Next: build an engine that keeps the chosen layers in FP32"]
+    for version, command in build_commands(
+        model_path,
+        script_path,
+        precision=precision,
+        installed=installed,
+        shape_ranges=shape_ranges,
+        external_data_dir=external_data_dir,
+    ):
+        lines += [f"    {version}:", f"      {command}"]
+    if not _TYPED_BY_TENSORS.isdisjoint(installed or _ALL):
+        lines.append(
+            f"    On TensorRT 11 and RTX, `--{precision}` builds an FP32 engine without a word."
+        )
+    return lines
+
+
+def build_commands(
+    model_path: str,
+    script_path: str,
+    *,
+    precision: str,
+    installed: Sequence[TensorRT],
+    shape_ranges: Mapping[str, ShapeRange] | None = None,
+    external_data_dir: str | None = None,
+) -> list[tuple[str, str]]:
+    """Returns the command that builds an engine, and before it for which TensorRT it is.
+
+    Args:
+        model_path: As in `format_build_commands`.
+        script_path: As in `format_build_commands`.
+        precision: As in `format_build_commands`.
+        installed: As in `format_build_commands`.
+        shape_ranges: As in `format_build_commands`.
+        external_data_dir: As in `format_build_commands`.
+    """
+    model_path, script_path = _no_option(model_path), _no_option(script_path)
     engine_path = os.path.splitext(model_path)[0] + ".engine"
     base = ["polygraphy", "convert", model_path, "-o", engine_path]
-    lines = ["Next: build an engine that keeps the chosen layers in FP32"]
+    if external_data_dir is not None:
+        base += ["--external-data-dir", _no_option(external_data_dir)]
+    commands = []
     for kind in installed or _ALL:
         prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if kind == "rtx" else ""
         flags = [*_flags(kind, precision), *_profile(shape_ranges or {})]
         command = shlex.join([*base, *flags, "--trt-npps", script_path])
-        lines += [f"    {_VERSIONS[kind]}:", f"      {prefix}{command}"]
-    return lines
+        commands.append((_VERSIONS[kind], f"{prefix}{command}"))
+    return commands
 
 
 def format_script_command(arguments: Sequence[str]) -> list[str]:
@@ -98,6 +142,11 @@ def format_script_command(arguments: Sequence[str]) -> list[str]:
         "Next: save a script that keeps the worst layers in FP32 when TensorRT builds the engine",
         f"      {command}",
     ]
+
+
+def _no_option(path: str) -> str:
+    """Returns a path that is not taken for an option."""
+    return os.path.join(os.curdir, path) if path.startswith("-") else path
 
 
 def _flags(kind: TensorRT, precision: str) -> list[str]:
@@ -113,9 +162,10 @@ def _profile(shape_ranges: Mapping[str, ShapeRange]) -> list[str]:
     options = []
     for which, end in (("min", 0), ("opt", 1), ("max", 1)) if shape_ranges else ():
         options.append(f"--trt-{which}-shapes")
-        options += [
-            f"{name}:[{','.join(map(str, shapes[end]))}]" for name, shapes in shape_ranges.items()
-        ]
+        for name, shapes in shape_ranges.items():
+            # What starts like an option and holds a space is none.
+            space = " " * name.startswith("-")
+            options.append(f"{name}:{space}[{','.join(map(str, shapes[end]))}]")
     return options
 
 

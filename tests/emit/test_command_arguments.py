@@ -30,7 +30,8 @@ HOSTILE = [
     "{}|^$.+()",
     "long" * 2500,
 ]
-names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+names = any_text | any_text.map("-{}".format)
 
 
 def constraints(*given_names):
@@ -60,14 +61,52 @@ def test_polygraphy_reads_every_name_back():
     assert list(read) == HOSTILE
 
 
-def test_the_option_is_one_that_polygraphy_has():
+def polygraphy_parser():
     parser = argparse.ArgumentParser()
+    parser.add_argument("-o", "--output")
+    parser.add_argument("-v", "--verbose", action="count")
     for args in (TrtConfigArgs(), TrtLoadNetworkArgs(allow_custom_outputs=False)):
         args.group = parser.add_argument_group(type(args).__name__)
         args.add_parser_args_impl()
+    return parser
+
+
+@pytest.mark.parametrize("name", ["-", "-x", "--fp16", "-1", "--layer-precisions", "-a b", "-x:y"])
+def test_names_that_start_like_options_are_read_back(name):
+    text = render_layer_precisions(constraints("first", name, "last"))
+
+    arguments = polygraphy_parser().parse_args(shlex.split(text))
+
+    read = args_util.parse_arglist_to_dict(arguments.layer_precisions, allow_empty_key=False)
+    assert read == {"first": "float32", name: "float32", "last": "float32"}
+
+
+@pytest.mark.parametrize("name", ["-v1", "-output", "--fp16=x", "-x=", "-h"])
+@pytest.mark.parametrize("render", [render_layer_precisions, render_autocast_arguments])
+def test_names_that_any_parser_takes_for_an_option_are_left_out(name, render):
+    given_constraints = constraints("first", name, "last")
+
+    assert render(given_constraints) == render(constraints("first", "last"))
+    assert unnamed_constraints(given_constraints) == 1
+
+
+@given(names)
+def test_polygraphy_takes_no_name_for_an_option(name):
+    text = render_layer_precisions(constraints("first", name))
+
+    arguments = polygraphy_parser().parse_args(shlex.split(text))
+
+    read = args_util.parse_arglist_to_dict(arguments.layer_precisions, allow_empty_key=False)
+    told = {"first", name} if not unnamed_constraints(constraints(name)) else {"first"}
+    assert read == dict.fromkeys(told, "float32")
+    assert arguments.output is None
+    assert arguments.verbose is None
+
+
+def test_the_option_is_one_that_polygraphy_has():
     text = render_layer_precisions(constraints("a:b c"))
 
-    arguments = parser.parse_args(shlex.split(text))
+    arguments = polygraphy_parser().parse_args(shlex.split(text))
 
     assert arguments.precision_constraints == "obey"
     assert arguments.layer_precisions == ["a:b c:float32"]
@@ -75,15 +114,17 @@ def test_the_option_is_one_that_polygraphy_has():
 
 @given(st.lists(names, min_size=1, unique=True))
 def test_the_shell_takes_every_name_as_one_word(given_names):
-    words = shlex.split(render_layer_precisions(constraints(*given_names)))
+    told = [name for name in given_names if not unnamed_constraints(constraints(name))]
+    words = shlex.split(render_layer_precisions(constraints(*told)))
 
-    assert words[:3] == ["--precision-constraints", "obey", "--layer-precisions"]
-    assert words[3:] == [f"{name}:float32" for name in given_names]
+    assert words[:2] == ["--precision-constraints", "obey"]
+    assert [word.rpartition(":")[0] for word in words[3:]] == told
 
 
 @given(st.lists(names, min_size=1, unique=True), names)
 def test_a_pattern_matches_its_own_name_and_no_other(given_names, other):
-    patterns = patterns_of(render_autocast_arguments(constraints(*given_names)))
+    given_names = [name for name in given_names if not unnamed_constraints(constraints(name))]
+    patterns = patterns_of(render_autocast_arguments(constraints("x", *given_names)))[1:]
 
     assert len(patterns) == len(given_names)
     for pattern, name in zip(patterns, given_names, strict=True):

@@ -24,9 +24,9 @@ FREELY_CONSTRAINED = sorted(MODELS.keys() - {"attention"})
 """Models of which every node can be kept in FP32."""
 
 ROUNDING = {
-    *("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ELEMENTWISE", "REDUCE"),
-    *("SOFTMAX", "SCALE", "NORMALIZATION", "LRN", "RESIZE", "CUMULATIVE", "SELECT", "SCATTER"),
-    *("CONCATENATION", "GRID_SAMPLE", "PARAMETRIC_RELU", "ONE_HOT", "ROTARY_EMBEDDING"),
+    *("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ELEMENTWISE", "SOFTMAX"),
+    *("SCALE", "NORMALIZATION", "LRN", "RESIZE", "CUMULATIVE", "GRID_SAMPLE"),
+    *("PARAMETRIC_RELU", "ROTARY_EMBEDDING"),
 }
 """Types of layers that are always lowered, other than those that depend on an attribute."""
 
@@ -183,6 +183,68 @@ def test_layers_that_do_not_round_need_no_cast(tensorrt, constraints_of):
     assert all("HALF" not in types_of(layer) for layer in layers_of(parsed.network))
 
 
+@pytest.mark.parametrize(
+    "joined",
+    [
+        "j = Concat <axis=0> (a, b)",
+        "j = Where (c, a, b)",
+        "j = Where (c, a, w)",
+        "j = ScatterElements (a, i, b)",
+        "r = ReduceMax <axes=[1], keepdims=1> (a)  j = Expand (r, shape)",
+        "r = Neg (a)  f = Floor (r)  j = Abs (f)",
+        "o = OneHot <axis=1> (k, depth, v)  j = Concat <axis=0> (o, a)",
+    ],
+)
+def test_what_joins_fp32_layers_without_rounding_stays_in_fp32(tensorrt, constraints_of, joined):
+    text = f"""(float[4,4] x, bool[4,4] c, int64[4,4] i, int64[4] k) => (float[n,4] y) {{
+        a = Exp (x)
+        b = Tanh (x)
+        {joined}
+        y = Exp (j)
+    }}"""
+    arrays = {"shape": np.array([4, 4]), "depth": np.array(4), "v": np.array([0, 1], np.float32)}
+    model = make_model(text, "w[4]", arrays, opset=13)
+    kept = [c for c in constraints_of(model) if c.op in ("Exp", "Tanh")]
+    parsed = tensorrt.parse(model)
+
+    summary = constrain_network(parsed.network, kept, precision="fp16")
+
+    assert "0 casts inserted" in summary
+    assert all("HALF" not in types_of(layer) for layer in layers_of(parsed.network))
+    assert tensorrt.build(parsed) is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "casts"),
+    [
+        ((), "HALF", 2),  # the input, and the output
+        (("Exp_a", "Tanh_b"), "FLOAT", 2),  # behind it, and the output
+        (("Exp_a",), "HALF", 3),  # the input for Tanh, one of the two before it, and the output
+        (("Exp_a", "Exp_y"), "FLOAT", 2),  # the input for Tanh, and its output
+    ],
+)
+def test_a_concatenation_is_cast_as_little_as_can_be(
+    tensorrt, constraints_of, names, expected, casts
+):
+    model = make_model(
+        """(float[4,4] x) => (float[8,4] y) {
+            a = Exp (x)
+            b = Tanh (x)
+            j = Concat <axis=0> (a, b)
+            y = Exp (j)
+        }"""
+    )
+    chosen = [c for c in constraints_of(model) if c.name in names]
+    parsed = tensorrt.parse(model)
+
+    summary = constrain_network(parsed.network, chosen, precision="fp16")
+
+    joint = next(x for x in layers_of(parsed.network) if x.type.name == "CONCATENATION")
+    assert types_of(joint) == {expected}
+    assert f"{casts} casts inserted" in summary
+    assert tensorrt.build(parsed) is not None
+
+
 def test_casts_are_not_shared_between_branches(tensorrt):
     network, _ = check(tensorrt, "if", [])
     users = Counter()
@@ -212,15 +274,92 @@ def test_shape_arithmetic_in_floating_point_stays_in_fp32(tensorrt):
     assert all("HALF" not in types_of(layer) for layer in arithmetic)
 
 
-def test_low_precision_outputs_are_given_on_request(tensorrt, capsys):
-    parsed = tensorrt.parse(MODELS["outputs_of_all_kinds"]())
+HELD_INPUTS = {"fill", "float_shape_arithmetic", "if", "layer_normalization", "mlp", "nested_if"}
+HELD_INPUTS |= {"resize_by_computed_scales", "two_lstms"}
+"""Models with inputs that TensorRT-RTX cannot replace: of dynamic shape, or scalars."""
 
-    constrain_network(parsed.network, [], precision="fp16", io_precision="low")
 
-    expected = [("z", "HALF"), ("j", "INT64"), ("a", "HALF"), ("same", "HALF"), ("c", "BOOL")]
-    assert outputs_of(parsed.network) == expected
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_low_precision_inputs_and_outputs_are_given_on_request(tensorrt, constraints_of, name):
+    constraints = constraints_of(MODELS[name]()) if name in FREELY_CONSTRAINED else []
+    for chosen in ([], constraints, random.Random(name).sample(constraints, len(constraints) // 2)):
+        parsed = tensorrt.parse(MODELS[name]())
+        inputs, outputs = inputs_of(parsed.network), outputs_of(parsed.network)
+
+        summary = constrain_network(parsed.network, chosen, precision="fp16", io_precision="low")
+
+        assert inputs_of(parsed.network) == (inputs if name in HELD_INPUTS else lowered(inputs))
+        assert outputs_of(parsed.network) == lowered(outputs)
+        assert ("inputs stay in FP32, since" in summary) == (name in HELD_INPUTS)
+        assert name in NOT_BUILDABLE or tensorrt.build(parsed) is not None
+
+
+def lowered(tensors):
+    return [(name, "HALF" if dtype == "FLOAT" else dtype) for name, dtype in tensors]
+
+
+def test_inputs_that_hold_their_type_are_named_and_outputs_are_lowered(tensorrt):
+    parsed = tensorrt.parse(MODELS["mlp"]())
+
+    summary = constrain_network(parsed.network, [], precision="fp16", io_precision="low")
+
+    assert "; 0 inputs and 1 outputs in fp16; inputs stay in FP32, since this" in summary
+    assert "scalars and shape tensors, here 'x';" in summary
+
+
+def test_an_input_that_decides_a_shape_holds_the_type_of_those_before_it(tensorrt):
+    text = """(float[4,4] x, int64[2] s) => (float[a,b] y) { e = Exp (x)
+                                                            y = Reshape (e, s) }"""
+    swapped = text.replace("float[4,4] x, int64[2] s", "int64[2] s, float[4,4] x")
+
+    found = []
+    for model in (make_model(text), make_model(swapped)):
+        network = tensorrt.parse(model).network
+        constrain_network(network, [], precision="fp16", io_precision="low")
+        found.append(inputs_of(network))
+
+    assert found == [
+        [("x", "FLOAT"), ("s", "INT64")],
+        [("s", "INT64"), ("x", "HALF")],
+    ]
+
+
+def test_inputs_keep_their_order_and_what_is_not_float_keeps_its_type(tensorrt):
+    model = make_model(
+        """(int64[3] i, float[3,4] x, bool[3,4] c, float[3,4] z) => (float[3,4] y) {
+            g = Gather (x, i)
+            y = Where (c, g, z)
+        }"""
+    )
+    parsed = tensorrt.parse(model)
+
+    summary = constrain_network(parsed.network, [], precision="fp16", io_precision="low")
+
+    expected = [("i", "INT64"), ("x", "HALF"), ("c", "BOOL"), ("z", "HALF")]
+    assert inputs_of(parsed.network) == expected
+    assert "0 casts inserted" in summary
+    assert "; 2 inputs and 1 outputs in fp16; " in summary
     assert tensorrt.build(parsed) is not None
-    assert "inputs of a strongly typed network keep the types" in capsys.readouterr().out
+
+
+def test_an_fp16_input_is_cast_where_an_fp32_layer_reads_it(tensorrt, constraints_of):
+    model = make_model(
+        """(float[4,4] x) => (float[4,4] y) {
+            a = Exp (x)
+            b = Tanh (x)
+            y = Add (a, b)
+        }"""
+    )
+    parsed = tensorrt.parse(model)
+
+    constrain_network(
+        parsed.network, constraints_of(model)[:1], precision="fp16", io_precision="low"
+    )
+
+    exp, tanh = layers_of(parsed.network)[:2]
+    assert exp.get_input(0).dtype.name == "FLOAT"
+    assert tanh.get_input(0).name == "x"
+    assert tensorrt.build(parsed) is not None
 
 
 def test_fp32_attention_is_refused_before_anything_changes(tensorrt, constraints_of):

@@ -233,11 +233,32 @@ def test_names_as_long_as_tensorrt_allows_match(tensorrt, tmp_path):
     assert tensorrt.build(parsed) is not None
 
 
-def test_a_name_of_ten_thousand_characters_is_written_as_it_is():
-    # TensorRT's parser refuses such a model, so that nothing can be built with it.
-    text = render_network_script([constraint("n" * 10_000)], precision=FP16)
+@pytest.mark.trt
+@pytest.mark.parametrize("length", [4096, 10_000])
+def test_a_model_with_longer_names_is_refused_by_tensorrt_itself(tensorrt, length):
+    for model in (chain(["first", "n" * length]), chain(["a", "b"], tensors=["t" * length, "y"])):
+        with pytest.raises(AssertionError, match="Invalid Node"):
+            tensorrt.parse(model)
+
+
+@pytest.mark.trt
+@pytest.mark.parametrize("renamed", ["", "short"])
+def test_a_script_serves_once_names_of_ten_thousand_characters_are_shortened(
+    tensorrt, tmp_path, renamed
+):
+    model = chain(["first", "n" * 10_000])
+    node = model.graph.node[1]
+    text = render_network_script(
+        [constraint(node.name, "MatMul", node.input, node.output)], precision=FP16
+    )
+    node.name = renamed
+    parsed = tensorrt.parse(model)
+
+    load(text, tmp_path).postprocess(network=parsed.network)
 
     assert literals(text)["CONSTRAINTS"][0]["name"] == "n" * 10_000
+    assert kept_tensors(parsed.network) == {"t1"}
+    assert tensorrt.build(parsed) is not None
 
 
 @pytest.mark.trt

@@ -104,11 +104,14 @@ def test_kernels_and_biases_are_converted(bindings, tmp_path):
 
 
 @on(*STRONG)
-def test_strongly_typed_networks_give_low_precision_outputs(bindings, tmp_path):
+def test_strongly_typed_networks_get_low_precision_inputs_and_outputs(bindings, tmp_path):
     report = run(bindings, tmp_path, [RESHAPE], strongly_typed=True, io_precision="low")
 
-    assert report["inputs"] == [["x", "FLOAT"]]
+    assert report["inputs"] == [["x", "HALF"]]
     assert report["outputs"] == [["reshape_output", "HALF"]]
+    assert report["casts"] == [["mul_output", "FLOAT"], ["reshape_output", "HALF"]]
+    replaced = report["version"].startswith("11")  # up to 10 the type of an input can be set
+    assert report["layers"]["conv"]["inputs"] == ([[0, "x"]] if replaced else [])
 
 
 @on(*BINDINGS)

@@ -120,9 +120,23 @@ def test_low_precision_inputs_and_outputs_are_typed_on_request(fake_tensorrt):
     x, i, y = tensor("x"), tensor("i", "int32"), tensor("y")
     layer = FakeLayer("layer", "GATHER", [x, i], [y])
 
-    constrain_network(FakeNetwork([layer], [x, i], [y]), [], precision="fp16", io_precision="low")
+    network = FakeNetwork([layer], [x, i], [y])
+    summary = constrain_network(network, [], precision="fp16", io_precision="low")
 
     assert (x.dtype, i.dtype, y.dtype) == ("float16", "int32", "float16")
+    assert "left to the builder; 1 inputs and 1 outputs in fp16; 0 of 0" in summary
+
+
+def test_float_shape_tensors_of_the_interface_stay_in_fp32_and_are_named(fake_tensorrt):
+    del fake_tensorrt
+    x, shape, y = tensor("x"), tensor("shape", is_shape=True), tensor("y")
+    layer = FakeLayer("layer", "RESIZE", [x, shape], [y])
+
+    network = FakeNetwork([layer], [x, shape], [y])
+    summary = constrain_network(network, [], precision="fp16", io_precision="low")
+
+    assert (x.dtype, shape.dtype, y.dtype) == ("float16", "float32", "float16")
+    assert "; in FP32 since they carry shapes: 'shape'; " in summary
 
 
 def test_a_network_with_a_cycle_is_refused(fake_tensorrt):

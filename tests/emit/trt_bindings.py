@@ -154,6 +154,8 @@ class _MockedNetwork:
             network.get_flag.return_value = strongly_typed
         if hasattr(network, "add_cast"):
             network.add_cast.side_effect = self._add_cast
+        network.add_input.side_effect = self._add_input
+        network.remove_tensor.side_effect = self.inputs.remove
         network.unmark_output.side_effect = self.outputs.remove
         network.mark_output.side_effect = self.outputs.append
         return network
@@ -161,7 +163,13 @@ class _MockedNetwork:
     def _tensor(self, name: str, dtype: Any) -> Any:
         tensor = Mock(spec_set=self.trt.ITensor)
         tensor.name, tensor.dtype, tensor.is_shape_tensor = name, dtype, False
+        tensor.shape = (1, 2, 3, 3)
         return tensor
+
+    def _add_input(self, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+        self.inputs.append(self._tensor(name, dtype))
+        assert shape == self.inputs[-1].shape
+        return self.inputs[-1]
 
     def _layer(self, name: str, kind: str, type_name: str, inputs: list[Any], dtype: Any) -> Any:
         layer = Mock(spec_set=getattr(self.trt, kind))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import shlex
 import sys
@@ -7,6 +8,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polygraphy.tools.args import ModelArgs, OnnxLoadArgs, TrtConfigArgs, TrtLoadNetworkArgs
+from polygraphy.tools.args import util as args_util
 
 from polygraphy_layerprec.report.next_steps import (
     format_build_commands,
@@ -72,6 +75,16 @@ def test_each_kind_of_tensorrt_has_its_own_command(kind, prefix, flags):
     assert [line.strip() for line in lines if "polygraphy" in line] == [command]
 
 
+@pytest.mark.parametrize(
+    ("installed", "is_said"),
+    [(["rtx"], True), (["inherently typed"], True), ([], True), (["weakly typed"], False)],
+)
+def test_that_a_flag_alone_does_nothing_is_said_where_it_is_so(installed, is_said):
+    lines = format_build_commands("m.onnx", "c.py", precision="bf16", installed=installed)
+
+    assert any("`--bf16` builds an FP32 engine without a word" in line for line in lines) == is_said
+
+
 def test_an_engine_for_dynamic_shapes_gets_the_shapes_that_were_seen():
     ranges = {"ids": ((1, 4), (8, 19)), "odd name": ((1,), (2,))}
 
@@ -101,8 +114,52 @@ def test_any_path_survives_the_shell(model, script):
 
     (words,) = commands(lines)
 
-    assert words[3] == model
-    assert words[-1] == script
+    assert words[3] == (f"./{model}" if model.startswith("-") else model)
+    assert words[-1] == (f"./{script}" if script.startswith("-") else script)
+
+
+def test_the_command_finds_external_data_where_the_ranking_found_them():
+    lines = format_build_commands(
+        "m.onnx", "c.py", precision="fp16", installed=["rtx"], external_data_dir="my data"
+    )
+
+    (words,) = commands(lines)
+    assert words[4:8] == ["-o", "m.engine", "--external-data-dir", "my data"]
+
+
+def test_names_that_start_like_options_reach_polygraphy_as_values():
+    lines = format_build_commands(
+        "-m.onnx",
+        "-c.py",
+        precision="fp16",
+        installed=["inherently typed"],
+        shape_ranges={"-ids": ((1, 4), (8, 19)), "--x": ((1,), (2,))},
+        external_data_dir="-data",
+    )
+    parser = argparse.ArgumentParser()
+    groups = (
+        ModelArgs(model_opt_required=True),
+        OnnxLoadArgs(allow_saving=False, allow_shape_inference=False),
+        TrtConfigArgs(),
+        TrtLoadNetworkArgs(),
+    )
+    for group in groups:
+        group.group = parser.add_argument_group(type(group).__name__)
+        group.add_parser_args_impl()
+    parser.add_argument("-o", "--output")
+    (words,) = commands(lines)
+
+    arguments = parser.parse_args(words[2:])
+
+    assert (arguments.model_file, arguments.output) == ("./-m.onnx", "./-m.engine")
+    assert arguments.external_data_dir == "./-data"
+    assert arguments.trt_network_postprocess_script == ["./-c.py"]
+    (largest,) = arguments.trt_max_shapes
+    shapes = args_util.parse_meta(largest, includes_dtype=False)
+    assert {name: tuple(meta.shape) for name, meta in shapes.items()} == {
+        "-ids": (8, 19),
+        "--x": (2,),
+    }
 
 
 def test_the_script_command_repeats_what_was_asked_for():

@@ -15,6 +15,7 @@ from polygraphy_layerprec.emit.mixed_onnx.operators import (
     TYPED_BY_ATTRIBUTE,
 )
 from polygraphy_layerprec.emit.mixed_onnx.plan import Verdict
+from polygraphy_layerprec.emit.mixed_onnx.runtime_hazards import crashes_onnxruntime
 from polygraphy_layerprec.emit.mixed_onnx.schema_types import (
     DEFAULT_DOMAINS,
     Signature,
@@ -97,6 +98,8 @@ def _objection(
         return "it handles values that are not tensors"
     if node.domain in DEFAULT_DOMAINS and node.op_type in FP32_OPERATORS:
         return FP32_OPERATORS[node.op_type]
+    if crashes_onnxruntime(view, node):
+        return "ONNX-Runtime crashes on it in low precision"
     if _says_output_type(node, formals):
         return "" if node.op_type in TYPED_BY_ATTRIBUTE else "an attribute says its type"
     if any(a.name == "reduction" and a.s in _ACCUMULATIONS for a in node.attribute):

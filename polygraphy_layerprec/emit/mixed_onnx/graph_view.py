@@ -36,6 +36,9 @@ class GraphView:
     types: Mapping[str, int]
     """Element type by tensor name, `NOT_A_TENSOR` for other values; unknown ones are absent."""
 
+    ranks: Mapping[str, int]
+    """Number of axes by tensor name, 0 for a scalar; unknown ones are absent."""
+
     constants: Mapping[str, TensorProto]
     """Weights by tensor name: initializers that no caller can override, and Constant nodes."""
 
@@ -79,10 +82,13 @@ def view_graph(model: ModelProto) -> GraphView:
     constants = {
         tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs
     } | dict(_constant_nodes(graph.node))
+    inferred = _infer_shapes(model)
+    ranks = dict(_declared_ranks(inferred))
     return GraphView(
         nodes=tuple(graph.node),
         opsets=opsets,
-        types=_element_types(model, opsets),
+        types=_element_types(inferred, opsets),
+        ranks=ranks | {name: len(tensor.dims) for name, tensor in constants.items()},
         constants=constants,
         inputs=inputs,
         outputs=frozenset(value.name for value in graph.output),
@@ -117,11 +123,21 @@ def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorPro
                 )
 
 
-def _element_types(model: ModelProto, opsets: Mapping[str, int]) -> dict[str, int]:
+def _infer_shapes(model: ModelProto) -> GraphProto:
     try:
-        graph = shape_inference.infer_shapes(model, data_prop=False).graph
+        return shape_inference.infer_shapes(model, data_prop=False).graph
     except shape_inference.InferenceError:
-        graph = model.graph  # what the schemas alone say is less, but never wrong
+        return model.graph  # what the schemas alone say is less, but never wrong
+
+
+def _declared_ranks(graph: GraphProto) -> Iterator[tuple[str, int]]:
+    for values in (graph.value_info, graph.input, graph.output):
+        for value in values:
+            if value.type.tensor_type.HasField("shape"):
+                yield value.name, len(value.type.tensor_type.shape.dim)
+
+
+def _element_types(graph: GraphProto, opsets: Mapping[str, int]) -> dict[str, int]:
     types = dict(_declared_types(graph))
     for node in graph.node:
         _complete_types(node, opsets, types)

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, inliner
 
 from polygraphy_layerprec.emit.mixed_onnx.graph_view import GraphView, view_graph
+from polygraphy_layerprec.emit.mixed_onnx.runtime_hazards import crashes_onnxruntime
 from polygraphy_layerprec.model import ModelError, Node, Role
 from polygraphy_layerprec.model.wire_format import read_skeleton
 from polygraphy_layerprec.records import Constraint
@@ -42,6 +43,9 @@ class MixedLayers:
 
     missing: tuple[Constraint, ...]
     """Layers that the mixed model does not have, or whose type it does not tell."""
+
+    fatal: tuple[str, ...]
+    """Names of nodes that ONNX-Runtime would crash on, in graph order."""
 
 
 def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
@@ -80,7 +84,13 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
         lowered_count=lowered_count,
         precisions=tuple(sorted(_LOW_TYPES[tensor_type] for tensor_type in low_types)),
         missing=tuple(missing),
+        fatal=tuple(node.name for node in view.nodes if _is_fatal(node, view)),
     )
+
+
+def _is_fatal(node: NodeProto, view: GraphView) -> bool:
+    is_low = view.types.get(node.output[0]) in _LOW_TYPES if node.output else False
+    return is_low and crashes_onnxruntime(view, node)
 
 
 def _view(path: str) -> GraphView:

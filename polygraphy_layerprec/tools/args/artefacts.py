@@ -9,6 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
 from polygraphy_layerprec.tools.args.output_path import check_output_path
 
 if TYPE_CHECKING:
@@ -42,20 +43,8 @@ class ArtefactArgs(BaseArgs):
             "For example: --save-onnx mixed.onnx.",
             default=None,
         )
-        self.group.add_argument(
-            "--save-layer-precisions",
-            metavar="PATH",
-            help="Path to save arguments for Polygraphy's `--layer-precisions`, for TensorRT up "
-            "to 10. For example: --save-layer-precisions precisions.txt.",
-            default=None,
-        )
-        self.group.add_argument(
-            "--save-autocast-args",
-            metavar="PATH",
-            help="Path to save arguments for ModelOpt AutoCast. "
-            "For example: --save-autocast-args autocast.txt.",
-            default=None,
-        )
+        for emitter in TEXT_EMITTERS:
+            self.group.add_argument(emitter.option, metavar="PATH", help=emitter.help, default=None)
         self.group.add_argument(
             "--io-precision",
             help="Type of the float inputs and outputs of what is built: {'fp32': as in the model, "
@@ -78,33 +67,25 @@ class ArtefactArgs(BaseArgs):
         Attributes:
             save_script (str): Path to save the TensorRT script, or None.
             save_onnx (str): Path to save the mixed-precision model, or None.
-            save_layer_precisions (str): Path to save Polygraphy's arguments, or None.
-            save_autocast_args (str): Path to save AutoCast's arguments, or None.
+            text_paths (Dict[str, str]): Paths of text files to save, by the emitter's option.
             io_precision (str): Type of float inputs and outputs.
             allow_unmatched (bool): Whether unmatched constraints are a warning.
         """
         self.save_script = args_util.get(args, "save_script")
         self.save_onnx = args_util.get(args, "save_onnx")
-        self.save_layer_precisions = args_util.get(args, "save_layer_precisions")
-        self.save_autocast_args = args_util.get(args, "save_autocast_args")
+        paths = {e.option: args_util.get(args, _attribute(e.option)) for e in TEXT_EMITTERS}
+        self.text_paths = {option: path for option, path in paths.items() if path is not None}
         self.io_precision = args_util.get(args, "io_precision") or "fp32"
         self.allow_unmatched = bool(args_util.get(args, "allow_unmatched"))
         check_output_path(self.save_script, option="--save-script", suffixes=(".py",))
         check_output_path(self.save_onnx, option="--save-onnx", suffixes=(".onnx",))
-        check_output_path(self.save_layer_precisions, option="--save-layer-precisions")
-        check_output_path(self.save_autocast_args, option="--save-autocast-args")
+        for option, path in self.text_paths.items():
+            check_output_path(path, option=option)
 
     @property
     def is_wanted(self) -> bool:
         """Whether any file was asked for."""
-        return any(
-            (
-                self.save_script,
-                self.save_onnx,
-                self.save_layer_precisions,
-                self.save_autocast_args,
-            )
-        )
+        return bool(self.save_script or self.save_onnx or self.text_paths)
 
     def check_model(self, model_path: str | None) -> None:
         """Stops, before any work begins, unless the model is there that `--save-onnx` needs."""
@@ -135,7 +116,7 @@ class ArtefactArgs(BaseArgs):
             self._save_script(ranking, constraints)
         if self.save_onnx is not None and model_path is not None:
             self._save_onnx(ranking, constraints, model_path, external_data_folder)
-        self._save_arguments(constraints)
+        self._save_texts(constraints)
 
     def _save_script(self, ranking: Ranking, constraints: tuple[Constraint, ...]) -> None:
         from polygraphy_layerprec.emit.network_script import (
@@ -144,14 +125,17 @@ class ArtefactArgs(BaseArgs):
         )
         from polygraphy_layerprec.precision import PRECISIONS
 
-        text = render_network_script(
-            constraints,
-            precision=PRECISIONS[ranking.precision],
-            model_name=ranking.model.name,
-            model_digest=ranking.model.digest,
-            allow_unmatched=self.allow_unmatched,
-            io_precision=self.io_precision,
-        )
+        try:
+            text = render_network_script(
+                constraints,
+                precision=PRECISIONS[ranking.precision],
+                model_name=ranking.model.name,
+                model_digest=ranking.model.digest,
+                allow_unmatched=self.allow_unmatched,
+                io_precision=self.io_precision,
+            )
+        except ValueError as error:  # a precision that TensorRT does not have
+            G_LOGGER.critical(f"Cannot save {self.save_script!r}: {error}.")
         save_network_script(text, self.save_script)
         G_LOGGER.info(f"Saved the script to {self.save_script}")
 
@@ -182,26 +166,24 @@ class ArtefactArgs(BaseArgs):
             f"lowered, {summary.casts} casts"
         )
 
-    def _save_arguments(self, constraints: tuple[Constraint, ...]) -> None:
-        from polygraphy_layerprec.emit.command_arguments import (
-            render_autocast_arguments,
-            render_layer_precisions,
-            unnamed_constraints,
-        )
+    def _save_texts(self, constraints: tuple[Constraint, ...]) -> None:
+        from polygraphy_layerprec.emit.command_arguments import unnamed_constraints
         from polygraphy_layerprec.report.atomic_file import write_text_file
 
-        files = (
-            (self.save_layer_precisions, render_layer_precisions),
-            (self.save_autocast_args, render_autocast_arguments),
-        )
-        for path, render in files:
+        for emitter in TEXT_EMITTERS:
+            path = self.text_paths.get(emitter.option)
             if path is None:
                 continue
-            unnamed = unnamed_constraints(constraints)
+            unnamed = unnamed_constraints(constraints) if emitter.tells_layers_by_name else 0
             if unnamed:
                 G_LOGGER.warning(
-                    f"{unnamed} of the selected layers have no name in the model, so these "
-                    f"arguments leave them out. `--save-script` keeps them."
+                    f"{unnamed} of the selected layers have no name in the model, or one that is "
+                    f"taken for an option, so these arguments leave them out. `--save-script` "
+                    f"keeps them."
                 )
-            write_text_file(path, render(constraints))
+            write_text_file(path, emitter.render(constraints))
             G_LOGGER.info(f"Saved arguments to {path}")
+
+
+def _attribute(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")

@@ -1,0 +1,48 @@
+"""Patterns of nodes that a runtime cannot bear in low precision, though they are valid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from polygraphy_layerprec.emit.mixed_onnx.graph_view import GraphView
+
+__all__ = ["crashes_onnxruntime"]
+
+_LEAST_RANK = 3
+_MATRIX_RANK = 2
+
+
+def crashes_onnxruntime(view: GraphView, node: NodeProto) -> bool:
+    """Returns whether ONNX-Runtime would crash where this node hands on low precision.
+
+    Between a Transpose that moves the first axis inwards and a MatMul by a matrix, a Cast to FP32
+    is fatal on x86-64 at the highest level of optimisation, and that is the default: a fusion
+    swaps Cast and Transpose and leaves its nodes unresolved, which the pass after it does not
+    expect. Reported for ONNX-Runtime 1.24, measured with 1.32. On the CPU, which multiplies in
+    FP32, that Cast is inserted before every lowered MatMul.
+    """
+    if node.op_type != "Transpose" or not _moves_first_axis_inwards(node):
+        return False
+    names = [node.output[0]]
+    for name in names:  # grows on the way
+        for index, position in view.consumers.get(name, ()):
+            consumer = view.nodes[index]
+            if consumer.op_type == "Identity":  # gone before the fusion looks
+                names.append(consumer.output[0])
+            elif consumer.op_type == "MatMul":
+                other = consumer.input[1 - position]
+                if view.ranks.get(other, _LEAST_RANK) <= _MATRIX_RANK:
+                    return True
+    return False
+
+
+def _moves_first_axis_inwards(node: NodeProto) -> bool:
+    axes = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+    rank = len(axes)
+    if rank < _LEAST_RANK:
+        return False
+    inner = list(range(1, rank))
+    return axes in ([*inner[:-1], 0, inner[-1]], [*inner, 0])
