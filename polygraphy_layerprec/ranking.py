@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["LayerObservation", "forecast_error", "rank_correlation", "rank_layers"]
+__all__ = [
+    "LayerObservation",
+    "forecast_error",
+    "order_layers",
+    "rank_correlation",
+    "rank_layers",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +84,18 @@ class LayerObservation:
 def rank_layers(
     observations: Sequence[LayerObservation], precision: Precision
 ) -> tuple[RankedLayer, ...]:
-    """Returns the layers, worst first.
+    """Returns the layers, worst first: see `order_layers`."""
+    total = math.fsum(observation.impact_power for observation in observations)
+    return order_layers([_described(observation, total, precision) for observation in observations])
+
+
+def order_layers(layers: Sequence[RankedLayer]) -> tuple[RankedLayer, ...]:
+    """Returns the layers, worst first, with their ranks.
 
     Overflow that does damage comes before any score, in execution order: the first one is where to
     look. Then impact decides, and execution order among equals; a layer where terms cancel stands
     with the worst of its terms.
     """
-    total = math.fsum(observation.impact_power for observation in observations)
-    layers = [_described(observation, total, precision) for observation in observations]
     urgencies = _urgencies(layers)
     ordered = sorted(
         layers,

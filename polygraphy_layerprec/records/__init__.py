@@ -3,6 +3,15 @@
 Errors are relative L2 norms: 0 is best, 1 is as large as the reference itself.
 """
 
+from polygraphy_layerprec.records.agreement import (
+    ConditionDifference,
+    LayerMove,
+    OutputErrorPair,
+    RankedSide,
+    RankingAgreement,
+    TopOverlap,
+    UnsharedLayer,
+)
 from polygraphy_layerprec.records.ranking import (
     ImpactMethod,
     ModelIdentity,
@@ -31,22 +40,29 @@ from polygraphy_layerprec.records.verification import (
 
 __all__ = [
     "AskedPrecisions",
+    "ConditionDifference",
     "Constraint",
     "CurvePoint",
     "EngineMeasurement",
     "ImpactMethod",
+    "LayerMove",
     "ModelIdentity",
     "NetworkScript",
     "NonFiniteOrigin",
     "ObtainedPrecisions",
     "OutputDivergence",
     "OutputError",
+    "OutputErrorPair",
     "RankedLayer",
+    "RankedSide",
     "Ranking",
+    "RankingAgreement",
     "RunConditions",
     "Selection",
     "SelectionCost",
+    "TopOverlap",
     "UnmeasuredLayer",
+    "UnsharedLayer",
     "Verification",
     "VerifiedOutput",
 ]

@@ -42,7 +42,7 @@ class RunConditions:
     """How a ranking was measured."""
 
     backend: str
-    """`onnxruntime-emulated` or `tensorrt`."""
+    """What the divergences come from: `onnxruntime-emulated`, `tensorrt` or `saved-outputs`."""
 
     versions: tuple[tuple[str, str], ...]
     """Package names and versions, sorted by name."""
@@ -102,7 +102,8 @@ class RankedLayer:
 
     cumulative_error: float | None
     """Relative L2 error of the output with everything before it rounded too; None where the
-    candidate's shape differs from the reference's, so that they cannot be compared."""
+    candidate's shape differs from the reference's, so that they cannot be compared, and where the
+    backend did not measure it."""
 
     max_abs_input: float
     """Largest finite |x| among the float inputs of the reference, weights included."""

@@ -1,0 +1,83 @@
+"""Options about which rankings are compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.output_path import check_output_path
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.records import Ranking
+
+__all__ = ["AgreementArgs"]
+
+_DEFAULT_TOP: Final = 10
+
+
+@export()
+class AgreementArgs(BaseArgs):
+    """
+    Agreement: which rankings are compared, and what is shown.
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        self.group.add_argument(
+            "first",
+            metavar="FIRST",
+            help="Path of a ranking that `rank` saved with `--save-ranking`, as JSON.",
+        )
+        self.group.add_argument(
+            "second",
+            metavar="SECOND",
+            help="Path of another ranking of the same model.",
+        )
+        self.group.add_argument(
+            "--top",
+            metavar="NUM",
+            help="How many of the layers that moved to list. For example: --top 50. "
+            "Defaults to 10.",
+            type=int,
+            default=None,
+        )
+        self.group.add_argument(
+            "--save-agreement",
+            metavar="PATH",
+            help="Path to save the whole comparison, as JSON. "
+            "For example: --save-agreement agreement.json.",
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            first (str): Path of the first ranking.
+            second (str): Path of the second ranking.
+            top (int): How many of the layers that moved to list.
+            save_agreement (str): Path to save the comparison, or None.
+        """
+        self.first = args_util.get(args, "first")
+        self.second = args_util.get(args, "second")
+        top = args_util.get(args, "top")
+        self.top = _DEFAULT_TOP if top is None else top
+        self.save_agreement = args_util.get(args, "save_agreement")
+        if self.top < 1:
+            G_LOGGER.critical(f"`--top` must be at least 1, got: {self.top}.")
+        check_output_path(self.save_agreement, option="--save-agreement", suffixes=(".json",))
+
+    def load_rankings(self) -> tuple[Ranking, Ranking]:
+        """Returns both rankings."""
+        from polygraphy_layerprec.report.ranking_file import load_ranking
+
+        try:
+            return load_ranking(self.first), load_ranking(self.second)
+        except ValueError as error:  # what is wrong with a file is the user's to mend
+            G_LOGGER.critical(str(error))

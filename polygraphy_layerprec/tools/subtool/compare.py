@@ -1,0 +1,66 @@
+"""`polygraphy layerprec compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args import ReportFileArgs
+from polygraphy_layerprec.tools.args.agreement import AgreementArgs
+from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
+from polygraphy_layerprec.tools.terminal import log_width
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["Compare"]
+
+
+class Compare(LayerprecSubtool):
+    """
+    Compare two rankings: how far they agree, and which layers moved.
+
+    For example the emulated ranking of a model with that of its saved outputs or of an engine, two
+    versions of a backend, two sets of inputs. The typical usage of `compare` is:
+
+        polygraphy layerprec compare emulated.json engine.json
+
+    To keep the whole comparison:
+
+        polygraphy layerprec compare emulated.json engine.json --save-agreement agreement.json
+
+    The exit code is 0 however little the rankings agree.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("compare")
+
+    def get_subscriptions_impl(self) -> list[Any]:
+        """Returns the argument groups."""
+        return [AgreementArgs(), ReportFileArgs()]
+
+    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+        """Compares, shows and saves."""
+        from polygraphy_layerprec.agreement import compare_rankings
+        from polygraphy_layerprec.report.agreement import format_agreement, save_agreement
+
+        options = self.arg_groups[AgreementArgs]
+        first, second = options.load_rankings()
+        agreement = compare_rankings(
+            first, second, first_label=options.first, second_label=options.second
+        )
+        files = self.arg_groups[ReportFileArgs]
+        if files.is_markdown:
+            from polygraphy_layerprec.report.markdown import format_agreement_markdown
+
+            files.show_markdown(format_agreement_markdown(agreement, top=options.top))
+        else:
+            lines = format_agreement(agreement, top=options.top, width=log_width())
+            G_LOGGER.info("\n".join(lines))
+        files.save_agreement(agreement)
+        for warning in agreement.warnings:
+            G_LOGGER.warning(warning)
+        if options.save_agreement is not None:
+            save_agreement(agreement, options.save_agreement)
+            G_LOGGER.info(f"Saved the comparison to {options.save_agreement}")
+        return 0
