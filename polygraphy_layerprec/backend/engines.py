@@ -18,6 +18,8 @@ from polygraphy.backend.trt import (
     TrtRunner,
 )
 
+from polygraphy_layerprec.backend.engine_running import feeds_of
+from polygraphy_layerprec.backend.tensorrt_errors import engine_failures
 from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt, picks_precisions
 from polygraphy_layerprec.emit.name_bridge import LayerConstraint
 from polygraphy_layerprec.emit.network_rewriter import constrain_network
@@ -83,8 +85,7 @@ class TensorrtEngines:
         """Returns a serialised engine; needs no GPU with TensorRT-RTX.
 
         Raises:
-            ExecutionError: If the network cannot be constrained as asked.
-            PolygraphyException: If TensorRT cannot build it.
+            ExecutionError: If the network cannot be constrained as asked, or not built.
         """
         if name == "fp32":
             return self._build(NetworkFromOnnxPath(self._model_path))
@@ -103,9 +104,16 @@ class TensorrtEngines:
         return self._build(network, **options)
 
     def run(self, plan: bytes, samples: Sequence[Mapping[str, Any]]) -> EngineRun:
-        """Returns what an engine makes of the samples; needs a GPU."""
-        with TrtRunner(EngineFromBytes(plan)) as runner:
-            feeds = [_in_engine_types(sample, runner.get_input_metadata()) for sample in samples]
+        """Returns what an engine makes of the samples; needs a GPU.
+
+        Raises:
+            EngineError: If the engine cannot run here.
+        """
+        with (
+            engine_failures("run an engine", self._trt),
+            TrtRunner(EngineFromBytes(plan)) as runner,
+        ):
+            feeds = [feeds_of(sample, runner.get_input_metadata()) for sample in samples]
             outputs = []
             for feed in feeds:
                 # The runner writes the next result to the same memory.
@@ -149,7 +157,8 @@ class TensorrtEngines:
             profiling_verbosity=self._trt.ProfilingVerbosity.DETAILED,
             **options,
         )
-        return bytes(EngineBytesFromNetwork(network, config)())
+        with engine_failures("build an engine", self._trt):
+            return bytes(EngineBytesFromNetwork(network, config)())
 
     def _inspect(self, runner: Any) -> str:
         try:
@@ -159,16 +168,3 @@ class TensorrtEngines:
             return str(inspector.get_engine_information(layout))
         except (AttributeError, RuntimeError):  # not in every version and build
             return ""
-
-
-def _in_engine_types(sample: Mapping[str, Any], metadata: Any) -> dict[str, Any]:
-    """Older TensorRTs take INT64 inputs as INT32."""
-    feeds = {}
-    for name, values in sample.items():
-        if name not in metadata:  # an input that nothing reads
-            continue
-        wanted = metadata[name].dtype
-        dtype = np.dtype(wanted.numpy() if hasattr(wanted, "numpy") else wanted)
-        same = values.dtype == dtype or values.dtype.kind not in "iu"
-        feeds[name] = values if same else values.astype(dtype)
-    return feeds

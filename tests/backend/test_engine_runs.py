@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from polygraphy.logger import G_LOGGER
 
 from polygraphy_layerprec.backend import engines
 from polygraphy_layerprec.execution import ExecutionError
@@ -50,6 +51,7 @@ class FakeRunner:
 def trt(monkeypatch):
     """A weakly typed TensorRT, of which `built` notes the networks and options."""
     module = SimpleNamespace(
+        __name__="tensorrt",
         __version__="10.0",
         ILayer=type("ILayer", (), {"precision": None}),
         BuilderFlag=SimpleNamespace(FP16=0, BF16=1),
@@ -146,3 +148,29 @@ def test_an_engine_without_an_inspector_is_no_error(monkeypatch):
     run = engines.TensorrtEngines("m.onnx", ASKED).run(b"plan", [{"x": np.zeros(2, np.int64)}])
 
     assert run.layer_information == ""
+
+
+@pytest.mark.usefixtures("trt")
+def test_an_engine_that_this_gpu_does_not_run_says_why(monkeypatch):
+    def fail(_):
+        G_LOGGER.error("GPU, which has compute capability 9.0. Supported compute capabilities: 8.9")
+        G_LOGGER.critical("Could not deserialize engine. See log for details.")
+
+    monkeypatch.setattr(engines, "EngineFromBytes", fail)
+
+    with pytest.raises(ExecutionError, match=r"capability 9\.0, and this TensorRT runs on: 8\.9"):
+        engines.TensorrtEngines("m.onnx", ASKED).run(b"plan", [{"x": np.zeros(2, np.int64)}])
+
+
+@pytest.mark.usefixtures("trt")
+def test_a_failed_build_says_why(monkeypatch):
+    def build(*_):
+        def fail():
+            G_LOGGER.critical("Invalid Engine. Please ensure the engine was built correctly")
+
+        return fail
+
+    monkeypatch.setattr(engines, "EngineBytesFromNetwork", build)
+
+    with pytest.raises(ExecutionError, match=r"cannot build an engine[\s\S]*Invalid Engine"):
+        engines.TensorrtEngines("m.onnx", ASKED).build("fp32")

@@ -62,3 +62,36 @@ def test_a_tensorrt_picks_precisions_if_layers_and_builder_know_them():
 
     assert tensorrt_module.picks_precisions(with_flag)
     assert not tensorrt_module.picks_precisions(without)
+
+
+def test_a_gpu_is_described_by_name_and_capability(monkeypatch):
+    def get_name(buffer, _size, _device):
+        buffer.value = b"A GPU"
+        return 0
+
+    def get_attribute(pointer, attribute, _device):
+        pointer._obj.value = {75: 8, 76: 9}[attribute]
+        return 0
+
+    def get_memory(pointer, _device):
+        pointer._obj.value = 3 * 2**30
+        return 0
+
+    driver = types.SimpleNamespace(
+        cuInit=lambda _: 0,
+        cuDeviceGetName=get_name,
+        cuDeviceGetAttribute=get_attribute,
+        cuDeviceTotalMem_v2=get_memory,
+    )
+    monkeypatch.setattr(tensorrt_module.ctypes, "CDLL", lambda _: driver)
+
+    assert tensorrt_module.describe_gpu() == "A GPU, compute capability 8.9"
+    assert tensorrt_module.gpu_memory_bytes() == 3 * 2**30
+
+
+def test_without_a_gpu_nothing_is_described(monkeypatch):
+    driver = types.SimpleNamespace(cuInit=lambda _: 100)
+    monkeypatch.setattr(tensorrt_module.ctypes, "CDLL", lambda _: driver)
+
+    assert tensorrt_module.describe_gpu() == ""
+    assert tensorrt_module.gpu_memory_bytes() is None

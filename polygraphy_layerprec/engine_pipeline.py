@@ -1,0 +1,216 @@
+"""The verb that ranks on engines: what `pipeline.rank_model` is to the emulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from polygraphy_layerprec.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.backend.engine_plan import choose_layers, plan_marking
+from polygraphy_layerprec.backend.engine_ranking import compare_on_engines, measure_impacts
+from polygraphy_layerprec.backend.engine_session import EngineSession
+from polygraphy_layerprec.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution import ExecutionError, check_emulation
+from polygraphy_layerprec.execution.comparison import compare_samples
+from polygraphy_layerprec.measured_divergence import with_measured_divergences
+from polygraphy_layerprec.precision import FP16, Precision
+from polygraphy_layerprec.ranking import rank_layers
+from polygraphy_layerprec.report.ranking_file import load_ranking
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.backend.engine_plan import MarkingPlan
+    from polygraphy_layerprec.backend.engine_spec import Engines, Runtime, Sample
+    from polygraphy_layerprec.backend.engine_store import EngineStore
+    from polygraphy_layerprec.execution.comparison import Comparison, Progress
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.ranking import LayerObservation
+    from polygraphy_layerprec.records import ImpactMethod, Ranking
+
+__all__ = ["EngineBackend", "EngineRequest", "rank_on_engines"]
+
+_DEFAULT_MEMORY_BYTES: Final = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBackend:
+    """What builds and runs the engines."""
+
+    engines: Engines
+    """Builds engines."""
+
+    runtime: Runtime
+    """Runs them."""
+
+    store: EngineStore
+    """Keeps what was built and measured."""
+
+    versions: tuple[tuple[str, str], ...] = ()
+    """TensorRT's name and version."""
+
+    run_fp32: Callable[[Sample], Sample] | None = None
+    """Runs the FP32 model elsewhere, as a check of the reference engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What is asked of a ranking on engines."""
+
+    precision: Precision = FP16
+    """The low precision."""
+
+    impact: ImpactMethod = "adjoint"
+    """How impacts are found: by the emulation, or `exact` by an engine for each layer."""
+
+    exact_count: int = 0
+    """How many layers from the top have their impact measured on an engine each."""
+
+    outputs: tuple[str, ...] | None = None
+    """Names of the outputs that count; None for all."""
+
+    choices: tuple[str, ...] = ()
+    """Which layers are measured, as for `choose_layers`; all if empty."""
+
+    uses_debug_tensors: bool = False
+    """Whether to take the tensors that are not fused away, instead of marking outputs."""
+
+    max_memory_bytes: int = _DEFAULT_MEMORY_BYTES
+    """Memory for activations, and for the marked tensors of a pair of engines."""
+
+    generated_inputs: bool = False
+    """Whether the samples were made up, which the ranking then says."""
+
+
+def rank_on_engines(
+    graph: Graph,
+    samples: Sequence[Sample],
+    request: EngineRequest,
+    *,
+    backend: EngineBackend,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Returns the layers of `graph`, with divergences measured on engines.
+
+    Impacts come from the emulation, but for those that engines with one layer lowered measure.
+
+    Args:
+        graph: The model.
+        samples: Input samples, each an array for every input by name.
+        request: What is asked for.
+        backend: What builds and runs engines.
+        progress: Called with what is done, in all, and what is going on.
+
+    Raises:
+        ExecutionError: If nothing can be measured, or the engines cannot be built or run. What was
+            finished is kept in the store.
+    """
+    emulation = _Emulation(graph, samples, request, progress)
+    emulated = emulation.assemble({})
+    session = EngineSession(
+        samples,
+        outputs=graph.outputs,
+        counted=outputs_that_count(graph, request.outputs),
+        precision=request.precision,
+        engines=backend.engines,
+        runtime=backend.runtime,
+        store=backend.store,
+    )
+    count = len(emulated.layers) if request.impact == "exact" else request.exact_count
+    worst = [_first_output(layer.outputs) for layer in emulated.layers[:count]]
+    try:
+        plan = _plan(graph, emulated, samples, request, backend.engines)
+        findings = compare_on_engines(session, plan, run_fp32=backend.run_fp32, progress=progress)
+        impacts, impact_warnings = measure_impacts(session, worst, progress=progress)
+    except ExecutionError as error:
+        raise ExecutionError(f"{error}{backend.store.advice}") from error
+    return with_measured_divergences(
+        emulation.assemble(impacts),
+        findings.comparison,
+        backend="tensorrt",
+        versions=backend.versions,
+        warnings=[*findings.warnings, *impact_warnings],
+    )
+
+
+class _Emulation:
+    """The emulated ranking, with the impacts of some layers replaced."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        samples: Sequence[Sample],
+        request: EngineRequest,
+        progress: Progress | None,
+    ) -> None:
+        check_emulation()
+        self._graph = graph
+        self._request = request
+        method: ImpactMethod = "gain" if request.impact == "gain" else "adjoint"
+        self._comparison: Comparison = compare_samples(
+            graph,
+            samples,
+            precision=request.precision,
+            impact=method,
+            outputs=outputs_that_count(graph, request.outputs),
+            budget_bytes=request.max_memory_bytes,
+            loss=None,
+            progress=progress,
+        )
+        self._observed = self._comparison.observations.results(
+            method, lambda index: graph.nodes[index].name
+        )
+        if not self._observed:
+            raise nothing_to_rank(graph, self._comparison)
+
+    def assemble(self, impacts: Mapping[str, float]) -> Ranking:
+        """Returns the ranking with impacts measured elsewhere, by first output tensor."""
+        observed = [_with_impact(observation, impacts) for observation in self._observed]
+        return assemble_ranking(
+            self._graph,
+            self._comparison,
+            rank_layers(observed, self._request.precision),
+            precision=self._request.precision,
+            impact=self._request.impact,
+            outputs=self._request.outputs or (),
+            generated_inputs=self._request.generated_inputs,
+        )
+
+
+def _with_impact(observation: LayerObservation, impacts: Mapping[str, float]) -> LayerObservation:
+    impact = impacts.get(_first_output(observation.outputs))
+    if impact is None:
+        return observation
+    return replace(observation, impact_power=impact**2, impact_method="exact")
+
+
+def _first_output(outputs: Sequence[str]) -> str:
+    return next(filter(None, outputs), "")
+
+
+def _plan(
+    graph: Graph,
+    ranking: Ranking,
+    samples: Sequence[Sample],
+    request: EngineRequest,
+    engines: Engines,
+) -> MarkingPlan | None:
+    layers = choose_layers(ranking, request.choices, load_ranking)
+    if request.uses_debug_tensors:
+        return None
+    names = [name for layer in layers for name in layer.outputs if name]
+    return plan_marking(
+        layers,
+        engines.markable(names),
+        model_outputs=graph.outputs,
+        sample_count=len(samples),
+        spread=_spread(samples),
+        max_memory_bytes=request.max_memory_bytes,
+    )
+
+
+def _spread(samples: Sequence[Sample]) -> float:
+    """Elements of the largest sample over those of the mean one."""
+    sizes = np.array([sum(values.size for values in sample.values()) for sample in samples])
+    return float(sizes.max() / sizes.mean()) if sizes.any() else 1.0

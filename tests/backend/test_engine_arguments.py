@@ -1,0 +1,111 @@
+"""Options of `rank` about engines: every way to get them wrong."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from polygraphy_layerprec.backend import tensorrt_module
+from polygraphy_layerprec.tools.main import main
+from tests.models import chain
+
+pytestmark = pytest.mark.onnxrt
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capfd):
+    """Runs `rank`, expects an error with exit code 1, and returns what it says."""
+    onnx.save(chain(3), tmp_path / "model.onnx")
+    (tmp_path / "loss.py").write_text("def loss(outputs):\n    return 0.0\n")
+    (tmp_path / "plugin.so").write_text("")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        assert main(["rank", "model.onnx", *arguments]) == 1
+        said = "".join(capfd.readouterr())
+        assert "Ranking:" not in said
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--fp16",),
+        ("--tf32",),
+        ("--plugins", "plugin.so"),
+        ("--trt-min-shapes", "x:[1,4]"),
+        ("--trt-npps", "constraints.py"),
+        ("--outputs-from", "op:Add"),
+        ("--work-dir", "work"),
+        ("--mark-unfused-tensors-as-debug-tensors",),
+    ],
+)
+def test_options_about_engines_need_engines(refused, arguments):
+    said = refused(*arguments)
+
+    assert f"`{arguments[0]}` is about engines" in said or "--trt-network-postprocess" in said
+    assert "--backend tensorrt" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--int8",), "`--int8` cannot be used here"),
+        (("--fp8",), "`--fp8` cannot be used here"),
+        (("--precision-constraints", "obey"), "leave it out"),
+        (("--mark-debug", "t0"), "--outputs-from"),
+        (("--bf16",), "Give `--precision bf16` instead"),
+        (("--precision", "bf16", "--fp16"), "Give `--precision fp16` instead"),
+        (
+            ("--outputs-from", "op:Add", "--mark-unfused-tensors-as-debug-tensors"),
+            "Leave out one of the two",
+        ),
+    ],
+)
+def test_options_that_contradict_a_ranking_are_refused(refused, arguments, message):
+    assert message in refused("--trt", *arguments)
+
+
+def test_a_missing_tensorrt_is_told(refused, monkeypatch):
+    def fail(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(tensorrt_module.importlib, "import_module", fail)
+
+    assert "pip install tensorrt" in refused("--trt")
+
+
+def test_a_missing_gpu_is_told(refused, monkeypatch):
+    monkeypatch.setattr(tensorrt_module, "load_tensorrt", lambda: None)
+    monkeypatch.setattr(tensorrt_module, "count_gpus", lambda: 0)
+
+    assert "No NVIDIA GPU can be used" in refused("--backend", "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--loss-script", "loss.py"), "needs the emulation's gradients"),
+        (("--external-data-dir", "."), "beside the model only"),
+        (("--mark-unfused-tensors-as-debug-tensors",), "cannot hand out tensors"),
+    ],
+)
+def test_what_engines_cannot_do_is_told(refused, monkeypatch, arguments, message):
+    class Trt:
+        __version__ = "8.6.1"
+        INetworkDefinition = object
+
+    Trt.__name__ = "tensorrt"
+    monkeypatch.setattr(tensorrt_module, "load_tensorrt", lambda: Trt)
+    monkeypatch.setattr(tensorrt_module, "count_gpus", lambda: 1)
+
+    assert message in refused("--trt", *arguments)
+
+
+def test_only_one_backend_is_chosen(capsys):
+    with pytest.raises(SystemExit):
+        main(["rank", "model.onnx", "--trt", "--backend", "emulated"])
+
+    assert "not allowed with" in capsys.readouterr().err
