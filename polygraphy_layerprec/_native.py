@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import polygraphy.logger
 import polygraphy.mod
+import polygraphy.util
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["G_LOGGER", "Logger", "export", "shows_progress"]
+__all__ = ["G_LOGGER", "Logger", "check_called_by", "export", "shows_progress"]
 
 
 class Logger(Protocol):
@@ -52,6 +53,7 @@ class Logger(Protocol):
 # Casts rather than wrappers: a wrapper's frame would hide the caller from `--log-format line-info`.
 G_LOGGER = cast("Logger", polygraphy.logger.G_LOGGER)
 export = cast("Callable[[], Callable[[_T], _T]]", polygraphy.mod.export)
+check_called_by = cast("Callable[[str], Callable[[_T], _T]]", polygraphy.util.check_called_by)
 
 _INFO_SEVERITY: int = polygraphy.logger.G_LOGGER.INFO
 

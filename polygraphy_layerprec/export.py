@@ -24,8 +24,8 @@ def export_argument_groups() -> list[Any]:
             registry.TOOL_REGISTRY.append(_make_tool(registry))
     except (ImportError, AttributeError):
         # A Polygraphy whose list of tools looks otherwise: `python -m` remains as the second door.
-        return []
-    return []
+        pass
+    return _make_argument_groups()
 
 
 def _make_tool(registry: Any) -> Any:
@@ -35,3 +35,12 @@ def _make_tool(registry: Any) -> Any:
         return Layerprec()
     except Exception as error:  # noqa: BLE001 - whatever it is, other commands must not suffer
         return registry.MissingTool("layerprec", error)
+
+
+def _make_argument_groups() -> list[Any]:
+    try:
+        from polygraphy_layerprec.tools.args.runner import LayerprecRunnerArgs  # noqa: PLC0415
+
+        return [LayerprecRunnerArgs()]
+    except Exception:  # noqa: BLE001 - as above; the tool is listed with the reason
+        return []

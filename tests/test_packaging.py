@@ -82,7 +82,7 @@ def test_polygraphy_lists_the_tool_without_a_warning():
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["run", "convert", "inspect", "debug"])
+@pytest.mark.parametrize("command", ["convert", "inspect", "debug"])
 def test_other_commands_say_what_they_said_before(command):
     with_hook = polygraphy(command, "-h")
     without_hook = polygraphy(command, "-h", code=WITHOUT_HOOK)
@@ -127,8 +127,8 @@ def tools(monkeypatch):
 def test_loading_the_hook_twice_adds_one_tool(tools):
     before = len(tools)
 
-    assert export_argument_groups() == []
-    assert export_argument_groups() == []
+    export_argument_groups()
+    export_argument_groups()
 
     assert [tool.name for tool in tools[before:]] == ["layerprec"]
 
@@ -136,7 +136,7 @@ def test_loading_the_hook_twice_adds_one_tool(tools):
 def test_a_tool_that_cannot_be_loaded_is_listed_with_the_reason(tools, monkeypatch):
     monkeypatch.setitem(sys.modules, "polygraphy_layerprec.tools", None)
 
-    assert export_argument_groups() == []
+    export_argument_groups()
 
     assert tools[-1].name == "layerprec"
     assert "could not be loaded" in tools[-1].__doc__
@@ -146,7 +146,7 @@ def test_a_tool_that_cannot_be_loaded_is_listed_with_the_reason(tools, monkeypat
 def test_a_polygraphy_without_the_list_is_left_alone(monkeypatch):
     monkeypatch.delattr(registry, "TOOL_REGISTRY")
 
-    assert export_argument_groups() == []
+    assert [type(group).__name__ for group in export_argument_groups()] == ["LayerprecRunnerArgs"]
 
 
 def test_the_package_offers_its_interface_without_loading_it():
@@ -186,7 +186,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
 
     package = ROOT / "polygraphy_layerprec"
     sources = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
-    assert names == {*sources, "polygraphy_layerprec/py.typed"}
+    templates = {str(p.relative_to(ROOT)) for p in package.glob("report/html/templates/*")}
+    assert templates
+    assert names == {*sources, *templates, "polygraphy_layerprec/py.typed"}
     assert b"Requires-Python: >=3.10" in metadata
     assert len(licences) == 1
 
