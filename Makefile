@@ -8,13 +8,13 @@ PYTEST_WORKERS ?= auto
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking.py,*/precision.py,*/records/*
+PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/agreement.py,*/precision.py,*/records/*
 
 .DELETE_ON_ERROR:
-.PHONY: check clean demo format help install test
+.PHONY: check clean demo docs format help install test test-gpu
 
 help: ## Shows this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 install: $(INSTALLED) ## Installs the package with its tools into .venv
 
@@ -37,9 +37,15 @@ demo: $(INSTALLED) ## Ranks a small transformer with planted hazards and builds 
 			-o $(DEMO)/demo.engine --trt-npps $(DEMO)/constraints.py; \
 	else echo "TensorRT-RTX is not installed: no engine was built."; fi
 
+docs: $(INSTALLED) ## Builds the documentation into site/; open site/index.html
+	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees docs site
+
 test: check $(INSTALLED) ## Runs the checks and the tests, with coverage
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term --cov-fail-under=90
 	$(BIN)/coverage report --include='$(PURE_MIDDLE)' --fail-under=100
+
+test-gpu: $(INSTALLED) ## Runs the tests that need a GPU which TensorRT-RTX supports
+	$(BIN)/python -m pytest tests/gpu tests/backend -m gpu -rs -n 0
 
 check: $(INSTALLED) ## Checks format, lint and types
 	$(BIN)/ruff format --check .
@@ -51,5 +57,5 @@ format: $(INSTALLED) ## Formats the sources
 	$(BIN)/ruff check --fix .
 
 clean: ## Removes what was built, installed or measured
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) $(DEMO) build dist site *.egg-info .coverage .coverage.* .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from polygraphy_layerprec.assembly import assemble_ranking, nothing_to_rank
 from polygraphy_layerprec.backend.engine_plan import choose_layers, plan_marking
 from polygraphy_layerprec.backend.engine_ranking import compare_on_engines, measure_impacts
 from polygraphy_layerprec.backend.engine_session import EngineSession
-from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import compare_samples
-from polygraphy_layerprec.measured_divergence import with_measured_divergences
+from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.precision import FP16, Precision
-from polygraphy_layerprec.ranking import rank_layers
+from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
+from polygraphy_layerprec.ranking.order import rank_layers
 from polygraphy_layerprec.report.ranking_file import load_ranking
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engine_store import EngineStore
     from polygraphy_layerprec.execution.comparison import Comparison, Progress
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.ranking import LayerObservation
+    from polygraphy_layerprec.ranking.order import LayerObservation
     from polygraphy_layerprec.records import ImpactMethod, Ranking
 
 __all__ = ["EngineBackend", "EngineRequest", "rank_on_engines"]

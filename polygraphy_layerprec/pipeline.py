@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.assembly import assemble_ranking, nothing_to_rank
-from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import Progress, compare_samples
+from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.measured_sets import measured_errors
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
-from polygraphy_layerprec.measured_sets import measured_errors
 from polygraphy_layerprec.model import Graph, Role, load_graph
 from polygraphy_layerprec.precision import FP16, Precision
-from polygraphy_layerprec.ranking import LayerObservation, rank_layers
+from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.ranking.order import LayerObservation, rank_layers
 from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 

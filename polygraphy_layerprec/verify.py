@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.constraint_matching import fp32_outputs_of
-from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution import ExecutionError, MixedExecutor, check_emulation
+from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
 from polygraphy_layerprec.layer_count import count_layers
+from polygraphy_layerprec.matching.constraint_matching import fp32_outputs_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.model.operators import draws_random_numbers
 from polygraphy_layerprec.precision import PRECISIONS

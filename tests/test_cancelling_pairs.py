@@ -7,7 +7,7 @@ import math
 import pytest
 
 from polygraphy_layerprec import rank_model
-from polygraphy_layerprec.ranking import _urgencies
+from polygraphy_layerprec.ranking.order import _urgencies
 from tests.models import build_model, node, normal, sample_inputs, scalar, tensor
 from tests.rankings import make_layer
 

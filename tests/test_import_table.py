@@ -18,17 +18,31 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
 )
 
-PURE = ("divergence", "ranking", "selection", "precision", "records")
+PURE = (
+    *("divergence", "ranking.order", "ranking.agreement"),
+    *("selection", "precision", "records"),
+)
 """The middle of the data path: numpy, the standard library, one another, and scipy's graphs."""
 
 MAY_IMPORT = {
     "polygraphy": ("_native", "backend", "tools", "export"),
-    "onnx": ("model", "execution", "emit.mixed_onnx", "verify", "backend", "pipeline"),
+    "onnx": (
+        *("model", "execution", "emit.mixed_onnx", "layer_count", "verify", "backend", "pipeline"),
+    ),
     "google": ("model", "execution", "emit.mixed_onnx"),
     "onnxruntime": ("execution", "backend"),
     "ml_dtypes": ("model", "execution", "emit.mixed_onnx"),
     "scipy": ("selection.islands",),
-    "matplotlib": ("report.curve_plot",),
+    "matplotlib": ("report.curve_plot", "report.layer_plot"),
+    "bokeh": (
+        "report.html.agreement_chart",
+        "report.html.bokeh_embedding",
+        "report.html.chart_frame",
+        "report.html.ranking_charts",
+    ),
+    "jinja2": ("report.html.page",),
+    "markupsafe": ("report.html.page",),
+    "shtab": ("tools.completion",),
     "tqdm": ("tools",),
     "tensorrt": (),
     "tensorrt_rtx": (),

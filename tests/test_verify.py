@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from polygraphy_layerprec.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.execution import ExecutionError
+from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.records import AskedPrecisions, Constraint

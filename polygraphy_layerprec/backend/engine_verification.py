@@ -8,7 +8,7 @@ from polygraphy_layerprec.backend.engine_inspection import (
     compare_precisions,
     parse_layer_information,
 )
-from polygraphy_layerprec.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.records import EngineMeasurement
 from polygraphy_layerprec.verify import conclude

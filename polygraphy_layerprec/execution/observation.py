@@ -10,7 +10,7 @@ from polygraphy_layerprec.divergence.metrics import DivergenceSums
 from polygraphy_layerprec.divergence.nonfinite import NonFiniteVisit
 from polygraphy_layerprec.execution.flops import count_flops
 from polygraphy_layerprec.execution.streams import shape_of
-from polygraphy_layerprec.ranking import LayerObservation
+from polygraphy_layerprec.ranking.order import LayerObservation
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.execution.node_evaluation import Evaluation

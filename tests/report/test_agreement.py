@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from polygraphy_layerprec.agreement import compare_rankings
+from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.records import RankingAgreement
 from polygraphy_layerprec.report.agreement import format_agreement, save_agreement
 from polygraphy_layerprec.report.columns import display_width

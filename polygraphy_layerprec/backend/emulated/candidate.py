@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.constraint_matching import fp32_outputs_of
 from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError, MixedExecutor
+from polygraphy_layerprec.matching.constraint_matching import fp32_outputs_of
 from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.precision import PRECISIONS
 

@@ -9,14 +9,14 @@ from polygraphy import util
 from polygraphy.backend.base import BaseLoader
 
 from polygraphy_layerprec._native import G_LOGGER, check_called_by, export
-from polygraphy_layerprec.asked_precisions import (
+from polygraphy_layerprec.backend.emulated.candidate import Candidate
+from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
+from polygraphy_layerprec.execution import check_emulation
+from polygraphy_layerprec.matching.asked_precisions import (
     asked_by_nobody,
     asked_by_ranking,
     asked_by_script,
 )
-from polygraphy_layerprec.backend.emulated.candidate import Candidate
-from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
-from polygraphy_layerprec.execution import check_emulation
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.model.operators import draws_random_numbers
 from polygraphy_layerprec.precision import PRECISIONS

@@ -125,7 +125,7 @@ class SavedOutputsArgs(BaseArgs):
 
     def put_into(self, ranking: Ranking, graph: Graph, saved: SavedComparison) -> Ranking:
         """Returns an emulated ranking with the divergences of the saved results."""
-        from polygraphy_layerprec.measured_divergence import with_measured_divergences
+        from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
 
         origin = (
             f"Divergences are those of saved results: {saved.candidate!r} against "

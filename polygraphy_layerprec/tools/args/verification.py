@@ -9,6 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.precision_name import check_precision_name
 
 if TYPE_CHECKING:
     import argparse
@@ -72,8 +73,9 @@ class VerificationArgs(BaseArgs):
         )
         self.group.add_argument(
             "--precision",
-            help="The low precision. Defaults to that of the script, ranking or model, else fp16.",
-            choices=["fp16", "bf16"],
+            metavar="NAME",
+            help="The low precision: fp16 or bf16. For example: --precision bf16. "
+            "Defaults to that of the script, ranking or model, else fp16.",
             default=None,
         )
         self.group.add_argument(
@@ -130,6 +132,8 @@ class VerificationArgs(BaseArgs):
         self._check()
 
     def _check(self) -> None:
+        if self.precision is not None:
+            check_precision_name(self.precision, option="--precision")
         if self.top_k is not None and self.ranking is None:
             G_LOGGER.critical(
                 "`--top-k` chooses layers of a ranking, but there is none.\n"
@@ -152,7 +156,7 @@ class VerificationArgs(BaseArgs):
         Raises:
             ValueError: If a file is not what it should be, or is about another model.
         """
-        from polygraphy_layerprec import asked_precisions
+        from polygraphy_layerprec.matching import asked_precisions
         from polygraphy_layerprec.selection import SelectionRequest
 
         if self.script is not None:

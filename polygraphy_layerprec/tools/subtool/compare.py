@@ -8,7 +8,7 @@ from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import ReportFileArgs
 from polygraphy_layerprec.tools.args.agreement import AgreementArgs
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width
+from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,7 @@ class Compare(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Compares, shows and saves."""
-        from polygraphy_layerprec.agreement import compare_rankings
+        from polygraphy_layerprec.ranking.agreement import compare_rankings
         from polygraphy_layerprec.report.agreement import format_agreement, save_agreement
 
         options = self.arg_groups[AgreementArgs]
@@ -59,7 +59,7 @@ class Compare(LayerprecSubtool):
             G_LOGGER.info("\n".join(lines))
         files.save_agreement(agreement)
         for warning in agreement.warnings:
-            G_LOGGER.warning(warning)
+            G_LOGGER.warning(wrapped(warning))
         if options.save_agreement is not None:
             save_agreement(agreement, options.save_agreement)
             G_LOGGER.info(f"Saved the comparison to {options.save_agreement}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args import ReportFileArgs
 from polygraphy_layerprec.tools.args.inspection import InspectionArgs
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width
+from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +38,7 @@ class Inspect(LayerprecSubtool):
 
     def get_subscriptions_impl(self) -> list[Any]:
         """Returns the argument groups."""
-        return [InspectionArgs()]
+        return [InspectionArgs(), ReportFileArgs(allow_files=False)]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Shows the file, and compares it with a model if there is one."""
@@ -62,6 +63,13 @@ class Inspect(LayerprecSubtool):
         options = self.arg_groups[InspectionArgs]
         ranking = load_ranking(options.path)
         selection = select_layers(ranking, SelectionRequest())
+        files = self.arg_groups[ReportFileArgs]
+        if files.is_markdown:
+            from polygraphy_layerprec.report.markdown import format_ranking_markdown
+
+            kept = {layer.name for layer in selection.layers}
+            files.show_markdown(format_ranking_markdown(ranking, top=options.top, kept=kept))
+            return ranking.model.digest, constraints_of(selection)
         lines = [
             *format_ranking_origin(ranking, width=log_width()),
             *format_ranking(ranking, top=options.top, width=log_width()),
@@ -69,7 +77,7 @@ class Inspect(LayerprecSubtool):
         ]
         G_LOGGER.info("\n".join(lines))
         for warning in ranking.warnings:
-            G_LOGGER.warning(warning)
+            G_LOGGER.warning(wrapped(warning))
         return ranking.model.digest, constraints_of(selection)
 
     def _show_script(self) -> tuple[str, tuple[Constraint, ...]]:
@@ -77,7 +85,13 @@ class Inspect(LayerprecSubtool):
         from polygraphy_layerprec.report.inspection import format_script
 
         script = load_network_script(self.arg_groups[InspectionArgs].path)
-        G_LOGGER.info("\n".join(format_script(script, width=log_width())))
+        files = self.arg_groups[ReportFileArgs]
+        if files.is_markdown:
+            from polygraphy_layerprec.report.markdown import format_script_markdown
+
+            files.show_markdown(format_script_markdown(script))
+        else:
+            G_LOGGER.info("\n".join(format_script(script, width=log_width())))
         if script.altered:
             G_LOGGER.warning(
                 "The script is not what this version writes for its data: it was changed, or "
@@ -86,7 +100,7 @@ class Inspect(LayerprecSubtool):
         return script.model_digest, script.constraints
 
     def _fits_model(self, digest: str, constraints: tuple[Constraint, ...]) -> bool:
-        from polygraphy_layerprec.constraint_matching import (
+        from polygraphy_layerprec.matching.constraint_matching import (
             describe_unmatched,
             unmatched_constraints,
         )

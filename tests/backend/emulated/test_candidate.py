@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from polygraphy_layerprec.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.backend.emulated import Candidate
 from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError
+from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import AskedPrecisions, Constraint

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from polygraphy_layerprec.constraint_matching import check_same_model
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.script_reading import load_network_script
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.plain_session import PlainSession
+from polygraphy_layerprec.matching.constraint_matching import check_same_model
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.records import AskedPrecisions
 from polygraphy_layerprec.report.ranking_file import load_ranking

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from polygraphy_layerprec.ranking import rank_correlation
+from polygraphy_layerprec.ranking.order import rank_correlation
 from polygraphy_layerprec.records import (
     ConditionDifference,
     LayerMove,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.comparison import Progress
+from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.precision import PRECISIONS

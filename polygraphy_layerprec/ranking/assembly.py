@@ -11,7 +11,7 @@ import numpy as np
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.model import Graph, identify
-from polygraphy_layerprec.ranking import forecast_error, rank_correlation
+from polygraphy_layerprec.ranking.order import forecast_error, rank_correlation
 from polygraphy_layerprec.records import (
     ImpactMethod,
     NonFiniteOrigin,

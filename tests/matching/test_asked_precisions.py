@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from polygraphy_layerprec.asked_precisions import (
+from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
+from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
+from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.matching.asked_precisions import (
     asked_by_mixed_onnx,
     asked_by_ranking,
     asked_by_script,
 )
-from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
-from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
-from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.model import ModelError, Role, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import BF16, FP16

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polygraphy_layerprec.agreement import compare_rankings
+from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.records import (
     ConditionDifference,
     OutputDivergence,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from polygraphy_layerprec.divergence.metrics import DivergenceSums
 from polygraphy_layerprec.precision import FP16
-from polygraphy_layerprec.ranking import (
+from polygraphy_layerprec.ranking.order import (
     LayerObservation,
     forecast_error,
     rank_correlation,

@@ -12,8 +12,9 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Literal
 
-from polygraphy_layerprec.measurement_gaps import describe_gaps, name_some
-from polygraphy_layerprec.ranking import order_layers
+from polygraphy_layerprec.matching.tensor_matching import match_tensors
+from polygraphy_layerprec.ranking.measurement_gaps import describe_gaps, name_some
+from polygraphy_layerprec.ranking.order import order_layers
 from polygraphy_layerprec.records import (
     NonFiniteOrigin,
     OutputDivergence,
@@ -22,7 +23,6 @@ from polygraphy_layerprec.records import (
     Ranking,
     RunConditions,
 )
-from polygraphy_layerprec.tensor_matching import match_tensors
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.execution.tensor_comparison import TensorComparison, TensorDivergence

@@ -1,0 +1,1 @@
+"""From observations to a ranking: the order, the record, and how two of them agree."""
