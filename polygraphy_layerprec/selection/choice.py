@@ -152,7 +152,10 @@ def _matching(layers: Sequence[RankedLayer], patterns: Sequence[str]) -> npt.NDA
         hits = np.array([bool(expression.search(layer.name)) for layer in layers], bool)
         if not hits.any():
             like = f"\nNote: Names look like {layers[0].name!r}." if layers else ""
-            raise ValueError(f"No layer of the ranking matches {pattern!r}.{like}")
+            raise ValueError(
+                f"No layer of the ranking matches {pattern!r}.{like}\n"
+                f"Correct `--keep` or `--allow`."
+            )
         matched |= hits
     return matched
 

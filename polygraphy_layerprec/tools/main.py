@@ -6,12 +6,13 @@ import argparse
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polygraphy.exception import PolygraphyException
 
 import polygraphy_layerprec
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.completion import SHELLS, render_completion
 from polygraphy_layerprec.tools.layerprec import Layerprec
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     start_time = time.monotonic()
     arguments = sys.argv[1:] if arguments is None else arguments
-    args, unknown = _make_parser().parse_known_args(arguments)
+    try:
+        args, unknown = _make_parser().parse_known_args(arguments)
+    except PolygraphyException:  # logged already
+        return 1
     if unknown:
         G_LOGGER.error(f"Unrecognized Options: {unknown}")
         return 1
@@ -59,5 +63,27 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     version = f"polygraphy_layerprec | Version: {polygraphy_layerprec.__version__}"
     parser.add_argument("-v", "--version", action="version", version=version)
+    parser.add_argument(
+        "--print-completion",
+        help="Print a script that completes `polygraphy` and its tools in a shell. "
+        'For example: eval "$(python -m polygraphy_layerprec --print-completion bash)".',
+        choices=SHELLS,
+        action=_PrintCompletion,
+    )
     tool.add_parser_args(parser)
     return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """An option that needs no subtool, like `--version`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - as argparse calls it
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002 - as above
+    ) -> None:
+        """Prints the script and ends the program."""
+        print(render_completion(values))  # noqa: T201 - it is what was asked for
+        parser.exit()

@@ -7,7 +7,8 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from polygraphy.json import load_json
-from polygraphy.mod import import_from_script
+
+from polygraphy_layerprec.tools.user_script import load_iterator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,11 +39,15 @@ def read_samples(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def call_script(path: str, function_name: str) -> Iterator[tuple[str, Any]]:
-    """Yields the samples that a function without arguments in a Python script returns."""
+    """Yields the samples that a function without arguments in a Python script returns.
+
+    Raises:
+        UserScriptError: If the script fails.
+    """
     # Not `DataLoaderArgs.get_data_loader`: before Polygraphy 0.53 it silently falls back to random
     # data under Python 3.13, where `locals()` no longer shows what `exec` defined (PEP 667).
-    load_data = import_from_script(path, function_name)
-    for index, sample in enumerate(load_data()):
+    given = load_iterator(path, function_name, option="--data-loader-script")
+    for index, sample in enumerate(given):
         yield f"sample {index} of {path}", sample
 
 

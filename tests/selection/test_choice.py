@@ -186,7 +186,7 @@ def test_a_ranking_without_layers_has_nothing_to_keep():
     object.__setattr__(empty, "layers", ())
 
     assert names(select(empty)) == names(select(empty, tolerance=0.0)) == []
-    with pytest.raises(ValueError, match=r"No layer of the ranking matches 'x'.$"):
+    with pytest.raises(ValueError, match=r"No layer of the ranking matches 'x'.\nCorrect `--keep`"):
         select(empty, keep=["x"])
 
 

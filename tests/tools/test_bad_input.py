@@ -272,3 +272,47 @@ def test_an_interrupt_half_way(tmp_path, door):
     assert "Traceback" not in said
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"model.onnx", "samples.py", "halfway"}
+
+
+RAISING_LOADER = """
+def load_data():
+    yield {"image": __import__("numpy").ones((1, 3, 16, 16), "float32")}
+    raise KeyError("no more")
+"""
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_data_loader_that_raises(refused, tmp_path, door):
+    save(small_cnn(), tmp_path)
+    (tmp_path / "loader.py").write_text(RAISING_LOADER)
+
+    said = " ".join(refused("model.onnx", "--data-loader-script", "loader.py", door=door).split())
+
+    assert "The script 'loader.py' failed in `load_data`, line 4: KeyError: 'no more'" in said
+    assert "leave out `--data-loader-script`" in said
+
+
+def test_the_traceback_of_a_script_is_shown_to_who_wants_more(tmp_path):
+    save(small_cnn(), tmp_path)
+    (tmp_path / "loss.py").write_text("def loss(outputs):\n    return outputs['other'] + 1\n")
+
+    done = run_layerprec("rank", "model.onnx", "--loss-script", "loss.py", "-v", folder=tmp_path)
+
+    assert done.returncode == 1
+    assert "The script 'loss.py' failed in `loss`, line 2: KeyError: 'other'" in done.stderr
+    assert "return outputs['other'] + 1" in done.stdout
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_reader_that_leaves_early_hears_no_more(tmp_path, door):
+    save(chain(300), tmp_path)
+    command = [sys.executable, *DOORS[door], "rank", "model.onnx", "--top", "300"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+
+    assert process.returncode == 141
+    assert said == ""

@@ -80,7 +80,7 @@ def test_gradients_that_the_script_gives_are_used(folder):
     ("script", "message"),
     [
         (None, "No such script with a loss: 'loss.py'"),
-        ("other = 1\n", "Could not import symbol: loss"),
+        ("other = 1\n", "'loss.py' has no function 'loss'"),
         ("def loss(outputs):\n    return float('nan')\n", "must return a finite number, got nan"),
         ("def loss(outputs):\n    return 'high'\n", "must return a finite number, got 'high'"),
         ("def loss(outputs):\n    return 1.0, {'other': 0}\n", "gives a gradient of shape ()"),

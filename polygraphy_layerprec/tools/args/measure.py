@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from polygraphy import mod
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.precision_name import check_precision_name
+from polygraphy_layerprec.tools.user_script import load_function
 
 if TYPE_CHECKING:
     import argparse
@@ -27,8 +28,9 @@ class MeasureArgs(BaseArgs):
         """Declares the options."""
         self.group.add_argument(
             "--precision",
-            help="The low precision to compare with FP32. Defaults to fp16.",
-            choices=["fp16", "bf16"],
+            metavar="NAME",
+            help="The low precision to compare with FP32: fp16 or bf16. "
+            "For example: --precision bf16. Defaults to fp16.",
             default=None,
         )
         self.group.add_argument(
@@ -88,6 +90,7 @@ class MeasureArgs(BaseArgs):
             loss_function_name (str): Name of the function in it.
         """
         self.precision = args_util.get(args, "precision") or "fp16"
+        check_precision_name(self.precision, option="--precision")
         self.impact = args_util.get(args, "impact") or "adjoint"
         self.exact_count = args_util.get(args, "exact") or 0
         self.max_memory_bytes = args_util.parse_num_bytes(args_util.get(args, "max_memory"))
@@ -121,4 +124,4 @@ class MeasureArgs(BaseArgs):
     def _load_loss(self) -> Any:
         if self.loss_script is None:
             return None
-        return mod.import_from_script(self.loss_script, self.loss_function_name)
+        return load_function(self.loss_script, self.loss_function_name, option="--loss-script")

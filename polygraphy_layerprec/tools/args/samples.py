@@ -42,6 +42,9 @@ class SampleArgs(DataLoaderArgs):
         Attributes:
             shape_ranges (Dict[str, ShapeRange]): Shapes seen at inputs of dynamic shape.
         """
+        for text in args_util.get(args, "val_range") or ():
+            if not text.endswith(("]", ")")):  # Polygraphy would end in a TypeError
+                G_LOGGER.critical(f"`--val-range` must be like [0,1] or x:[0,1], got: {text!r}.")
         super().parse_impl(args)
         self.shape_ranges: dict[str, ShapeRange] = {}
         for name in _REPLACED:
@@ -52,6 +55,12 @@ class SampleArgs(DataLoaderArgs):
                 )
         if self.iterations is not None and self.iterations < 1:
             G_LOGGER.critical(f"`--iterations` must be at least 1, got: {self.iterations}.")
+        for name, (low, high) in (self.val_range or {}).items():
+            if not low <= high:  # NaN as well
+                where = f" for the input {name!r}" if name else ""
+                G_LOGGER.critical(
+                    f"`--val-range` must go from low to high, got{where}: [{low}, {high}]."
+                )
         for path in (*self.load_inputs_paths, self.data_loader_script):
             if path is not None and not os.path.exists(path):
                 G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")

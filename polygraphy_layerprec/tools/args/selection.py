@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from polygraphy.tools.args import util as args_util
@@ -118,6 +119,10 @@ class SelectionArgs(BaseArgs):
         self.cost: CostKind = args_util.get(args, "cost") or "count"
         self.save_curve = args_util.get(args, "save_curve")
         check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv", ".png", ".svg"))
+        for expression in self.keep:
+            _check_expression("--keep", expression)
+        for expression in self.allow:
+            _check_expression("--allow", expression)
         option = "--max-abs" if self.is_max_abs else "--tolerance"
         if self.tolerance is not None and not 0 < self.tolerance < float("inf"):  # NaN as well
             G_LOGGER.critical(f"`{option}` must be positive, got: {self.tolerance}.")
@@ -149,4 +154,15 @@ class SelectionArgs(BaseArgs):
             keep=self.keep,
             allow=self.allow,
             cost=self.cost,
+        )
+
+
+def _check_expression(option: str, expression: str) -> None:
+    """Stops, before any work begins, at what is no regular expression."""
+    try:
+        re.compile(expression)
+    except re.error as error:
+        G_LOGGER.critical(
+            f"`{option}`: {expression!r} is not a regular expression: {error}.\n"
+            f"Write a backslash before characters that stand for themselves."
         )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.base import Tool
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.user_script import UserScriptError
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["INTERRUPTED_STATUS", "LayerprecSubtool"]
+__all__ = ["BROKEN_PIPE_STATUS", "INTERRUPTED_STATUS", "LayerprecSubtool"]
 
 INTERRUPTED_STATUS: Final = 130
 """Exit code after Ctrl-C, as shells report it: 128 + SIGINT."""
+
+BROKEN_PIPE_STATUS: Final = 141
+"""Exit code when nobody reads on, as after `| head`: 128 + SIGPIPE."""
 
 
 class LayerprecSubtool(Tool):
@@ -35,6 +42,15 @@ class LayerprecSubtool(Tool):
         except KeyboardInterrupt:
             G_LOGGER.error("Interrupted. Files that were not complete were not written.")
             return INTERRUPTED_STATUS
+        except BrokenPipeError:
+            _leave_stdout()
+            return BROKEN_PIPE_STATUS
+        except UserScriptError as error:
+            if error.__cause__ is not None:
+                G_LOGGER.verbose("".join(traceback.format_exception(error.__cause__)))
+            G_LOGGER.critical(str(error))
+        except OSError as error:
+            G_LOGGER.critical(_told_by_file(error))
         except _mendable_errors() as error:
             G_LOGGER.critical(str(error))
         except MemoryError:
@@ -50,4 +66,17 @@ def _mendable_errors() -> tuple[type[Exception], ...]:
     from polygraphy_layerprec.execution.samples import SampleError
     from polygraphy_layerprec.model import ModelError
 
-    return (ExecutionError, ModelError, SampleError, OSError)
+    return (ExecutionError, ModelError, SampleError)
+
+
+def _leave_stdout() -> None:
+    # What is still to be logged, and Python's own flush at exit, would fail like this again.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def _told_by_file(error: OSError) -> str:
+    if error.filename is None:
+        return str(error)
+    return f"{error.filename!r} cannot be used: {error.strerror}.\nCheck the path."
