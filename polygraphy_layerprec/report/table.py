@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import NonFiniteOrigin, RankedLayer, Ranking
     from polygraphy_layerprec.report.roll_up import LayerGroup
 
-__all__ = ["SORT_KEYS", "SortKey", "format_ranking"]
+__all__ = ["SORT_KEYS", "SortKey", "format_ranking", "sort_layers"]
 
 SortKey = Literal["impact", "introduced", "cumulative", "name"]
 """What the layers of a table are ordered by."""
@@ -59,8 +59,21 @@ def format_ranking(
     return [line for section in sections for line in section]
 
 
+def sort_layers(layers: Sequence[RankedLayer], sort_by: SortKey) -> list[RankedLayer]:
+    """Returns the layers in the order of a list, as in `format_ranking`."""
+    if sort_by == "name":
+        return sorted(layers, key=lambda layer: (layer.name, layer.rank))
+    if sort_by == "introduced":
+        return sorted(layers, key=lambda layer: (-layer.introduced_error, layer.rank))
+    if sort_by == "cumulative":
+        return sorted(
+            layers, key=lambda layer: (-_number_or(layer.cumulative_error, -math.inf), layer.rank)
+        )
+    return sorted(layers, key=lambda layer: layer.rank)
+
+
 def _format_layers(ranking: Ranking, top: int, sort_by: SortKey, width: int) -> list[str]:
-    layers = _sort(ranking.layers, sort_by)[:top]
+    layers = sort_layers(ranking.layers, sort_by)[:top]
     total = len(ranking.layers)
     shown = f"{len(layers)} of {total} layers" if len(layers) < total else _count(total, "layer")
     order = "worst first" if sort_by == "impact" else f"by {sort_by}"
@@ -73,18 +86,6 @@ def _format_layers(ranking: Ranking, top: int, sort_by: SortKey, width: int) -> 
     if any(layer.impact_method != ranking.conditions.impact for layer in layers):
         lines.append(f"{_INDENT}~ estimated by another method than the one asked for")
     return lines
-
-
-def _sort(layers: Sequence[RankedLayer], sort_by: SortKey) -> list[RankedLayer]:
-    if sort_by == "name":
-        return sorted(layers, key=lambda layer: (layer.name, layer.rank))
-    if sort_by == "introduced":
-        return sorted(layers, key=lambda layer: (-layer.introduced_error, layer.rank))
-    if sort_by == "cumulative":
-        return sorted(
-            layers, key=lambda layer: (-_number_or(layer.cumulative_error, -math.inf), layer.rank)
-        )
-    return sorted(layers, key=lambda layer: layer.rank)
 
 
 def _layer_table(layers: Sequence[RankedLayer], method: str, width: int) -> list[str]:

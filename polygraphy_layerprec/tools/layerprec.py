@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polygraphy.tools.base import Tool
 
-from polygraphy_layerprec.tools.subtool import Constrain, Inspect, Rank, Verify
+from polygraphy_layerprec.tools.subtool import Compare, Constrain, Inspect, Rank, Report, Verify
 
 __all__ = ["Layerprec"]
 
@@ -23,4 +23,5 @@ class Layerprec(Tool):
 
     def get_subtools_impl(self) -> tuple[str, list[Tool]]:
         """Returns a title and the subtools."""
-        return "Layer Precision Subtools", [Rank(), Constrain(), Verify(), Inspect()]
+        tools: list[Tool] = [Rank(), Constrain(), Verify(), Inspect(), Compare(), Report()]
+        return "Layer Precision Subtools", tools

@@ -9,7 +9,7 @@ from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.tools.args.output_path import check_output_path
-from polygraphy_layerprec.tools.terminal import log_width
+from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +76,7 @@ class RankingReportArgs(BaseArgs):
         lines = format_ranking(ranking, top=self.top, sort_by=self.sort_by, width=log_width())
         G_LOGGER.info("\n".join(lines))
         for warning in ranking.warnings:
-            G_LOGGER.warning(warning)
+            G_LOGGER.warning(wrapped(warning))
 
     def save(self, ranking: Ranking) -> None:
         """Saves the ranking, if a path was given."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from polygraphy.tools.args import ModelArgs
@@ -16,8 +15,12 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.engine_backend import EngineBackendArgs
+from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
+from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
+from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool
+from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, own_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -45,6 +48,10 @@ class Rank(SelectingSubtool):
 
     `--load-inputs` takes JSON as Polygraphy saves it, and `.npz` files: each is one sample, with an
     array for each input of the model. Several files are several samples.
+
+    To take the divergences from results that `polygraphy run` saved, of an engine for example:
+
+        polygraphy layerprec rank model.onnx --load-inputs x.json --load-outputs fp32.json fp16.json
     """
 
     def __init__(self) -> None:
@@ -56,10 +63,14 @@ class Rank(SelectingSubtool):
             ModelArgs(model_opt_required=True, required_model_type="onnx"),
             OnnxGraphArgs(),
             SampleArgs(),
+            SavedOutputsArgs(),
             MeasureArgs(),
             RankingReportArgs(),
+            ReportFileArgs(allow_plot=True),
             SelectionArgs(),
             ArtefactArgs(),
+            *tensorrt_groups(),
+            EngineBackendArgs(),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
@@ -68,7 +79,10 @@ class Rank(SelectingSubtool):
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
         ranking = self._rank(graph)
         report = self.arg_groups[RankingReportArgs]
-        report.show(ranking)
+        if self.arg_groups[ReportFileArgs].is_markdown:
+            self._show_markdown(ranking)
+        else:
+            report.show(ranking)
         report.save(ranking)
         reached = self._act_on(ranking, graph)
         if ranking.unmeasured:
@@ -79,18 +93,32 @@ class Rank(SelectingSubtool):
         return 0 if reached and not ranking.unmeasured else 1
 
     def _rank(self, graph: Graph) -> Ranking:
+        engines: EngineBackendArgs = self.arg_groups[EngineBackendArgs]
+        outputs: SavedOutputsArgs = self.arg_groups[SavedOutputsArgs]
+        if engines.is_wanted:
+            outputs.refuse_beside("--backend tensorrt")
+            return engines.rank(graph)
         from polygraphy_layerprec.pipeline import rank_model
 
         samples = self.arg_groups[SampleArgs]
         checked = samples.samples(graph)
+        saved = outputs.compare(self.arg_groups[MeasureArgs].precision)
         with progress_bar() as progress:
-            return rank_model(
+            ranking = rank_model(
                 graph,
                 checked,
                 generated_inputs=samples.is_using_random_data(),
                 progress=progress,
                 **self.arg_groups[MeasureArgs].to_arguments(),
             )
+        return ranking if saved is None else outputs.put_into(ranking, graph, saved)
+
+    def _show_markdown(self, ranking: Ranking) -> None:
+        from polygraphy_layerprec.report.markdown import format_ranking_markdown
+
+        report = self.arg_groups[RankingReportArgs]
+        lines = format_ranking_markdown(ranking, top=report.top, sort_by=report.sort_by)
+        self.arg_groups[ReportFileArgs].show_markdown(lines)
 
     def _act_on(self, ranking: Ranking, graph: Graph) -> bool:
         """Selects layers, if asked to; returns whether any tolerance is met.
@@ -98,10 +126,13 @@ class Rank(SelectingSubtool):
         A tolerance is met by measured errors; otherwise the ranking says all there is to know.
         """
         selection = self.arg_groups[SelectionArgs]
-        if not (selection.is_given or self.arg_groups[ArtefactArgs].is_wanted):
+        wants_files = (
+            self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
+        )
+        if not (selection.is_given or wants_files):
             from polygraphy_layerprec.report.next_steps import format_script_command
 
-            G_LOGGER.info("\n".join(format_script_command(_own_arguments())))
+            G_LOGGER.info("\n".join(format_script_command(own_arguments("rank"))))
             return True
         return self.select_and_save(
             ranking,
@@ -110,8 +141,3 @@ class Rank(SelectingSubtool):
             outputs=self.arg_groups[MeasureArgs].outputs,
             external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
         )
-
-
-def _own_arguments() -> list[str]:
-    """Returns the arguments of this command from `rank` on, whichever door it came through."""
-    return sys.argv[sys.argv.index("rank") :] if "rank" in sys.argv else ["rank"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import ArtefactArgs, SampleArgs, SelectionArgs
+from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
 from polygraphy_layerprec.tools.terminal import log_width
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import Ranking, Selection
+    from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
+    from polygraphy_layerprec.report.html.ranking_report import RankingReport
 
-__all__ = ["SelectingSubtool"]
+__all__ = ["SelectingSubtool", "own_arguments"]
 
 
 class SelectingSubtool(LayerprecSubtool):
@@ -48,8 +51,18 @@ class SelectingSubtool(LayerprecSubtool):
         self.arg_groups[ArtefactArgs].save(
             ranking, selection, model_path, external_data_folder=external_data_folder
         )
-        self._save_curve(ranking, measured)
-        self._show_build_commands(ranking, model_path)
+        curve = self._save_curve(ranking, measured)
+        if ReportFileArgs in self.arg_groups and self.arg_groups[ReportFileArgs].is_wanted:
+            report = self._ranking_report(
+                ranking,
+                selection,
+                curve or self._curve(ranking, measured),
+                model_path=model_path,
+                external_data_dir=external_data_folder,
+                arguments=own_arguments(self.name),
+            )
+            self.arg_groups[ReportFileArgs].save_ranking(report)
+        self._show_build_commands(ranking, model_path, external_data_folder)
         if selection.reached or self.arg_groups[SelectionArgs].tolerance is None:
             return True
         self._explain_failure(selection)
@@ -80,24 +93,67 @@ class SelectingSubtool(LayerprecSubtool):
             except ValueError as error:  # what is wrong with the request is the user's to mend
                 G_LOGGER.critical(str(error))
 
-    def _save_curve(self, ranking: Ranking, measured: Mapping[str, Any]) -> None:
+    def _save_curve(
+        self, ranking: Ranking, measured: Mapping[str, Any]
+    ) -> tuple[CurvePoint, ...] | None:
+        """Saves the curve if a path was given, and returns it then."""
         path = self.arg_groups[SelectionArgs].save_curve
         if path is None:
-            return
-        from polygraphy_layerprec.pipeline import measure_curve
+            return None
         from polygraphy_layerprec.report.curve_file import save_curve
         from polygraphy_layerprec.report.curve_plot import save_curve_plot
 
         save = save_curve if path.lower().endswith(".csv") else save_curve_plot
-        with progress_bar() as progress:
-            points = measure_curve(ranking, progress=progress, **measured)
+        points = self._curve(ranking, measured)
         try:
             save(points, path)
         except ValueError as error:  # no matplotlib
             G_LOGGER.critical(str(error))
         G_LOGGER.info(f"Saved the curve to {path}")
+        return points
 
-    def _show_build_commands(self, ranking: Ranking, model_path: str | None) -> None:
+    def _curve(self, ranking: Ranking, measured: Mapping[str, Any]) -> tuple[CurvePoint, ...]:
+        from polygraphy_layerprec.pipeline import measure_curve
+
+        with progress_bar() as progress:
+            return measure_curve(ranking, progress=progress, **measured)
+
+    def _ranking_report(
+        self,
+        ranking: Ranking,
+        selection: Selection,
+        curve: tuple[CurvePoint, ...],
+        *,
+        model_path: str | None,
+        external_data_dir: str | None,
+        arguments: Sequence[str],
+    ) -> RankingReport:
+        from polygraphy_layerprec.report.commands import commands_to_run
+        from polygraphy_layerprec.report.html.ranking_report import RankingReport
+        from polygraphy_layerprec.report.next_steps import installed_tensorrt
+
+        options = self.arg_groups[SelectionArgs]
+        saves = ArtefactArgs in self.arg_groups
+        return RankingReport(
+            ranking=ranking,
+            selection=selection,
+            curve=curve,
+            commands=commands_to_run(
+                arguments,
+                model_path or ranking.model.name or "model.onnx",
+                script_path=self.arg_groups[ArtefactArgs].save_script if saves else None,
+                precision=ranking.precision,
+                installed=installed_tensorrt(),
+                shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
+                external_data_dir=external_data_dir,
+            ),
+            tolerance=options.tolerance,
+            tolerance_is_absolute=options.is_max_abs,
+        )
+
+    def _show_build_commands(
+        self, ranking: Ranking, model_path: str | None, external_data_dir: str | None
+    ) -> None:
         from polygraphy_layerprec.report.next_steps import format_build_commands, installed_tensorrt
 
         script_path = self.arg_groups[ArtefactArgs].save_script
@@ -109,6 +165,7 @@ class SelectingSubtool(LayerprecSubtool):
             precision=ranking.precision,
             installed=installed_tensorrt(),
             shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
+            external_data_dir=external_data_dir,
         )
         G_LOGGER.info("\n".join(lines))
 
@@ -122,3 +179,8 @@ class SelectingSubtool(LayerprecSubtool):
             f"{selection.cost.layer_count} layers in FP32.\n"
             f"Raise the tolerance, allow more layers, or see what the ranking could not measure."
         )
+
+
+def own_arguments(verb: str) -> list[str]:
+    """Returns the arguments of this command from its verb on, whichever door it came through."""
+    return sys.argv[sys.argv.index(verb) :] if verb in sys.argv else [verb]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from polygraphy.tools.args import ModelArgs
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.tools.args import OnnxGraphArgs, SampleArgs
+from polygraphy_layerprec.tools.args import OnnxGraphArgs, ReportFileArgs, SampleArgs
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width
+from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -56,6 +56,7 @@ class Verify(LayerprecSubtool):
             OnnxGraphArgs(),
             SampleArgs(),
             VerificationArgs(),
+            ReportFileArgs(),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
@@ -70,9 +71,16 @@ class Verify(LayerprecSubtool):
         on_engines = self.arg_groups[VerificationArgs].backend == "tensorrt"
         verify = self._verify_engines if on_engines else self._verify
         verification = verify(graph, asked)
-        G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
+        files = self.arg_groups[ReportFileArgs]
+        if files.is_markdown:
+            from polygraphy_layerprec.report.markdown import format_verification_markdown
+
+            files.show_markdown(format_verification_markdown(verification))
+        else:
+            G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
+        files.save_verification(verification)
         for warning in verification.warnings:
-            G_LOGGER.warning(warning)
+            G_LOGGER.warning(wrapped(warning))
         verdict = "\n".join(format_verdict(verification, width=log_width()))
         if verification.passed is False:
             G_LOGGER.error(verdict)

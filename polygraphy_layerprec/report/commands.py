@@ -1,0 +1,74 @@
+"""The commands that a report tells its reader to run."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Final
+
+from polygraphy_layerprec.report.html.ranking_report import Command
+from polygraphy_layerprec.report.next_steps import build_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from polygraphy_layerprec.report.next_steps import ShapeRange, TensorRT
+
+__all__ = ["REPORT_OPTIONS", "commands_to_run", "without_options"]
+
+REPORT_OPTIONS: Final = ("-o", "--output", "--save-report", "--save-plot", "--format")
+"""Options about reports, which the command for a script goes without."""
+
+_NEW_SCRIPT: Final = "constraints.py"
+
+
+def commands_to_run(
+    arguments: Sequence[str],
+    model_path: str,
+    *,
+    script_path: str | None,
+    precision: str,
+    installed: Sequence[TensorRT],
+    shape_ranges: Mapping[str, ShapeRange] | None = None,
+    external_data_dir: str | None = None,
+) -> tuple[Command, ...]:
+    """Returns the commands from a report to an engine.
+
+    Args:
+        arguments: Arguments after `polygraphy layerprec` that select the same layers.
+        model_path: The model that was ranked.
+        script_path: The script that was saved for it, or None.
+        precision: Name of the low precision: `fp16` or `bf16`.
+        installed: Kinds of TensorRT to build with; all are shown when it is empty.
+        shape_ranges: Smallest and largest shape of each input of dynamic shape.
+        external_data_dir: Where the model's data files are, if not beside it.
+    """
+    commands = []
+    if script_path is None:
+        script_path = _NEW_SCRIPT
+        words = [*without_options(arguments, REPORT_OPTIONS), "--save-script", script_path]
+        line = shlex.join(["polygraphy", "layerprec", *words])
+        commands.append(Command("Save a script that keeps these layers in FP32:", line))
+    builds = build_commands(
+        model_path,
+        script_path,
+        precision=precision,
+        installed=installed,
+        shape_ranges=shape_ranges,
+        external_data_dir=external_data_dir,
+    )
+    commands += [Command(f"Build an engine with it, {version}:", line) for version, line in builds]
+    return tuple(commands)
+
+
+def without_options(arguments: Sequence[str], options: Collection[str]) -> list[str]:
+    """Returns `arguments` without these options of one value, in either way of writing them."""
+    kept = []
+    skips = False
+    for word in arguments:
+        if skips:
+            skips = False
+        elif word in options:
+            skips = True
+        elif word.split("=", 1)[0] not in options:
+            kept.append(word)
+    return kept

@@ -1,0 +1,142 @@
+"""The layers of a ranking as a picture: impacts along the depth, and the worst of them."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from polygraphy_layerprec.report.atomic_file import write_file
+from polygraphy_layerprec.report.columns import printable, shorten
+from polygraphy_layerprec.report.html.series import (
+    block_runs,
+    execution_positions,
+    log_axis,
+    on_log_axis,
+)
+from polygraphy_layerprec.report.html.verdict import judge_ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polygraphy_layerprec.records import RankedLayer
+    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+
+__all__ = ["check_plot_package", "save_layer_plot"]
+
+_LAYERS_NAMED: Final = 12
+_NAME_WIDTH: Final = 46
+_STYLES: Final = {
+    "overflow": ("^", "#c8371b"),
+    "benign overflow": ("v", "#d08a2e"),
+    "underflow": ("s", "#2b87c8"),
+    "cancellation": ("D", "#8e4bb5"),
+    "long reduction": ("h", "#0c8a7d"),
+    "rounding": ("o", "#77818e"),
+    "exact": ("o", "#b7bdc5"),
+}
+"""Shape and colour of each kind of trouble, as in the page."""
+
+_KEPT_COLOR: Final = "#0d8f62"
+_LOWERED_COLOR: Final = "#b7bdc5"
+
+
+def check_plot_package() -> None:
+    """Checks, before work begins, that what draws pictures is installed.
+
+    Raises:
+        ValueError: If it is not; the text says what to install.
+    """
+    if find_spec("matplotlib") is None:
+        raise ValueError(
+            "A picture needs matplotlib.\n"
+            "Install it with `pip install 'polygraphy-layerprec[plot]'`."
+        )
+
+
+def save_layer_plot(report: RankingReport, path: str) -> None:
+    """Draws a ranking, in the format that the ending of `path` names; same report, same bytes.
+
+    Raises:
+        ValueError: If `path` cannot be written, or matplotlib is not installed.
+    """
+    check_plot_package()
+    import matplotlib as mpl  # noqa: PLC0415 - an optional dependency
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    kind = os.path.splitext(path)[1].lstrip(".").lower()
+    with mpl.rc_context({"svg.hashsalt": "layerprec"}):  # else identifiers are random
+        figure = Figure(figsize=(12.0, 4.8), layout="constrained")
+        figure.suptitle(_title(report), fontsize=11, fontweight="bold", parse_math=False)
+        along, worst = figure.subplots(1, 2, width_ratios=(7, 4))
+        _draw_depth(along, report)
+        _draw_worst(worst, report)
+        dateless = {"Date": None} if kind == "svg" else None
+        write_file(path, lambda file: figure.savefig(file, format=kind, metadata=dateless, dpi=144))
+
+
+def _title(report: RankingReport) -> str:
+    name = shorten(printable(report.ranking.model.name), 60) or "model"
+    return f"{name}: {judge_ranking(report).headline}"
+
+
+def _draw_depth(axes: Any, report: RankingReport) -> None:
+    layers = report.ranking.layers
+    kept = {layer.name for layer in report.selection.layers}
+    ends = log_axis(layer.impact for layer in layers)
+    places = dict(zip((layer.name for layer in layers), execution_positions(layers), strict=True))
+    heights = {layer.name: _height(layer, ends) for layer in layers}
+    for run in block_runs(layers)[1::2]:
+        axes.axvspan(run.first - 0.5, run.last + 0.5, color="#f3f4f6", linewidth=0)
+    stems = [layer.name for layer in layers if layer.name in kept]
+    axes.vlines(
+        [places[name] for name in stems],
+        ends[0],
+        [heights[name] for name in stems],
+        color=_KEPT_COLOR,
+        linewidth=1.0,
+        alpha=0.7,
+        label="stays in FP32" if stems else None,
+    )
+    for kind, (marker, color) in _STYLES.items():
+        names = [layer.name for layer in layers if layer.kind == kind]
+        if names:
+            points = [places[name] for name in names], [heights[name] for name in names]
+            axes.scatter(*points, marker=marker, c=color, s=16, label=kind, zorder=3)
+    axes.set_yscale("log")
+    axes.set_xlabel("layers in execution order")
+    axes.set_ylabel("impact: output error of this layer alone")
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)
+
+
+def _draw_worst(axes: Any, report: RankingReport) -> None:
+    kept = {layer.name for layer in report.selection.layers}
+    layers = report.ranking.layers[:_LAYERS_NAMED]
+    ends = log_axis(layer.impact for layer in report.ranking.layers)
+    widths = [_height(layer, ends) for layer in layers]
+    colors = [_KEPT_COLOR if layer.name in kept else _LOWERED_COLOR for layer in layers]
+    rows = list(range(len(layers)))
+    axes.barh(rows, widths, color=colors, height=0.68)
+    # A name may hold what is mathematics to TeX.
+    axes.set_yticks(rows, _labels(layers), fontsize=7, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(left=ends[0], right=ends[1])
+    axes.set_xlabel(f"impact of the worst {len(layers)}, green: stays in FP32")
+    axes.grid(visible=True, axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _height(layer: RankedLayer, ends: tuple[float, float]) -> float:
+    """What overflows has an impact beyond all forecasts: it reaches the end of the axis."""
+    return ends[1] if layer.overflow else on_log_axis(layer.impact, ends)
+
+
+def _labels(layers: Sequence[RankedLayer]) -> list[str]:
+    return [
+        f"{shorten(printable(layer.name), _NAME_WIDTH)}"
+        + (" (overflows)" if layer.overflow else "")
+        for layer in layers
+    ]

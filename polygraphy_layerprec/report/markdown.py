@@ -1,0 +1,214 @@
+"""Results as Markdown, to paste into an issue or a pull request."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from polygraphy_layerprec.report.columns import printable, shorten
+from polygraphy_layerprec.report.html.agreement_page import judge_agreement
+from polygraphy_layerprec.report.html.numbers import count_of, format_error, format_percent
+from polygraphy_layerprec.report.html.series import largest_magnitude
+from polygraphy_layerprec.report.html.verdict import judge_ranking, judge_verification
+from polygraphy_layerprec.report.table import sort_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from polygraphy_layerprec.records import (
+        NetworkScript,
+        OutputDivergence,
+        RankedLayer,
+        Ranking,
+        RankingAgreement,
+        Verification,
+    )
+    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.html.verdict import Verdict
+    from polygraphy_layerprec.report.table import SortKey
+
+__all__ = [
+    "code_span",
+    "escape_markdown",
+    "format_agreement_markdown",
+    "format_ranking_markdown",
+    "format_report_markdown",
+    "format_script_markdown",
+    "format_verification_markdown",
+]
+
+_NAME_WIDTH: Final = 120
+_REASON_WIDTH: Final = 200
+_LAYERS_SHOWN: Final = 20
+
+
+def code_span(text: str) -> str:
+    """Returns `text` as code within a table: it mentions nobody, links nowhere, and is no HTML.
+
+    Nothing can be escaped within such code but a bar, so the quotes are longer than any in it.
+    """
+    shown = shorten(printable(text), _NAME_WIDTH).replace("|", "\\|")
+    if not shown.strip():
+        return ""
+    longest = max(map(len, re.findall("`+", shown)), default=0)
+    quotes = "`" * (longest + 1)
+    padding = " " if shown[0] in "` " or shown[-1] in "` " else ""
+    return f"{quotes}{padding}{shown}{padding}{quotes}"
+
+
+def escape_markdown(text: str) -> str:
+    """Returns `text` with everything escaped that Markdown or HTML would take for its own."""
+    # An @ or # that is followed by a letter or number would call a person or name an issue.
+    escaped = re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", shorten(printable(text), _REASON_WIDTH))
+    return re.sub(r"([@#])(?=\w)", "\\1\N{ZERO WIDTH NON-JOINER}", escaped)
+
+
+def format_report_markdown(report: RankingReport) -> list[str]:
+    """Returns a verdict, the worst layers, and what to run, as lines."""
+    kept = {layer.name for layer in report.selection.layers}
+    lines = [
+        *_verdict(judge_ranking(report)),
+        "",
+        *format_ranking_markdown(report.ranking, top=_LAYERS_SHOWN, kept=kept),
+    ]
+    for command in report.commands:
+        lines += ["", escape_markdown(command.purpose), "", *_code_block(command.line)]
+    return lines
+
+
+def format_ranking_markdown(
+    ranking: Ranking,
+    *,
+    top: int = _LAYERS_SHOWN,
+    sort_by: SortKey = "impact",
+    kept: Collection[str] = (),
+) -> list[str]:
+    """Returns a ranking as lines: a table of its layers, and how it was measured.
+
+    Args:
+        ranking: What was measured.
+        top: How many layers to list.
+        sort_by: The order of the list, as in `format_ranking`.
+        kept: Unique names of the layers that stay in FP32.
+    """
+    layers = sort_layers(ranking.layers, sort_by)[:top]
+    low = ranking.precision.upper()
+    error = ranking.output_error
+    head = (
+        f"**{code_span(ranking.model.name or 'model')}**: {len(layers)} of "
+        f"{count_of(len(ranking.layers), 'layer')} in {low}; output error "
+        f"{format_error(error.measured)} measured, {format_error(error.forecast)} forecast"
+    )
+    titles = ["#", "Layer", "Op", "Impact", "Share", "Introduced", "Cumulative", "Max |x|", "Why"]
+    rows = [_layer_cells(layer, is_kept=layer.name in kept) for layer in layers]
+    lines = [head, "", *_table([title.replace("|", "\\|") for title in titles], rows, "rllrrrrrl")]
+    lines += [f"\n> {escape_markdown(warning)}" for warning in ranking.warnings]
+    return [*lines, "", f"<sub>{_conditions(ranking)}</sub>"]
+
+
+def format_script_markdown(script: NetworkScript) -> list[str]:
+    """Returns what a script keeps in FP32, and why, as lines."""
+    head = (
+        f"**{code_span(script.model_name or 'model')}**: "
+        f"{count_of(len(script.constraints), 'layer')} in FP32, all others in "
+        f"{script.precision.upper()}"
+    )
+    rows = [
+        [
+            code_span(constraint.name or next(filter(None, constraint.outputs), "")),
+            code_span(constraint.op),
+            escape_markdown(constraint.reason),
+        ]
+        for constraint in script.constraints
+    ]
+    return [head, "", *_table(["Layer", "Op", "Why"], rows, "lll")]
+
+
+def format_verification_markdown(verification: Verification) -> list[str]:
+    """Returns a verdict and the outputs' errors as lines."""
+    low = verification.precision.upper()
+    titles = ["Output", "FP32", f"All {low}", "Constrained", "Recovered"]
+    rows = [
+        [
+            code_span(output.name),
+            _divergence(output.fp32),
+            _divergence(output.lowered),
+            _divergence(output.constrained),
+            format_percent(output.recovered),
+        ]
+        for output in verification.outputs
+    ]
+    lines = [*_verdict(judge_verification(verification)), "", *_table(titles, rows, "lrrrr")]
+    return lines + [f"\n> {escape_markdown(warning)}" for warning in verification.warnings]
+
+
+def format_agreement_markdown(agreement: RankingAgreement, *, top: int = 10) -> list[str]:
+    """Returns how two rankings agree, and the layers that moved most, as lines.
+
+    Args:
+        agreement: What two rankings have in common.
+        top: How many of the layers that moved to list.
+    """
+    moved = [move for move in agreement.layers if move.shift][:top]
+    titles = ["Layer", "Op", "First", "Second", "Impact 1", "Impact 2", "Why"]
+    rows = [
+        [
+            code_span(move.name),
+            code_span(move.op),
+            str(move.first_rank),
+            str(move.second_rank),
+            format_error(move.first_impact),
+            format_error(move.second_impact),
+            escape_markdown(move.reason),
+        ]
+        for move in moved
+    ]
+    lines = [*_verdict(judge_agreement(agreement)), "", *_table(titles, rows, "llrrrrl")]
+    return lines + [f"\n> {escape_markdown(warning)}" for warning in agreement.warnings]
+
+
+def _verdict(verdict: Verdict) -> list[str]:
+    lines = [f"**{escape_markdown(verdict.headline)}**"]
+    return lines + [escape_markdown(sentence) for sentence in verdict.sentences]
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], alignment: str) -> list[str]:
+    rules = {"l": ":--", "r": "--:"}
+    lines = [titles, [rules[side] for side in alignment], *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _layer_cells(layer: RankedLayer, *, is_kept: bool) -> list[str]:
+    return [
+        str(layer.rank),
+        code_span(layer.name) + (" **FP32**" if is_kept else ""),
+        code_span(layer.op),
+        format_error(layer.impact),
+        format_percent(layer.share),
+        format_error(layer.introduced_error),
+        format_error(layer.cumulative_error),
+        format_error(largest_magnitude(layer)),
+        escape_markdown(layer.reason),
+    ]
+
+
+def _conditions(ranking: Ranking) -> str:
+    conditions = ranking.conditions
+    inputs = "made up" if conditions.inputs == "generated" else "of the user"
+    versions = ", ".join(f"{name} {version}" for name, version in conditions.versions)
+    text = (
+        f"{count_of(conditions.sample_count, 'sample')} {inputs}; {conditions.backend}, impact by "
+        f"{conditions.impact}; digest {ranking.model.digest[:16]}; {versions}"
+    )
+    return escape_markdown(text)
+
+
+def _code_block(text: str) -> list[str]:
+    shown = printable(text)
+    longest = max(map(len, re.findall("`+", shown)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return [f"{fence}sh", shown, fence]
+
+
+def _divergence(divergence: OutputDivergence | None) -> str:
+    return format_error(None if divergence is None else divergence.error)

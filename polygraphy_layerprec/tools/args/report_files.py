@@ -1,0 +1,173 @@
+"""Options about reports for people to look at."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.output_path import check_output_path
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from polygraphy_layerprec.records import RankingAgreement, Verification
+    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+
+__all__ = ["ReportFileArgs"]
+
+
+@export()
+class ReportFileArgs(BaseArgs):
+    """
+    Report Files: saving reports for people to look at, and tables to paste.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_files: bool = True,
+        allow_plot: bool = False,
+        report_is_output: bool = False,
+    ) -> None:
+        """
+        Args:
+            allow_files (bool): Whether files can be saved. Defaults to True.
+            allow_plot (bool): Whether there are layers to draw. Defaults to False.
+            report_is_output (bool):
+                    Whether the report is the one artefact of the tool. Defaults to False.
+        """
+        super().__init__()
+        self._allow_files = allow_files
+        self._allow_plot = allow_plot
+        self._report_is_output = report_is_output
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        names = ["-o", "--output"] if self._report_is_output else ["--save-report"]
+        if self._allow_files:
+            self.group.add_argument(
+                *names,
+                metavar="PATH",
+                help="Path to save a report: a page that opens offline if it ends in `.html`, text "
+                f"to paste into an issue if it ends in `.md`. For example: {names[0]} report.html.",
+                dest="save_report",
+                default=None,
+            )
+        if self._allow_plot:
+            self.group.add_argument(
+                "--save-plot",
+                metavar="PATH",
+                help="Path to save a picture of the impacts along the depth of the network and of "
+                "the worst layers, as `.png` or `.svg`. For example: --save-plot layers.svg.",
+                default=None,
+            )
+        self.group.add_argument(
+            "--format",
+            help="How results are shown: {'table': in columns that fit the terminal; 'markdown': "
+            "without the log's prefix, to paste into an issue}. For example: --format markdown. "
+            "Defaults to table.",
+            choices=["table", "markdown"],
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            save_report (str): Path to save a report, or None.
+            save_plot (str): Path to save a picture of the layers, or None.
+            is_markdown (bool): Whether results are shown as Markdown.
+        """
+        option = "--output" if self._report_is_output else "--save-report"
+        self.save_report = args_util.get(args, "save_report") if self._allow_files else None
+        self.save_plot = args_util.get(args, "save_plot") if self._allow_plot else None
+        self.is_markdown = args_util.get(args, "format") == "markdown"
+        check_output_path(self.save_report, option=option, suffixes=(".html", ".md"))
+        check_output_path(self.save_plot, option="--save-plot", suffixes=(".png", ".svg"))
+        if self._is_page:
+            from polygraphy_layerprec.report.html.packages import check_report_packages
+
+            _run(check_report_packages)
+        if self.save_plot is not None:
+            from polygraphy_layerprec.report.layer_plot import check_plot_package
+
+            _run(check_plot_package)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any file was asked for."""
+        return self.save_report is not None or self.save_plot is not None
+
+    def show_markdown(self, lines: Sequence[str]) -> None:
+        """Writes lines as they are: what the log puts before them would make them code."""
+        sys.stdout.write("\n" + "\n".join(lines) + "\n\n")
+        sys.stdout.flush()
+
+    def save_ranking(self, report: RankingReport) -> None:
+        """Saves the files that were asked for about a ranking."""
+        if self.save_report is not None:
+            from polygraphy_layerprec.report.markdown import format_report_markdown
+
+            def render() -> str:
+                from polygraphy_layerprec.report.html.rendering import render_ranking_report
+
+                return render_ranking_report(report)
+
+            self._save(render, lambda: format_report_markdown(report))
+        if self.save_plot is not None:
+            from polygraphy_layerprec.report.layer_plot import save_layer_plot
+
+            path = self.save_plot
+            _run(lambda: save_layer_plot(report, path))
+            G_LOGGER.info(f"Saved the picture to {self.save_plot}")
+
+    def save_verification(self, verification: Verification) -> None:
+        """Saves the report that was asked for about a verification."""
+        from polygraphy_layerprec.report.markdown import format_verification_markdown
+
+        def render() -> str:
+            from polygraphy_layerprec.report.html.rendering import render_verification_report
+
+            return render_verification_report(verification)
+
+        self._save(render, lambda: format_verification_markdown(verification))
+
+    def save_agreement(self, agreement: RankingAgreement) -> None:
+        """Saves the report that was asked for about two rankings."""
+        from polygraphy_layerprec.report.markdown import format_agreement_markdown
+
+        def render() -> str:
+            from polygraphy_layerprec.report.html.rendering import render_agreement_report
+
+            return render_agreement_report(agreement)
+
+        self._save(render, lambda: format_agreement_markdown(agreement))
+
+    @property
+    def _is_page(self) -> bool:
+        path = self.save_report or ""
+        return os.path.splitext(path)[1].lower() == ".html"
+
+    def _save(self, page: Callable[[], str], markdown: Callable[[], Sequence[str]]) -> None:
+        if self.save_report is None:
+            return
+        from polygraphy_layerprec.report.atomic_file import write_text_file
+
+        text = page() if self._is_page else "\n".join(markdown()) + "\n"
+        write_text_file(self.save_report, text)
+        G_LOGGER.info(f"Saved the report to {self.save_report}")
+
+
+def _run(work: Callable[[], object]) -> None:
+    """Does what a user may lack a package for."""
+    try:
+        work()
+    except ValueError as error:
+        G_LOGGER.critical(str(error))

@@ -1,0 +1,144 @@
+"""Markdown, read again by a program that renders it."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from polygraphy_layerprec.ranking.agreement import compare_rankings
+from polygraphy_layerprec.records import Constraint, NetworkScript
+from polygraphy_layerprec.report.columns import printable
+from polygraphy_layerprec.report.markdown import (
+    code_span,
+    escape_markdown,
+    format_agreement_markdown,
+    format_ranking_markdown,
+    format_report_markdown,
+    format_script_markdown,
+    format_verification_markdown,
+)
+from tests.rankings import make_layer, make_ranking
+from tests.report_models import HOSTILE_NAMES, hostile_report, make_report, make_verification
+
+RENDERER = MarkdownIt("commonmark", {"html": True}).enable("table")
+
+
+def cells_of(lines):
+    """Returns the texts of each row of the tables, as a reader sees them."""
+    rendered = RENDERER.render("\n".join(lines))
+    rows = re.findall(r"<tr>(.*?)</tr>", rendered, re.DOTALL)
+    return [
+        [text_of(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+def text_of(rendered):
+    return unescape(re.sub("<[^>]*>", "", rendered))
+
+
+def test_a_ranking_is_a_table_with_its_conditions_below():
+    ranking = make_ranking(make_layer(1, "a"), make_layer(2, "b"), warnings=("Mind the gap.",))
+
+    lines = format_ranking_markdown(ranking, top=1, kept={"a"})
+
+    rows = cells_of(lines)
+    assert rows[0][-2:] == ["Max |x|", "Why"]
+    assert rows[1:] == [
+        [
+            *("1", "a FP32", "Add", "1.0e-03", "50.0 %", "4.9e-04", "2.0e-03", "1.2e+01"),
+            "rounding: 50.0 % of the output error",
+        ]
+    ]
+    text = text_of(RENDERER.render("\n".join(lines)))
+    assert "model.onnx: 1 of 2 layers in FP16; output error 1.2e-02 measured" in text
+    assert "Mind the gap." in text
+    assert "2 samples of the user; onnxruntime-emulated, impact by adjoint; digest abab" in text
+
+
+@pytest.mark.parametrize(("sort_by", "first"), [("impact", "b"), ("name", "a")])
+def test_layers_are_listed_in_the_order_asked_for(sort_by, first):
+    ranking = make_ranking(make_layer(1, "b"), make_layer(2, "a"))
+
+    assert cells_of(format_ranking_markdown(ranking, sort_by=sort_by))[1][1] == first
+
+
+def test_a_report_begins_with_the_verdict_and_ends_with_the_command():
+    lines = format_report_markdown(make_report())
+
+    assert lines[0].startswith("**FP16 alone leaves an output error")
+    assert lines[-3:] == ["```sh", "polygraphy layerprec constrain 'a b.json'", "```"]
+    assert cells_of(lines)[1][1] == "/block.1/Op_1 FP32"
+
+
+def test_hostile_names_stay_in_their_cells():
+    rows = cells_of(format_ranking_markdown(hostile_report().ranking))
+
+    assert {len(row) for row in rows} == {9}
+    shown = [row[1] for row in rows[1:]]
+    assert shown[:4] == list(HOSTILE_NAMES[:4])
+    assert shown[4].startswith("xxx")
+    assert len(shown[4]) <= 120
+    assert shown[6] == HOSTILE_NAMES[6]
+
+
+def test_hostile_names_are_no_html_and_mention_nobody():
+    rendered = RENDERER.render("\n".join(format_report_markdown(hostile_report())))
+
+    assert not re.search("<(script|img|!--)", rendered)
+    outside_code = re.sub(r"<code>.*?</code>", "", rendered, flags=re.DOTALL)
+    assert "@somebody" not in outside_code
+    assert "#12" not in outside_code
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_any_name_is_read_back_from_its_cell(name):
+    shown = " ".join(printable(name).split())
+
+    ((_, _), (cell, after)) = cells_of(["| a | b |", "| - | - |", f"| {code_span(name)} | x |"])
+
+    assert after == "x"
+    assert " ".join(cell.split()) == shown
+
+
+@given(st.text(max_size=60))
+def test_any_reason_is_read_back_without_markup(text):
+    ((_, _), (cell, after)) = cells_of(
+        ["| a | b |", "| - | - |", f"| {escape_markdown(text)} | x |"]
+    )
+
+    assert after == "x"
+    shown = printable(text).replace("\N{ZERO WIDTH NON-JOINER}", "")
+    assert cell.replace("\N{ZERO WIDTH NON-JOINER}", "").split() == shown.split()
+
+
+def test_a_verification_is_a_verdict_and_a_table():
+    lines = format_verification_markdown(make_verification(warnings=("Look | here.",)))
+
+    assert lines[0].startswith("**Passed")
+    assert cells_of(lines)[1] == ["logits", "1.0e-07", "1.0e-02", "1.0e-04", "99.0 %"]
+    assert "Look | here." in text_of(RENDERER.render("\n".join(lines)))
+
+
+def test_a_comparison_lists_what_moved_most():
+    first = make_ranking(*(make_layer(rank, f"l{rank}") for rank in (1, 2, 3)))
+    second = make_ranking(*(make_layer(rank, f"l{4 - rank}") for rank in (1, 2, 3)))
+    agreement = compare_rankings(first, second, first_label="a", second_label="b")
+
+    rows = cells_of(format_agreement_markdown(agreement, top=1))
+
+    assert [row[:4] for row in rows[1:]] == [["l1", "Add", "1", "3"]]
+
+
+def test_a_script_lists_what_it_keeps_and_why():
+    constraint = Constraint("", "Pow", ("x",), ("", "y|z"), "overflow: |x| up to 8e5")
+    script = NetworkScript("m.onnx", "ab", "fp16", "fp32", False, (constraint,), False)  # noqa: FBT003
+
+    rows = cells_of(format_script_markdown(script))
+
+    assert rows[1] == ["y|z", "Pow", "overflow: |x| up to 8e5"]

@@ -1,0 +1,127 @@
+"""Reports for the tests of what is shown to people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polygraphy_layerprec.records import (
+    EngineMeasurement,
+    ModelIdentity,
+    ObtainedPrecisions,
+    OutputDivergence,
+    RankedLayer,
+    Verification,
+    VerifiedOutput,
+)
+from polygraphy_layerprec.report.html.ranking_report import Command, RankingReport
+from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
+from tests.rankings import make_layer, make_ranking
+
+__all__ = ["HOSTILE_NAMES", "hostile_report", "make_report", "make_verification", "plain_layers"]
+
+HOSTILE_NAMES = (
+    "<script>document.title = 'owned'</script>",
+    "</script><script>document.title = 'owned'</script>",
+    "'\"& onmouseover=alert(1) {{ 7 * 7 }} {% raw %}",
+    "<!-- <script> -->",
+    "x" * 10_000,
+    "new\nline\x1b[31m\u202eright to left",
+    "$\\frac{a}{b}$ | `code` | @somebody #12",
+)
+"""What a model may call its layers."""
+
+
+def plain_layers(count: int = 4) -> tuple[RankedLayer, ...]:
+    """Returns layers of known impact, in execution order the other way round."""
+    return tuple(
+        make_layer(
+            rank,
+            f"/block.{rank % 2}/Op_{rank}",
+            op=("MatMul", "Add")[rank % 2],
+            block=f"/block.{rank % 2}",
+            graph_index=count - rank,
+            impact=10.0**-rank,
+            share=0.9 * 10.0 ** (1 - rank),
+            reason=f"reason number {rank}",
+            inputs=(f"in_{rank}", ""),
+            outputs=(f"out_{rank}",),
+        )
+        for rank in range(1, count + 1)
+    )
+
+
+def make_report(
+    *layers: RankedLayer, request: SelectionRequest | None = None, **changes: Any
+) -> RankingReport:
+    """Returns a report that keeps the first layer in FP32, unless `request` says otherwise."""
+    ranking = make_ranking(*(layers or plain_layers()), **changes)
+    request = request or SelectionRequest(top_k=1)
+    return RankingReport(
+        ranking=ranking,
+        selection=select_layers(ranking, request),
+        curve=error_curve(ranking),
+        commands=(Command("Save a script:", "polygraphy layerprec constrain 'a b.json'"),),
+        tolerance=request.tolerance,
+    )
+
+
+def hostile_report() -> RankingReport:
+    """Returns a report about a model in which everything that has a name has a hostile one."""
+    layers = [
+        make_layer(
+            rank,
+            name,
+            op=name,
+            block=name,
+            reason=name,
+            inputs=(name,),
+            outputs=(name,),
+            graph_index=rank,
+        )
+        for rank, name in enumerate(HOSTILE_NAMES, start=1)
+    ]
+    first = HOSTILE_NAMES[0]
+    return make_report(
+        *layers,
+        model=ModelIdentity(first, "ab" * 32, 7, 17),
+        warnings=(first,),
+    )
+
+
+def make_verification(**changes: Any) -> Verification:
+    """Returns a verification that passed, with `changes`."""
+    content: dict[str, Any] = {
+        "model": ModelIdentity("model.onnx", "ab" * 32, 7, 17),
+        "precision": "fp16",
+        "backend": "onnxruntime-emulated",
+        "sample_count": 2,
+        "inputs": "user",
+        "source": "the script 'constraints.py'",
+        "kept_count": 3,
+        "layer_count": 12,
+        "fp32_error": 1e-7,
+        "lowered_error": 1e-2,
+        "constrained_error": 1e-4,
+        "recovered": 0.99,
+        "outputs": (
+            VerifiedOutput(
+                "logits",
+                OutputDivergence("logits", 1e-7, 1e-6, 0, 0.1),
+                OutputDivergence("logits", 1e-2, 1e-1, 0, 1.0),
+                OutputDivergence("logits", 1e-4, 1e-3, 0, 0.9),
+                0.99,
+            ),
+        ),
+        "tolerance": 1e-3,
+        "failures": (),
+        "engines": (
+            EngineMeasurement(
+                "constrained",
+                3 * 2**20,
+                0.0015,
+                ObtainedPrecisions(3, 2, ("kept_in_vain",), 1, 0.5),
+            ),
+        ),
+        "warnings": (),
+    }
+    return Verification(**{**content, **changes})

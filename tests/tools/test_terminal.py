@@ -1,0 +1,93 @@
+"""What a terminal and a pipe are shown, in real processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from polygraphy_layerprec.report.columns import display_width
+from polygraphy_layerprec.report.ranking_file import save_ranking
+from tests.processes import POLYGRAPHY_DOOR, run_layerprec
+from tests.rankings import make_layer, make_ranking
+
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Returns a folder with a ranking whose names and warnings are longer than a line."""
+    folder = tmp_path_factory.mktemp("terminal")
+    layers = [make_layer(rank, f"/層{rank}/" + "attention/" * 12) for rank in (1, 2)]
+    ranking = make_ranking(*layers, warnings=("These inputs were made up. " * 8,))
+    save_ranking(ranking, folder / "ranking.json")
+    return folder
+
+
+def show(folder, *words, columns=80, **variables):
+    """Returns what `inspect` writes to a terminal, and the exit code."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", **variables}
+    for name in ("COLUMNS", *({"NO_COLOR"} - {*variables})):
+        environment.pop(name, None)
+    process = subprocess.Popen(
+        [sys.executable, *POLYGRAPHY_DOOR, "inspect", "ranking.json", *words],
+        cwd=folder,
+        env=environment,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    written = b""
+    while True:
+        try:
+            some = os.read(leader, 65536)
+        except OSError:  # how Linux tells the end of it
+            break
+        if not some:
+            break
+        written += some
+    os.close(leader)
+    assert process.wait() == 0
+    return written.decode().replace("\r", "")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_lines_of_ours_fit_the_terminal_and_are_coloured_as_polygraphys(folder, columns):
+    written = show(folder, columns=columns)
+
+    # The first and the last line are Polygraphy's, and hold the command.
+    own = [line for line in COLORS.sub("", written).splitlines() if "| Command: " not in line]
+    assert max(map(display_width, own)) <= columns
+    assert "These inputs were made up." in COLORS.sub("", written)
+    assert COLORS.findall(written)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [((), {"NO_COLOR": "1"}), (("--log-format", "no-colors"), {})],
+    ids=["NO_COLOR", "no-colors"],
+)
+def test_colours_can_be_refused(folder, words, variables):
+    written = show(folder, *words, **variables)
+
+    assert "\x1b" not in written
+    assert "[W] These inputs were made up." in written
+
+
+@pytest.mark.parametrize("words", [(), ("--format", "markdown")])
+def test_a_pipe_gets_no_control_characters(folder, words):
+    done = run_layerprec("inspect", "ranking.json", *words, folder=folder)
+
+    assert done.returncode == 0
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    assert "/層1/attention/" in done.stdout
