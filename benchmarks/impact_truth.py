@@ -146,14 +146,14 @@ def _rows(case: Case, random_orders: int) -> tuple[list[str], list[TrueLayer]]:
 
 
 def _true_layers(case: Case, ranking: Ranking, truth: dict[str, float]) -> list[TrueLayer]:
-    position = {name: index for index, name in enumerate(truth)}
+    by_tensor = {_tensor(layer, truth): layer for layer in ranking.layers}
+    in_graph_order = [name for name in truth if name in by_tensor]
     measured = []
-    for layer in ranking.layers:
-        name = _tensor(layer, truth)
-        cumulative = layer.cumulative_error or 0.0
-        errors = (layer.introduced_error, cumulative, layer.impact, truth[name])
-        measured.append(TrueLayer(case.title, position[name], layer.name, layer.op, *errors))
-    return sorted(measured, key=lambda layer: layer.position)
+    for position, name in enumerate(in_graph_order):
+        layer = by_tensor[name]
+        errors = (layer.introduced_error, layer.cumulative_error or 0.0, layer.impact, truth[name])
+        measured.append(TrueLayer(case.title, position, layer.name, layer.op, *errors))
+    return measured
 
 
 def _scores(ranking: Ranking, order: str, truth: dict[str, float]) -> dict[str, float]:

@@ -10,10 +10,8 @@ our emulation with their FP32 layers, not of their own runtime, which does not r
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.given_models import GivenModel, add_arguments, given_models
 from benchmarks.isolated import Measurement, measure
 from benchmarks.peer_choice import fp32_layers
+from benchmarks.peer_environment import PeerEnvironment, peer_environment
 from polygraphy_layerprec.pipeline import measure_output_error, rank_model
 from polygraphy_layerprec.precision import FP16
 
@@ -35,49 +34,11 @@ __all__ = ["main"]
 _PEERS = {"ModelOpt AutoCast": "autocast", "auto_mixed_precision": "auto_mixed_precision"}
 _MIB = 1 << 20
 
-# ModelOpt's own `onnx` extra asks for the GPU build of ONNX-Runtime and for CuPy.
-_MODELOPT = "nvidia-modelopt==0.47.0"
-_REQUIREMENTS = (
-    "torch==2.13.0",
-    "onnx==1.21.0",
-    "onnxruntime==1.24.2",
-    "onnxconverter-common~=1.16.0",
-    "onnx-graphsurgeon",
-    "polygraphy",
-    "onnxslim",
-    "onnxscript",
-    "lief",
-    "cppimport",
-    "omegaconf",
-    "pulp<4",
-    "pydantic",
-    "PyYAML",
-    "regex",
-    "rich",
-    "safetensors",
-    "scipy",
-    "tqdm",
-    "ninja",
-    "nvidia-ml-py",
-    "setuptools>=80",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Environment:
-    """Where the peers live."""
-
-    python: Path
-    """Their interpreter."""
-
-    problem: str = ""
-    """Why it cannot be used; empty when it can."""
-
 
 def main() -> None:
     """Measures every model that was given, and prints the table."""
     arguments = _parse()
-    environment = _environment(arguments.peer_env)
+    environment = peer_environment(arguments.peer_env)
     lines = [
         "# What other tools keep in FP32",
         "",
@@ -101,28 +62,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _environment(folder: Path) -> _Environment:
-    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    ready = [str(python), "-c", "import benchmarks.peer_tasks"]
-    root = Path(__file__).resolve().parents[1]
-    pip = [str(python), "-m", "pip", "install", "--quiet"]
-    commands = [
-        [sys.executable, "-m", "venv", str(folder)],
-        [*pip, "--no-deps", _MODELOPT],
-        [*pip, *_REQUIREMENTS],
-        ready,
-    ]
-    if python.exists() and subprocess.run(ready, cwd=root, check=False).returncode == 0:
-        return _Environment(python)
-    for command in commands:
-        done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or ["no reason given"]
-            return _Environment(python, f"cannot be installed: {said[-1]}")
-    return _Environment(python)
-
-
-def _rows(given: GivenModel, environment: _Environment, timeout_seconds: float) -> list[str]:
+def _rows(given: GivenModel, environment: PeerEnvironment, timeout_seconds: float) -> list[str]:
     rank = {"model": str(given.model), "samples": [str(given.inputs)], "impact": "adjoint"}
     own = measure("benchmarks.cost_tasks:rank", rank)
     samples = [given.sample()]
@@ -147,7 +87,7 @@ def _peer(
     given: GivenModel,
     task: str,
     ranking: Ranking,
-    environment: _Environment,
+    environment: PeerEnvironment,
     timeout_seconds: float,
 ) -> tuple[Measurement, set[str]]:
     if environment.problem:
