@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.ranking.order import LayerObservation
     from polygraphy_layerprec.records import ImpactMethod, Ranking
 
-__all__ = ["EngineBackend", "EngineRequest", "rank_on_engines"]
+__all__ = ["DEFAULT_MEMORY_BYTES", "EngineBackend", "EngineRequest", "rank_on_engines"]
 
-_DEFAULT_MEMORY_BYTES: Final = 4 * 2**30
+DEFAULT_MEMORY_BYTES: Final = 4 * 2**30
+"""Memory for activations and marked tensors unless more, or less, is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class EngineRequest:
     uses_debug_tensors: bool = False
     """Whether to take the tensors that are not fused away, instead of marking outputs."""
 
-    max_memory_bytes: int = _DEFAULT_MEMORY_BYTES
+    max_memory_bytes: int = DEFAULT_MEMORY_BYTES
     """Memory for activations, and for the marked tensors of a pair of engines."""
 
     generated_inputs: bool = False
@@ -130,6 +131,7 @@ def rank_on_engines(
         findings.comparison,
         backend="tensorrt",
         versions=backend.versions,
+        model_tensors={*graph.producers, *graph.weights},
         warnings=[*findings.warnings, *impact_warnings],
     )
 

@@ -140,13 +140,9 @@ def conclude(  # noqa: PLR0913 - the parts of the record
     """
     if not comparison.sample_count:
         raise ExecutionError("The input data hold no sample.\nGive at least one.")
-    lowered_error, constrained_error = comparison.error("lowered"), comparison.error("constrained")
+    lowered, constrained = comparison.error("lowered"), comparison.error("constrained")
     if tolerance is not None and not failures:
         failures = _failures(comparison, tolerance)
-    missing = [
-        f"The output {name!r} was not compared: it could not be computed, or is no tensor."
-        for name in comparison.missing
-    ]
     return Verification(
         model=identify(graph),
         precision=asked.precision,
@@ -157,9 +153,9 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         kept_count=len(asked.constraints),
         layer_count=count_layers(graph),
         fp32_error=comparison.error("fp32"),
-        lowered_error=lowered_error,
-        constrained_error=constrained_error,
-        recovered=_recovered(lowered_error, constrained_error),
+        lowered_error=lowered,
+        constrained_error=constrained,
+        recovered=_recovered(lowered, constrained),
         outputs=_verified_outputs(comparison),
         tolerance=tolerance,
         failures=tuple(failures),
@@ -168,7 +164,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
             *_made_up(generated_inputs=generated_inputs),
             *asked.warnings,
             *warnings,
-            *missing,
+            *_missing(comparison),
         ),
     )
 
@@ -214,6 +210,13 @@ def _made_up(*, generated_inputs: bool) -> list[str]:
         return []
     return [
         "The inputs were made up, and random data mislead: give real ones with `--load-inputs`."
+    ]
+
+
+def _missing(comparison: OutputComparison) -> list[str]:
+    return [
+        f"The output {name!r} was not compared: it could not be computed, or is no tensor."
+        for name in comparison.missing
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["ROOT", "environment_python", "oldest_version"]
+__all__ = ["ROOT", "environment_python", "oldest_python", "oldest_version"]
 
 ROOT = Path(__file__).parents[1]
 """The repository."""
@@ -30,6 +30,16 @@ def oldest_version(distribution: str) -> str:
         rf"^{distribution}>=(\S+)$", settings["options"]["install_requires"], re.MULTILINE
     )
     return version
+
+
+def oldest_python() -> Path:
+    """Returns a Python with the oldest Polygraphy declared, and old companions if there are any."""
+    # ONNX-Runtime 1.17 and what it needs were not built for Python 3.13 and newer.
+    old = sys.version_info < (3, 13)
+    companions = [f"onnxruntime=={oldest_version('onnxruntime')}.*", "onnx==1.16.*", "numpy<2"]
+    return environment_python(
+        f"polygraphy=={oldest_version('polygraphy')}", *(companions if old else [])
+    )
 
 
 def environment_python(*requirements: str) -> Path:

@@ -17,7 +17,7 @@ from polygraphy.tools import registry
 
 import polygraphy_layerprec
 from polygraphy_layerprec.export import export_argument_groups
-from tests.environments import ROOT, environment_python, oldest_version
+from tests.environments import ROOT, oldest_python
 from tests.hazard_models import cancellation
 from tests.processes import MODULE_DOOR, POLYGRAPHY_DOOR, run_command, run_layerprec
 
@@ -193,20 +193,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert len(licences) == 1
 
 
-@pytest.fixture(scope="module")
-def oldest_python():
-    """Returns a Python with the oldest Polygraphy declared, and old companions if there are any."""
-    # ONNX-Runtime 1.17 and what it needs were not built for Python 3.13 and newer.
-    old = sys.version_info < (3, 13)
-    companions = [f"onnxruntime=={oldest_version('onnxruntime')}.*", "onnx==1.16.*", "numpy<2"]
-    return environment_python(
-        f"polygraphy=={oldest_version('polygraphy')}", *(companions if old else [])
-    )
-
-
 @pytest.mark.slow
-def test_the_oldest_polygraphy_lists_the_tool_without_a_warning(oldest_python, tmp_path):
-    done = polygraphy("-h", python=oldest_python, folder=tmp_path)
+def test_the_oldest_polygraphy_lists_the_tool_without_a_warning(tmp_path):
+    done = polygraphy("-h", python=oldest_python(), folder=tmp_path)
 
     assert done.returncode == 0
     assert "layerprec" in done.stdout
@@ -218,14 +207,14 @@ def test_the_oldest_polygraphy_lists_the_tool_without_a_warning(oldest_python, t
 @pytest.mark.onnxrt
 @pytest.mark.parametrize("door", [POLYGRAPHY_DOOR, MODULE_DOOR], ids=["polygraphy", "module"])
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
-def test_the_oldest_polygraphy_ranks_a_model(oldest_python, tmp_path, door, suffix):
+def test_the_oldest_polygraphy_ranks_a_model(tmp_path, door, suffix):
     onnx.save(cancellation(), tmp_path / "model.onnx")
     values = np.linspace(0.001, 0.09, 32, dtype=np.float32).reshape(4, 8)
     np.savez(tmp_path / "inputs.npz", x=values)
     save_json([{"x": values}], str(tmp_path / "inputs.json"))
 
     words = ["rank", "model.onnx", "--load-inputs", f"inputs{suffix}", "--save-ranking", "r.json"]
-    done = run_command([oldest_python, *door, *words], tmp_path)
+    done = run_command([oldest_python(), *door, *words], tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
     ranking = polygraphy_layerprec.load_ranking(tmp_path / "r.json")

@@ -12,7 +12,14 @@ from polygraphy_layerprec.execution.errors import ExecutionError
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedLayer, Ranking
 
-__all__ = ["MarkedLayer", "MarkingPlan", "choose_layers", "halve", "plan_marking"]
+__all__ = [
+    "MarkedLayer",
+    "MarkingPlan",
+    "check_choices",
+    "choose_layers",
+    "halve",
+    "plan_marking",
+]
 
 _BYTES_PER_ELEMENT: Final = 2 * 4
 """In FP32, once from the reference and once from the candidate."""
@@ -45,6 +52,16 @@ class MarkingPlan:
     """Layers that cannot be measured, each with the reason."""
 
 
+def check_choices(choices: Sequence[str], load_ranking: Callable[[str], Ranking]) -> None:
+    """Checks as much of `choices` as can be without the layers.
+
+    Raises:
+        ExecutionError: If a choice or the ranking that it names cannot be read.
+    """
+    for choice in choices:
+        _Choice.read(choice, load_ranking)
+
+
 def choose_layers(
     ranking: Ranking,
     choices: Sequence[str],
@@ -65,7 +82,7 @@ def choose_layers(
     """
     chosen: set[str] = set()
     for choice in choices:
-        found = _find(ranking, choice, load_ranking)
+        found = _Choice.read(choice, load_ranking).find(ranking)
         if not found:
             raise ExecutionError(
                 f"`--outputs-from {choice}` names no layer of this model.\n"
@@ -122,24 +139,54 @@ def halve(chunk: Sequence[MarkedLayer]) -> tuple[tuple[MarkedLayer, ...], tuple[
     return tuple(chunk[:middle]), tuple(chunk[middle:])
 
 
-def _find(ranking: Ranking, choice: str, load_ranking: Callable[[str], Ranking]) -> set[str]:
-    kind, _, what = choice.partition(":")
-    if kind == "regex" and what:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One choice of layers; exactly one of `pattern`, `op` and `count` is given."""
+
+    text: str
+    """What the user wrote."""
+
+    pattern: re.Pattern[str] | None = None
+    """What names hold."""
+
+    op: str | None = None
+    """An ONNX operator, in lower case."""
+
+    count: int | None = None
+    """How many layers from the top of a ranking."""
+
+    source: Ranking | None = None
+    """That ranking; None for the one to choose from."""
+
+    @classmethod
+    def read(cls, text: str, load_ranking: Callable[[str], Ranking]) -> _Choice:
+        kind, _, what = text.partition(":")
+        if kind == "regex" and what:
+            try:
+                return cls(text, pattern=re.compile(what))
+            except re.error as error:
+                _refuse(text, f"it is no regular expression: {error}")
+        if kind == "op" and what:
+            return cls(text, op=what.lower())
+        count, _, path = what.partition(":")
+        if kind != "top" or not count.isdecimal() or int(count) < 1:
+            _refuse(text, "it has none of these forms")
         try:
-            pattern = re.compile(what)
-        except re.error as error:
-            _refuse(choice, f"it is no regular expression: {error}")
-        return {layer.name for layer in ranking.layers if pattern.search(layer.name)}
-    if kind == "op" and what:
-        return {layer.name for layer in ranking.layers if layer.op.lower() == what.lower()}
-    count, _, path = what.partition(":")
-    if kind != "top" or not count.isdecimal() or int(count) < 1:
-        _refuse(choice, "it has none of these forms")
-    source = load_ranking(path) if path else ranking
-    if source.model.digest != ranking.model.digest:
-        _refuse(choice, f"that ranking is about another model, {source.model.name!r}")
-    first = {layer.name for layer in source.layers[: int(count)]}
-    return {layer.name for layer in ranking.layers if layer.name in first}
+            return cls(text, count=int(count), source=load_ranking(path) if path else None)
+        except ValueError as error:
+            raise ExecutionError(f"Cannot use `--outputs-from {text}`: {error}") from error
+
+    def find(self, ranking: Ranking) -> set[str]:
+        """Returns the unique names of its layers."""
+        if self.pattern is not None:
+            return {layer.name for layer in ranking.layers if self.pattern.search(layer.name)}
+        if self.op is not None:
+            return {layer.name for layer in ranking.layers if layer.op.lower() == self.op}
+        source = self.source or ranking
+        if source.model.digest != ranking.model.digest:
+            _refuse(self.text, f"that ranking is about another model, {source.model.name!r}")
+        first = {layer.name for layer in source.layers[: self.count]}
+        return {layer.name for layer in ranking.layers if layer.name in first}
 
 
 def _refuse(choice: str, why: str) -> NoReturn:

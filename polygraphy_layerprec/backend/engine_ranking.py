@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from polygraphy_layerprec.backend.engine_plan import halve
 from polygraphy_layerprec.backend.engine_spec import EngineError
 from polygraphy_layerprec.backend.engine_verification import AGREEMENT_LIMIT
+from polygraphy_layerprec.matching.tensor_matching import name_some
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engine_plan import MarkedLayer, MarkingPlan
@@ -26,8 +27,6 @@ __all__ = ["MARKING_LIMIT", "EngineFindings", "compare_on_engines", "measure_imp
 MARKING_LIMIT: Final = 2.0
 """Ratio of the output errors with and without marks up to which the two agree. FP16 noise is
 chaotic: another order of summation moves an output by most of its error, so less says nothing."""
-
-_NAMES_SHOWN: Final = 3
 
 
 @dataclass(slots=True)
@@ -190,14 +189,9 @@ def _skipped_warnings(skipped: Sequence[tuple[str, str]]) -> list[str]:
     for name, reason in skipped:
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"{len(names)} layers were not marked, {_some(names)}: {reason}."
+        f"{len(names)} layers were not marked, {name_some(names)}: {reason}."
         for reason, names in by_reason.items()
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(ascii(name) for name in names[:_NAMES_SHOWN])
-    return f"{shown} and others" if len(names) > _NAMES_SHOWN else shown
 
 
 def _first_line(failure: EngineError) -> str:

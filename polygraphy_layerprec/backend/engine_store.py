@@ -13,12 +13,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.report.atomic_file import write_file, write_text_file
+from polygraphy_layerprec.report.atomic_file import write_file
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engine_spec import Sample
@@ -77,7 +77,7 @@ class EngineStore:
         self.keeps_engines = keeps_engines
         self.built_count = 0
         """Engines that were built in this run, rather than found."""
-        for name in _FOLDERS:
+        for name in ("", *_FOLDERS):  # the timing cache is in the folder itself
             os.makedirs(os.path.join(folder, name), exist_ok=True)
             for stale in glob.glob(os.path.join(glob.escape(folder), name, ".*.partial")):
                 os.unlink(stale)
@@ -108,9 +108,9 @@ class EngineStore:
         plan = build()
         self.built_count += 1
         if self.keeps_engines:
-            write_file(path, lambda file: file.write(plan))
             sha256 = hashlib.sha256(plan).hexdigest()
-            write_text_file(note, _to_text({"sha256": sha256, "identity": identity}))
+            self._keep(path, lambda file: file.write(plan))
+            self._keep_text(note, {"sha256": sha256, "identity": identity})
         return plan
 
     def result(self, identity: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
@@ -120,7 +120,7 @@ class EngineStore:
         if "result" in record:
             return record["result"]
         result = measure()
-        write_text_file(path, _to_text({"identity": identity, "result": result}))
+        self._keep_text(path, {"identity": identity, "result": result})
         # As read from the file, so that a run that goes on sees the same as one that began anew.
         return _read_json(path)["result"]
 
@@ -129,7 +129,7 @@ class EngineStore:
         names = list(outputs)
         arrays: dict[str, Any] = {f"array{i}": outputs[name] for i, name in enumerate(names)}
         path = self._outputs_path(key, index)
-        write_file(path, lambda file: np.savez(file, names=np.array(json.dumps(names)), **arrays))
+        self._keep(path, lambda file: np.savez(file, names=np.array(json.dumps(names)), **arrays))
 
     def load_outputs(self, key: str, index: int) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the outputs that were kept of one sample.
@@ -146,6 +146,20 @@ class EngineStore:
             raise ExecutionError(
                 f"The work folder {self.folder!r} is damaged: {path!r} cannot be read.\n"
                 f"Remove the folder, or give another one with `--work-dir`."
+            ) from error
+
+    def _keep_text(self, path: str, value: Any) -> None:
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+        self._keep(path, lambda file: file.write(text.encode()))
+
+    def _keep(self, path: str, write: Callable[[BinaryIO], object]) -> None:
+        try:
+            write_file(path, write)
+        except (OSError, ValueError) as error:
+            raise ExecutionError(
+                f"Cannot keep what was finished in {self.folder!r}: {error}\n"
+                f"Make room there, or give another folder with `--work-dir`; for a temporary one, "
+                f"set TMPDIR in the environment."
             ) from error
 
     def _outputs_path(self, key: str, index: int) -> str:
@@ -181,7 +195,3 @@ def _read_json(path: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _to_text(value: Any) -> str:
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from polygraphy_layerprec.backend.engine_inspection import (
@@ -72,21 +73,11 @@ def verify_engines(
     comparison = OutputComparison(outputs_that_count(graph, outputs))
     comparison.sample_count = len(samples)
     references = [run_reference(sample) for sample in samples]
-    measured: list[EngineMeasurement] = []
-
-    def measure(name: EngineName) -> None:
-        plan = engines.build(name)
-        run = engines.run(plan, samples)
-        for reference, values in zip(references, run.outputs, strict=True):
-            comparison.add(name, reference, values)
-        obtained = _obtained(run.layer_information, asked if name == "constrained" else None)
-        measured.append(EngineMeasurement(name, len(plan), run.latency_seconds, obtained))
-
-    measure("fp32")
+    measure = partial(_measure, engines, samples, references, asked, comparison)
+    measured = [measure("fp32")]
     failures = _disagreement(comparison)
     if not failures:
-        measure("lowered")
-        measure("constrained")
+        measured += [measure("lowered"), measure("constrained")]
     return conclude(
         graph,
         asked,
@@ -97,6 +88,22 @@ def verify_engines(
         failures=failures,
         generated_inputs=generated_inputs,
     )
+
+
+def _measure(
+    engines: Engines,
+    samples: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    asked: AskedPrecisions,
+    comparison: OutputComparison,
+    name: EngineName,
+) -> EngineMeasurement:
+    plan = engines.build(name)
+    run = engines.run(plan, samples)
+    for reference, values in zip(references, run.outputs, strict=True):
+        comparison.add(name, reference, values)
+    obtained = _obtained(run.layer_information, asked if name == "constrained" else None)
+    return EngineMeasurement(name, len(plan), run.latency_seconds, obtained)
 
 
 def _disagreement(comparison: OutputComparison) -> list[str]:

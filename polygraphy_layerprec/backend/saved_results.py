@@ -15,6 +15,7 @@ from polygraphy.json import load_json
 
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.tensor_comparison import TensorComparison
+from polygraphy_layerprec.matching.tensor_matching import name_some
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
@@ -28,7 +29,12 @@ _HOW_TO_SAVE: Final = (
     "Save them with `polygraphy run model.onnx --onnxrt --onnx-outputs mark all "
     "--save-outputs FILE.json`."
 )
-_NAMES_SHOWN: Final = 3
+
+_UNREADABLE: Final = (
+    *(AttributeError, KeyError, TypeError, ValueError),  # JSON that is not as it should be
+    EOFError,  # an array that is empty
+    RecursionError,  # brackets without end
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class SavedComparison:
     """Name of the runner that is the candidate."""
 
     unused: tuple[str, ...]
-    """Names of the runners that were saved as well, and not chosen."""
+    """Names of the runners that were saved as well, in any iteration, and not chosen."""
 
 
 def compare_saved_results(
@@ -66,8 +72,8 @@ def compare_saved_results(
         precision: The low precision.
         reference_runner: Name of the runner to take as the reference, or a part of its name that
             no other has; by default the first.
-        candidate_runner: The same for the candidate; by default the first that is not the
-            reference.
+        candidate_runner: The same for the candidate; by default the first of another name than
+            the reference, or the first there is.
         progress: Called with iterations done, 0 for not known, and what is going on.
 
     Raises:
@@ -78,7 +84,9 @@ def compare_saved_results(
     reference, candidate = _choose_runners(files, reference_runner, candidate_runner)
     tensors = TensorComparison(precision)
     counts = [0, 0]
+    names: dict[str, None] = {}
     for sides in itertools.zip_longest(*files):
+        names |= dict.fromkeys(name for side in sides for name, _ in side or ())
         exact, lowered = reference.find_in(sides[0]), candidate.find_in(sides[-1])
         counts = [counts[0] + (exact is not None), counts[1] + (lowered is not None)]
         if exact is not None and lowered is not None:
@@ -91,9 +99,8 @@ def compare_saved_results(
             f"iterations, {candidate.name!r} has {counts[1]}.\n"
             f"Run both on the same inputs, for example with `--load-inputs`."
         )
-    chosen = {reference.name, candidate.name}
-    others = dict.fromkeys(name for file in files for name in file.runners if name not in chosen)
-    return SavedComparison(tensors, reference.name, candidate.name, tuple(others))
+    unused = tuple(name for name in names if name not in (reference.name, candidate.name))
+    return SavedComparison(tensors, reference.name, candidate.name, unused)
 
 
 class _Runner(NamedTuple):
@@ -128,11 +135,20 @@ class _SavedFile:
         self._first = []  # so that it can be freed
         yield from self._rest
 
-    def choose(self, wanted: str | None, option: str, *, besides: int | None = None) -> int:
-        """Returns the position of the runner that `wanted` names; else of the first there is."""
+    def choose(
+        self, wanted: str | None, option: str, *, besides: int | None = None, unlike: str = ""
+    ) -> int:
+        """Returns the position of the runner that `wanted` names.
+
+        Args:
+            wanted: Name of the runner or a part of it; None for the first there is.
+            option: What asks for it.
+            besides: A position that is taken.
+            unlike: A name that is taken last if none is wanted.
+        """
         free = [position for position in range(len(self.runners)) if position != besides]
         if wanted is None and free:
-            return free[0]
+            return min(free, key=lambda position: self.runners[position] == unlike)
         for matches in (str.__eq__, str.__contains__):
             found = [p for p in free if wanted is not None and matches(self.runners[p], wanted)]
             if len(found) == 1:
@@ -155,11 +171,9 @@ def _choose_runners(
 ) -> tuple[_Runner, _Runner]:
     options = ("--reference-runner", "--candidate-runner")
     if len(files) > 1:
-        positions = [
-            file.choose(wanted, option)
-            for file, wanted, option in zip(files, (reference, candidate), options, strict=True)
-        ]
-        return files[0].runner(positions[0]), files[1].runner(positions[1])
+        exact = files[0].runner(files[0].choose(reference, options[0]))
+        position = files[1].choose(candidate, options[1], unlike=exact.name)
+        return exact, files[1].runner(position)
     (file,) = files
     # What is named goes first, lest the other side's default takes it.
     if candidate is not None:
@@ -183,13 +197,14 @@ def _read_iterations(path: str) -> Iterator[Iteration]:
 def _read_file(path: str) -> Iterator[Iteration]:
     try:
         results = load_json(path)
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ExecutionError(
             f"{path!r} holds no results in JSON as Polygraphy saves them: {error}.\n{_HOW_TO_SAVE}"
         ) from error
     if not _is_results(results):
         raise ExecutionError(
-            f"{path!r} holds no results of runners, but a {type(results).__name__}.\n{_HOW_TO_SAVE}"
+            f"{path!r} holds no results of runners: it is JSON of another kind, read as "
+            f"`{type(results).__name__}`.\n{_HOW_TO_SAVE}"
         )
     left = [(name, deque(iterations)) for name, iterations in results.lst]
     del results  # each iteration is freed once it was compared
@@ -217,7 +232,8 @@ def _add_iteration(
     if not common:
         raise ExecutionError(
             f"The saved runs have no tensor in common, so they are of different models.\n"
-            f"Note: The reference has {_some(reference)}, the candidate {_some(candidate)}."
+            f"Note: The reference has {name_some(list(reference.keys()))}, "
+            f"the candidate {name_some(list(candidate.keys()))}."
         )
     for name in names:  # one at a time: Polygraphy may keep them on disk
         tensors.add(name, _tensor_of(reference, name), _tensor_of(candidate, name))
@@ -233,7 +249,3 @@ def _tensor_of(result: Mapping[str, Any], name: str) -> Any:
         return value.numpy(force=True)
     except TypeError:  # a tensor of PyTorch's in a type that numpy does not have
         return value.float().numpy(force=True)
-
-
-def _some(result: Mapping[str, Any]) -> str:
-    return ", ".join(ascii(name) for name in itertools.islice(result.keys(), _NAMES_SHOWN))

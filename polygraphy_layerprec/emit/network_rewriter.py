@@ -85,7 +85,7 @@ def _rewrite_types(
     lenient: bool,
 ) -> str:
     low_inputs, objection = find_low_inputs(view) if low_io else (frozenset(), "")
-    plan = plan_types(view, kept, precision, low_inputs)
+    plan = plan_types(view, kept, precision, low_inputs, low_outputs=low_io)
     _check_attention(kept, plan, lenient=lenient)
     rewriter = StrongRewriter(view, plan, precision)
     rewriter.rewrite(low_outputs=low_io)

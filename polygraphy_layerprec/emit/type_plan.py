@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from polygraphy_layerprec.emit.network_view import as_class
-from polygraphy_layerprec.emit.typing_rules import LEFT_ALONE, TYPING_RULES, Role
+from polygraphy_layerprec.emit.typing_rules import LEFT_ALONE, TYPING_RULES, Role, TypingRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["TypePlan", "plan_types"]
 
 _FIXED_ROLES = (Role.ACCEPT, Role.ATTEND, Role.CONSTANT, Role.ITERATE)
+_NEVER_FOLDED = ("FILL", "ITERATOR", "RECURRENCE")  # others in each run or iteration
+_ADAPTING_ROLES = (Role.CONSTANT, Role.FOLLOW, Role.JOIN, Role.DEQUANTIZE)
 
 
 class TypePlan(NamedTuple):
@@ -52,16 +56,23 @@ def plan_types(
     kept: Collection[LayerView],
     precision: LowPrecision,
     low_inputs: frozenset[TensorView] = frozenset(),
+    *,
+    low_outputs: bool = False,
 ) -> TypePlan:
     """Returns the types that keep the layers `kept` in FP32 and as few others as possible."""
     roles = {layer: _role(layer, kept, precision, view) for layer in view.layers}
+    folded = _find_folded(view)
+    # The builder computes these once; kept layers must not find them rounded.
+    roles.update((layer, Role.KEEP) for layer in folded if roles[layer] is Role.LOWER)
     plan = TypePlan(roles, set(), low_inputs)
-    takers = _find_takers_of_low(view, plan)
+    takers = _find_takers_of_low(view, plan, low_outputs=low_outputs)
     from_constants: set[LayerView] = set()
     for layer in view.layers:
-        if _depends_on_constants_only(layer, plan, from_constants):
+        if layer in folded or _moves_constants_only(layer, plan, from_constants):
             from_constants.add(layer)
-        elif _is_lowered(layer, plan, from_constants, takers):
+        elif _is_lowered(layer, plan, from_constants, takers) and (
+            layer in takers or _fits(layer, plan, from_constants, precision, view)
+        ):
             plan.low.add(layer)
     for layer in reversed(view.layers):
         if layer in from_constants and _is_wanted_low(layer, plan, view):
@@ -78,22 +89,48 @@ def _role(
         return Role.KEEP
     rule = TYPING_RULES.get(layer.kind, LEFT_ALONE)
     if rule.role in _FIXED_ROLES:
-        return rule.role
+        return Role.KEEP if _is_empty_constant(layer, view) else rule.role
     if layer in kept or (precision.name == "bf16" and not rule.has_bf16):
         return Role.KEEP
+    if rule.role is Role.LOWER and not layer.float_outputs:
+        return Role.JOIN  # a comparison: nobody ranks it, so nobody could keep it
+    return Role.FOLLOW if _is_exact(layer, rule, view) else rule.role
+
+
+def _is_exact(layer: LayerView, rule: TypingRule, view: NetworkView) -> bool:
     attribute, exact_values = rule.exact
-    if attribute:
-        with as_class(layer.layer, rule.layer_class, view.trt) as typed_layer:
-            if getattr(typed_layer, attribute).name in exact_values.split():
-                return Role.FOLLOW
-    return rule.role
+    if not attribute:
+        return False
+    with as_class(layer.layer, rule.layer_class, view.trt) as typed_layer:
+        return getattr(typed_layer, attribute).name in exact_values.split()
 
 
-def _depends_on_constants_only(
-    layer: LayerView, plan: TypePlan, from_constants: set[LayerView]
-) -> bool:
-    if plan.roles[layer] is Role.CONSTANT:
-        return True
+def _is_empty_constant(layer: LayerView, view: NetworkView) -> bool:
+    if layer.kind != "CONSTANT":
+        return False
+    with as_class(layer.layer, "IConstantLayer", view.trt) as constant:
+        return 0 in tuple(constant.shape)  # without weights it cannot be given another type
+
+
+def _find_folded(view: NetworkView) -> set[LayerView]:
+    """Returns the layers that depend on constants alone."""
+    folded: set[LayerView] = set()
+    for layer in view.layers:
+        is_source = layer.kind == "CONSTANT" or _counts_up(layer, view)
+        reads = [tensor.producer for tensor in layer.inputs if tensor is not None]
+        if (is_source or (reads and layer.kind not in _NEVER_FOLDED)) and folded.issuperset(reads):
+            folded.add(layer)
+    return folded
+
+
+def _counts_up(layer: LayerView, view: NetworkView) -> bool:
+    if layer.kind != "FILL":
+        return False
+    with as_class(layer.layer, "IFillLayer", view.trt) as fill:
+        return bool(fill.operation.name == "LINSPACE")
+
+
+def _moves_constants_only(layer: LayerView, plan: TypePlan, from_constants: set[LayerView]) -> bool:
     producers = [tensor.producer for tensor in layer.float_inputs]
     moves = plan.roles[layer] in (Role.FOLLOW, Role.JOIN)
     return moves and all(p in from_constants for p in producers)
@@ -105,12 +142,14 @@ def _is_blocked(layer: LayerView) -> bool:
     return quantized is not None and quantized.tensor.dtype.name in ("FP4", "INT4")
 
 
-def _find_takers_of_low(view: NetworkView, plan: TypePlan) -> set[LayerView]:
+def _find_takers_of_low(view: NetworkView, plan: TypePlan, *, low_outputs: bool) -> set[LayerView]:
     """Returns the layers that turn into low precision whatever they read, at once or later on."""
+    seen = set() if low_outputs else {tensor.producer for tensor in view.outputs}
     takers: set[LayerView] = set()
     for layer in reversed(view.layers):
         if plan.roles[layer] in (Role.FOLLOW, Role.JOIN, Role.ITERATE):
-            is_taker = bool(layer.consumers) and takers.issuperset(layer.consumers)
+            used = bool(layer.float_outputs and layer.consumers) and layer not in seen
+            is_taker = used and takers.issuperset(layer.consumers)
         else:
             is_taker = plan.roles[layer] in (Role.LOWER, Role.ATTEND)
         if is_taker:
@@ -134,7 +173,30 @@ def _is_lowered(
     return role in (Role.LOWER, Role.ATTEND, Role.DEQUANTIZE)
 
 
+def _fits(
+    layer: LayerView,
+    plan: TypePlan,
+    from_constants: set[LayerView],
+    precision: LowPrecision,
+    view: NetworkView,
+) -> bool:
+    """Returns whether a layer that moves values moves no constant that would be limited."""
+    if plan.roles[layer] not in (Role.FOLLOW, Role.JOIN):
+        return True
+    sources = [p for p in layer.producers if p in from_constants]
+    for source in sources:  # grows on the way
+        sources += [p for p in source.producers if p in from_constants and p not in sources]
+        if plan.roles[source] is Role.CONSTANT:
+            with as_class(source.layer, "IConstantLayer", view.trt) as constant:
+                magnitudes = np.abs(np.asarray(constant.weights))
+            if np.any(np.isfinite(magnitudes) & (magnitudes > precision.max_finite)):
+                return False
+    return True
+
+
 def _is_wanted_low(layer: LayerView, plan: TypePlan, view: NetworkView) -> bool:
+    if plan.roles[layer] not in _ADAPTING_ROLES or not layer.float_outputs:
+        return False
     if any(output in view.outputs for output in layer.outputs):
         return False
     return bool(layer.consumers) and all(map(plan.wants_low, layer.consumers))

@@ -11,7 +11,7 @@ import numpy as np
 from polygraphy_layerprec.execution.emulated import last_uses
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.node_session import NodeRunner, tensor_of, value_of
-from polygraphy_layerprec.execution.streams import Streams, is_float, writable_array
+from polygraphy_layerprec.execution.streams import Streams, hands_on_fed, is_float, writable_array
 from polygraphy_layerprec.execution.weights_in_use import WeightsInUse
 from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.model.operators import draws_random_numbers
@@ -124,7 +124,7 @@ class MixedExecutor:
                 on_grid=low or (exact and moved_on_grid),
                 computed=node.role is Role.COMPUTES or any(s.computed for s in floats),
                 # What an FP32 layer hands to a lowered one is cast, not clipped as weights are.
-                fed=any(stream.fed for stream in floats) if exact else node.role is Role.COMPUTES,
+                fed=hands_on_fed(node, floats) if exact else node.role is Role.COMPUTES,
             )
 
     def _outputs(

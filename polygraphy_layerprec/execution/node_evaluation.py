@@ -18,6 +18,7 @@ from polygraphy_layerprec.execution.row_lookup import narrow_lookup
 from polygraphy_layerprec.execution.saturation import carry_overflows
 from polygraphy_layerprec.execution.streams import (
     Streams,
+    hands_on_fed,
     is_float,
     largest_finite,
     union_of_overflows,
@@ -103,7 +104,7 @@ class NodeEvaluator:
         made = _streams(outputs, candidates, saturated)
         for stream in filter(None, made):
             stream.on_grid = moves and all(s.on_grid for s in floats)
-            stream.fed = any(s.fed for s in floats)
+            stream.fed = hands_on_fed(node, floats)
             stream.max_abs = application.max_abs_input if moves else _largest(stream.reference)
             stream.overflows = overflows
             stream.nonfinite_from = _still_nonfinite(stream.candidate, application.nonfinite_from)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from polygraphy_layerprec.precision import round_to_precision
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.precision import Precision
 
 __all__ = [
     "Streams",
     "can_carry_error",
+    "hands_on_fed",
     "is_float",
     "largest_finite",
     "rounded_tensor",
@@ -134,6 +136,14 @@ def largest_finite(values: np.ndarray[Any, Any]) -> float:
         finite = values[np.isfinite(values)]
         largest = float(np.abs(finite).max()) if finite.size else 0.0
     return largest
+
+
+def hands_on_fed(node: Node, floats: Sequence[Streams]) -> bool:
+    """Whether a node that moves values hands on some from outside low precision; see `fed`.
+
+    Numbers that a Cast makes of integers are such: nothing clips them.
+    """
+    return any(stream.fed for stream in floats) or (not floats and node.op_type == "Cast")
 
 
 def union_of_overflows(streams: Mapping[str, Streams]) -> frozenset[int]:

@@ -20,7 +20,7 @@ __all__ = ["TensorComparison", "TensorDivergence"]
 
 Array = np.ndarray[Any, Any]
 
-# Squares of larger FP64 numbers, and sums of them, leave the range of FP64.
+# Squares of larger FP64 numbers, relative errors too, and sums of them leave the range of FP64.
 _LARGEST_MAGNITUDE: Final = 1e140
 
 
@@ -209,7 +209,7 @@ def _compare(
     divergence = TensorDivergence(
         sample_count=1,
         compared_count=int(record.error is not None),
-        squared_error=0.0 if record.error is None else record.error**2,
+        squared_error=min(record.error or 0.0, _LARGEST_MAGNITUDE) ** 2,
         max_abs_error=record.max_abs_error or 0.0,
         nonfinite_count=record.nonfinite_count,
         element_count=reference.size,

@@ -116,7 +116,7 @@ def _overlaps(pairs: Sequence[Pair], layer_count: int) -> tuple[TopOverlap, ...]
 
 
 def _moves(pairs: Sequence[Pair]) -> tuple[LayerMove, ...]:
-    """The shared layers, those that moved most first; equal ones by the better of their places."""
+    """The shared layers, those that moved most first; equal ones by their first place."""
     places = {
         layer.name: place
         for place, layer in enumerate(sorted((b for _, b in pairs), key=lambda b: b.rank))

@@ -12,8 +12,8 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Literal
 
-from polygraphy_layerprec.matching.tensor_matching import match_tensors
-from polygraphy_layerprec.ranking.measurement_gaps import describe_gaps, name_some
+from polygraphy_layerprec.matching.tensor_matching import match_tensors, nothing_in_common
+from polygraphy_layerprec.ranking.measurement_gaps import describe_gaps
 from polygraphy_layerprec.ranking.order import order_layers
 from polygraphy_layerprec.records import (
     NonFiniteOrigin,
@@ -66,7 +66,8 @@ def with_measured_divergences(
     measured = _measured_layers(matched, comparison)
     outputs = {output.name for output in ranking.output_error.outputs}
     if not matched and not outputs.intersection(comparison.names):
-        raise ValueError(_nothing_in_common(ranking, comparison))
+        wanted = [layer.outputs[0] for layer in ranking.layers if layer.outputs]
+        raise ValueError(nothing_in_common(comparison.names, wanted, model_name=ranking.model.name))
     layers = _order_measured(ranking, comparison, measured)
     gaps = describe_gaps(ranking, comparison, matched, measured, model_tensors=model_tensors)
     return replace(
@@ -87,16 +88,6 @@ def _measured_layers(
         layer: reduce(add, (comparison[name] for name in names)) for layer, names in matched.items()
     }
     return {layer: divergence for layer, divergence in found.items() if divergence.is_measured}
-
-
-def _nothing_in_common(ranking: Ranking, comparison: TensorComparison) -> str:
-    wanted = [layer.outputs[0] for layer in ranking.layers if layer.outputs]
-    return (
-        f"None of the {len(comparison.names)} tensors belongs to a layer or is an output of "
-        f"{ranking.model.name or 'the model'!r}, so they come from another model.\n"
-        f"Note: Their names are like {name_some(comparison.names)}; the model's are like "
-        f"{name_some(wanted)}."
-    )
 
 
 def _conditions(

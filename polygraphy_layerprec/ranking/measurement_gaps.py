@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from polygraphy_layerprec.matching.tensor_matching import name_some
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.execution.tensor_comparison import TensorComparison, TensorDivergence
     from polygraphy_layerprec.records import Ranking
 
-__all__ = ["describe_gaps", "name_some"]
+__all__ = ["describe_gaps"]
 
-_NAMES_SHOWN: Final = 3
 _SAME_MAGNITUDE: Final = 0.01  # TF32 keeps ten bits, so that the same inputs agree to 1e-3
 _DIFFERING_SHARE: Final = 0.25  # what saturates hides other inputs from the layers behind it
 
@@ -39,15 +40,9 @@ def describe_gaps(
         *_unmeasured_layers(ranking, measured),
         *_unmeasured_outputs(ranking, comparison),
         *_stray_tensors(ranking, comparison, matched, model_tensors),
+        *_no_difference(ranking, measured),
         *_other_samples(ranking, comparison, measured),
     )
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Returns the first of the names, quoted and in ASCII, and how many more there are."""
-    shown = ", ".join(ascii(name) for name in names[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _unmeasured_layers(ranking: Ranking, measured: Mapping[str, TensorDivergence]) -> list[str]:
@@ -113,6 +108,20 @@ def _stray_tensors(
             f"numbers, in some samples: {name_some(absent)}."
         )
     return told
+
+
+def _no_difference(ranking: Ranking, measured: Mapping[str, TensorDivergence]) -> list[str]:
+    """Of a candidate that is no candidate, where the emulation finds differences."""
+    diverging = [layer for layer in ranking.layers if layer.cumulative_error]
+    if not any(layer.name in measured for layer in diverging):
+        return []
+    if any(divergence.mismatch_count for divergence in measured.values()):
+        return []
+    told = (
+        "Every layer that was measured gives the same values in the candidate as in the reference: "
+        "the candidate seems to be in FP32 as well."
+    )
+    return [told]
 
 
 def _other_samples(

@@ -72,14 +72,32 @@ def select_layers(
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
-    counted = _Counted(measure or forecast.error)
+    measured = None if measure is None else _Counted(measure)
     size = _requested_size(request, len(ranking.layers))
-    if size is not None:
-        kept = _first(size, named, allowed)
-        error = counted(kept) if measure else None
-        return _selection(forecast, kept, error, measurements=counted.calls if measure else 0)
+    if size is None:
+        return _by_tolerance(forecast, request, required, allowed, measured)
+    kept = _first(size, named, allowed)
+    error = None if measured is None else measured(kept)
+    return _selection(forecast, kept, error, measured)
+
+
+def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
+    """Returns a constraint for each selected layer, with its reason."""
+    return tuple(
+        Constraint(layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason)
+        for layer in selection.layers
+    )
+
+
+def _by_tolerance(
+    forecast: SetForecast,
+    request: SelectionRequest,
+    required: npt.NDArray[np.bool_],
+    allowed: npt.NDArray[np.bool_],
+    measured: _Counted | None,
+) -> Selection:
     tolerance = request.tolerance
-    error_of: ErrorOf = counted
+    error_of: ErrorOf = measured or forecast.error
     if tolerance is None:
         tolerance, error_of = forecast.error(required) / 2, forecast.error
     found = search_set(
@@ -90,25 +108,17 @@ def select_layers(
         allowed=allowed,
         cost=request.cost,
     )
-    error = found.error
-    if measure and request.tolerance is None:
-        error = counted(found.kept)
+    error = None
+    if measured is not None:
+        error = found.error if error_of is measured else measured(found.kept)
     return _selection(
         forecast,
         found.kept,
-        error if measure else None,
+        error,
+        measured,
         tolerance=tolerance,
         reached=found.error <= tolerance,
         plain=found.plain,
-        measurements=counted.calls if measure else 0,
-    )
-
-
-def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
-    """Returns a constraint for each selected layer, with its reason."""
-    return tuple(
-        Constraint(layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason)
-        for layer in selection.layers
     )
 
 
@@ -182,11 +192,11 @@ def _selection(
     forecast: SetForecast,
     kept: npt.NDArray[np.bool_],
     error: float | None,
+    measured: _Counted | None,
     *,
     tolerance: float | None = None,
     reached: bool = True,
     plain: npt.NDArray[np.bool_] | None = None,
-    measurements: int,
 ) -> Selection:
     return Selection(
         layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
@@ -196,5 +206,5 @@ def _selection(
         tolerance=tolerance,
         reached=reached,
         plain_cost=None if plain is None else forecast.cost(plain),
-        measurements=measurements,
+        measurements=0 if measured is None else measured.calls,
     )

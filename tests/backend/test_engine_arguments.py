@@ -56,6 +56,10 @@ def test_options_about_engines_need_engines(refused, arguments):
         (("--fp8",), "`--fp8` cannot be used here"),
         (("--precision-constraints", "obey"), "leave it out"),
         (("--mark-debug", "t0"), "--outputs-from"),
+        (("--layer-precisions", "n:float16"), "`--layer-precisions` cannot be used here"),
+        (("--tensor-dtypes", "y:float16"), "`--tensor-dtypes` cannot be used here"),
+        (("--strip-plan",), "`--strip-plan` cannot be used here"),
+        (("--save-tactics", "tactics.json"), "`--save-tactics` cannot be used here"),
         (("--bf16",), "Give `--precision bf16` instead"),
         (("--precision", "bf16", "--fp16"), "Give `--precision fp16` instead"),
         (
@@ -102,6 +106,13 @@ def test_what_engines_cannot_do_is_told(refused, monkeypatch, arguments, message
     monkeypatch.setattr(tensorrt_module, "count_gpus", lambda: 1)
 
     assert message in refused("--trt", *arguments)
+
+
+@pytest.mark.parametrize("choice", ["norm", "regex:(", "top:1:loss.py"])
+def test_a_choice_of_layers_is_read_before_anything_runs(refused, monkeypatch, choice):
+    monkeypatch.setattr(tensorrt_module, "load_tensorrt", lambda: pytest.fail("too late"))
+
+    assert f"Cannot use `--outputs-from {choice}`" in refused("--trt", "--outputs-from", choice)
 
 
 def test_only_one_backend_is_chosen(capsys):

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from polygraphy_layerprec.backend.engine_plan import (
     MarkedLayer,
+    check_choices,
     choose_layers,
     halve,
     plan_marking,
 )
 from polygraphy_layerprec.execution import ExecutionError
+from polygraphy_layerprec.report.ranking_file import load_ranking
 from tests.rankings import make_layer, make_ranking
 
 LAYERS = (
@@ -50,6 +52,34 @@ def test_the_top_of_an_earlier_ranking_decides():
     earlier = make_ranking(*reversed(LAYERS))
 
     assert chosen("top:1:earlier: v1.json", files={"earlier: v1.json": earlier}) == ["/a/norm/Sub"]
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda choice: choose_layers(RANKING, [choice], load_ranking),
+        lambda choice: check_choices([choice], load_ranking),
+    ],
+    ids=["with the layers", "without"],
+)
+def test_a_file_that_is_no_ranking_is_refused(tmp_path, find):
+    path = tmp_path / "notes.json"
+    path.write_text("[]")
+
+    with pytest.raises(ExecutionError, match="is not a ranking that can be read") as caught:
+        find(f"top:1:{path}")
+
+    assert "Cannot use `--outputs-from top:1:" in str(caught.value)
+
+
+@pytest.mark.parametrize("choice", ["norm", "top:0", "regex:("])
+def test_what_no_model_can_mend_is_refused_without_one(choice):
+    with pytest.raises(ExecutionError, match="Cannot use `--outputs-from"):
+        check_choices(["op:Add", choice], load_ranking)
+
+
+def test_what_a_model_may_have_is_left_to_it():
+    check_choices(["op:Add", "regex:norm", "top:3"], load_ranking)
 
 
 def test_a_ranking_of_another_model_is_refused():

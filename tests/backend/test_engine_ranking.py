@@ -213,6 +213,16 @@ def test_debug_tensors_leave_fusion_alone(transformer):
     assert any("no tensor that was measured" in text for text in ranking.warnings)
 
 
+def test_debug_tensors_that_only_move_values_are_no_strangers(transformer, monkeypatch):
+    monkeypatch.setattr(StandIn, "_unfused", lambda _: ("key_t", "active", "scores"))
+
+    ranking = transformer.rank(uses_debug_tensors=True)
+
+    found = {layer.outputs[0] for layer in ranking.layers if layer.cumulative_error is not None}
+    assert found == {"scores", "hidden"}
+    assert not any("match no layer" in text for text in ranking.warnings)
+
+
 def test_an_engine_without_debug_tensors_says_what_to_do(transformer):
     engines = NamedEngines(refuse=lambda spec: spec.with_debug_tensors)
 

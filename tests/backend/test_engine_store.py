@@ -122,12 +122,30 @@ def test_outputs_that_went_away_are_an_error_that_says_what_to_do(tmp_path):
 def test_what_a_kill_left_half_written_is_removed(tmp_path):
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines" / ".abc.partial").write_bytes(b"half")
+    (tmp_path / ".cache.partial").write_bytes(b"half of a timing cache")
     (tmp_path / "engines" / "abc.engine").write_bytes(b"whole")
 
     with open_store(str(tmp_path)):
         left = [path.name for path in (tmp_path / "engines").iterdir()]
 
     assert left == ["abc.engine"]
+    assert not (tmp_path / ".cache.partial").exists()
+
+
+@pytest.mark.parametrize("kind", ["engines", "results", "outputs"])
+def test_what_cannot_be_kept_is_an_error_that_says_what_to_do(tmp_path, kind):
+    keep = {
+        "engines": lambda store: store.engine(IDENTITY, lambda: b"plan"),
+        "results": lambda store: store.result(IDENTITY, lambda: 1),
+        "outputs": lambda store: store.save_outputs("ab", 0, {"y": np.ones(1)}),
+    }
+    with open_store(str(tmp_path)) as store:
+        (tmp_path / kind).rmdir()
+
+        with pytest.raises(ExecutionError, match="--work-dir") as caught:
+            keep[kind](store)
+
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):

@@ -20,6 +20,13 @@ REFERENCE = [{"y": np.float32([1, 2]), "n": np.arange(3)}, {"y": np.float32([3, 
 CANDIDATE = [{"y": np.float32([1, 2]), "n": np.arange(3)}, {"y": np.float32([3, 4.5])}]
 ERROR = np.sqrt(0.25 / 30)
 
+RESULTS_OF_ARRAY = (
+    '{"polygraphy_class": "RunResults", "lst": [["a", [{"polygraphy_class": "IterationResult", '
+    '"runtime": 0.1, "runner_name": "a", "outputs": {"y": {"polygraphy_class": "LazyArray", '
+    '"values": {"polygraphy_class": "ndarray", "array": %s}}}}]]]}'
+)
+"""Results as Polygraphy saves them, with an array that it cannot read."""
+
 
 @pytest.fixture
 def save(tmp_path):
@@ -159,6 +166,25 @@ def test_a_runner_that_ended_early_is_told(save, layout):
         compare_saved_results([path], FP16)
 
 
+def test_of_two_files_a_runner_of_another_name_is_the_candidate(save):
+    paths = [
+        save("a.json", onnxrt=REFERENCE),
+        save("b.json", onnxrt=REFERENCE, trt=CANDIDATE),
+    ]
+
+    found = compare_saved_results(paths, FP16)
+
+    assert (found.reference, found.candidate, found.unused) == ("onnxrt", "trt", ())
+    assert found.tensors["y"].cumulative_error == pytest.approx(ERROR)
+
+
+def test_runners_of_later_iterations_are_not_left_out_in_silence(save, tmp_path):
+    path = save("both", fp32=REFERENCE, fp16=CANDIDATE)
+    _results({"late": REFERENCE}).save(str(tmp_path / "both" / "9.json"))
+
+    assert compare_saved_results([path], FP16).unused == ("late",)
+
+
 def test_no_tensor_in_common_is_told(save):
     paths = [save("a.json", a=[{"y": np.ones(1)}]), save("b.json", b=[{"z": np.ones(1)}])]
 
@@ -176,6 +202,9 @@ def test_no_tensor_in_common_is_told(save):
         "text",
         "[1, 2]",
         "{}",
+        "[" * 100_000,
+        RESULTS_OF_ARRAY % '""',
+        RESULTS_OF_ARRAY % "null",
         json.dumps({"polygraphy_class": "RunResults", "lst": []}),
         json.dumps({"polygraphy_class": "RunResults", "lst": [["a", []]]}),
         json.dumps({"polygraphy_class": "RunResults", "lst": [["a", [1]]]}),
@@ -198,7 +227,7 @@ def test_inputs_are_no_results(tmp_path):
     path = tmp_path / "inputs.json"
     save_json([OrderedDict(x=np.ones(2))], str(path))
 
-    with pytest.raises(ExecutionError, match="holds no results of runners, but a list"):
+    with pytest.raises(ExecutionError, match=r"holds no results of runners: .* read as `list`"):
         compare_saved_results([str(path)], FP16)
 
 

@@ -152,6 +152,28 @@ def test_what_an_fp32_layer_hands_to_a_lowered_one_is_cast_and_not_clipped():
     assert run(model, {"make"}, sample)["y"].tolist() == [[np.inf], [-(2.0**15)]]
 
 
+@pytest.mark.parametrize("value", [65504, 70000])
+def test_numbers_cast_from_integers_are_not_clipped_either(value):
+    nodes = [
+        node("Cast", ["n"], "t", name="cast", to=onnx.TensorProto.FLOAT),
+        node("Transpose", ["t"], "moved", name="move"),
+        node("Mul", ["moved", "half"], "y", name="read"),
+    ]
+    n = tensor("n", [1, 1], onnx.TensorProto.INT32)
+    model = build_model(nodes, [n], [tensor("y", [1, 1])], {"half": scalar(0.5)})
+    sample = {"n": np.array([[value]], np.int32)}
+    expected = [[value / 2 if value <= 65504 else np.inf]]
+
+    harmful = set()
+    compared = EmulatedExecutor(load_graph(model), FP16).compare(
+        sample, lambda evaluation: harmful.update(evaluation.harmful_overflows)
+    )
+
+    assert run(model, (), sample)["y"].tolist() == expected
+    assert compared.candidate["y"].tolist() == expected
+    assert harmful == ({2} if value > 65504 else set())  # the layer that takes it
+
+
 def test_what_moves_values_neither_rounds_nor_hides_that_they_are_exact():
     nodes = [
         node("Mul", ["x", "third"], "t", name="make"),

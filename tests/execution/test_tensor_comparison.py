@@ -247,3 +247,18 @@ def test_what_is_stored_does_not_grow_with_the_samples():
     sizes = [len(json.dumps(comparison.to_json_value())) for comparison in (one, many)]
 
     assert sizes[1] < 1.2 * sizes[0]
+
+
+@pytest.mark.parametrize("candidate", [1e140, 1e308, np.inf, np.nan])
+@pytest.mark.parametrize("reference", [1e-140, 1e-20])
+def test_the_smallest_against_the_largest_numbers_stay_finite(reference, candidate):
+    comparison = TensorComparison(BF16)
+
+    for _ in range(2):
+        comparison.add("y", np.float64([reference]), np.float64([candidate]))
+
+    text = json.dumps(comparison.to_json_value(), allow_nan=False)
+    output = comparison["y"].to_output_divergence("y")
+    assert TensorComparison.from_json_value(json.loads(text), BF16)["y"] == comparison["y"]
+    assert np.isfinite(output.error)
+    assert output.error > 0

@@ -147,6 +147,13 @@ def test_what_was_not_saved_is_named(rank, folder):
     assert "1 of 6 tensors match no layer of the model: 'strange'" in said
 
 
+def test_a_candidate_that_is_the_reference_is_told(rank):
+    status, said = rank("--load-inputs", "inputs.json", "--load-outputs", "fp32.json", "fp32")
+
+    assert status == 0
+    assert "the candidate seems to be in FP32 as well" in " ".join(said.split())
+
+
 def test_layers_can_be_chosen_from_what_was_measured(rank, folder):
     status, said = rank(
         "--load-inputs", "inputs.json", "--load-outputs", "both.json", "--top-k", "2",
@@ -164,7 +171,7 @@ def test_layers_can_be_chosen_from_what_was_measured(rank, folder):
         (["--load-outputs", "missing.json"], "No such results: 'missing.json'"),
         (["--load-outputs", "fp32.json", "fp16.json", "fp32"], "got 3 paths"),
         (["--load-outputs", "fp32.json"], "There is not exactly one runner to choose"),
-        (["--load-outputs", "inputs.json"], "holds no results of runners"),
+        (["--load-outputs", "inputs.json"], "read as `list`"),
         (["--load-outputs", "model.onnx"], "holds no results"),
         (["--load-outputs", "both.json", "--candidate-runner", "trt"], "asks for 'trt'"),
         (["--reference-runner", "onnxrt"], "Add `--load-outputs fp32.json fp16.json`"),
@@ -178,7 +185,9 @@ def test_mistakes_are_told(rank, arguments, message):
     assert message in said
 
 
-def test_results_of_another_model_are_refused(rank):
+def test_results_of_another_model_are_refused_before_anything_is_emulated(rank, monkeypatch):
+    monkeypatch.setattr("polygraphy_layerprec.pipeline.rank_model", None)
+
     status, said = rank("--load-outputs", "both.json", model="other.onnx")
 
     assert status == 1

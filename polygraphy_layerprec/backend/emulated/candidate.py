@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError, MixedExecutor
+from polygraphy_layerprec.layer_count import count_layers
 from polygraphy_layerprec.matching.constraint_matching import fp32_outputs_of
-from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Candidate:
 
     @property
     def layer_count(self) -> int:
-        """Layers of the model."""
-        return sum(node.role is Role.COMPUTES for node in self._graph.nodes)
+        """Layers of the model, as a ranking counts them."""
+        return count_layers(self._graph)
 
     def run(self, sample: Sample) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the outputs by name, in the model's order, those that are tensors.

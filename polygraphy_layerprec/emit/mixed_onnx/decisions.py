@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from polygraphy_layerprec.emit.mixed_onnx.eligibility import Eligibility, judge_node
+from polygraphy_layerprec.emit.mixed_onnx.folded import folded_nodes
 from polygraphy_layerprec.emit.mixed_onnx.operators import FOLLOWERS, READERS
 from polygraphy_layerprec.emit.mixed_onnx.plan import NodePlan, Verdict, Width
 from polygraphy_layerprec.emit.mixed_onnx.schema_types import DEFAULT_DOMAINS
 from polygraphy_layerprec.emit.mixed_onnx.shape_arithmetic import shape_arithmetic_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from onnx import NodeProto
 
@@ -42,12 +45,19 @@ def decide(
         store: Where the values of weights are, for the few rules that look at them.
         io_width: The precision of the graph's float inputs and outputs.
     """
-    shapes = shape_arithmetic_nodes(view)
+    shapes, folded = shape_arithmetic_nodes(view), folded_nodes(view)
     judged = [
         _judge(view, index, precision, store=store, fp32_outputs=fp32_outputs, shapes=shapes)
         for index in range(len(view.nodes))
     ]
-    resolved = _resolve_followers(view, judged, io_width)
+    for index in folded:
+        if judged[index].verdict is Verdict.LOWERED and not _adapts(view.nodes[index]):
+            judged[index] = _FOLLOWS
+
+    def is_limited(index: int) -> bool:
+        return _is_limited(view, index, precision, store=store, folded=folded)
+
+    resolved = _resolve_followers(view, judged, io_width, folded, is_limited)
     return tuple(
         _plan(view, node, eligibility)
         for node, eligibility in zip(view.nodes, resolved, strict=True)
@@ -78,7 +88,11 @@ def _judge(
 
 
 def _resolve_followers(
-    view: GraphView, judged: list[Eligibility], io_width: Width
+    view: GraphView,
+    judged: list[Eligibility],
+    io_width: Width,
+    folded: frozenset[int],
+    is_limited: Callable[[int], bool],
 ) -> list[Eligibility]:
     """Settles the nodes that round nothing.
 
@@ -86,7 +100,7 @@ def _resolve_followers(
     that becomes of their output is rounded anyway: the order of rounding and moving is free then.
     """
     resolved = list(judged)
-    open_nodes = _follow_inputs(view, resolved, io_width)
+    open_nodes = _follow_inputs(view, resolved, io_width, folded, is_limited)
     for index in reversed(open_nodes):
         wishes = [
             wish
@@ -98,15 +112,27 @@ def _resolve_followers(
     return resolved
 
 
-def _follow_inputs(view: GraphView, resolved: list[Eligibility], io_width: Width) -> list[int]:
+def _follow_inputs(
+    view: GraphView,
+    resolved: list[Eligibility],
+    io_width: Width,
+    folded: frozenset[int],
+    is_limited: Callable[[int], bool],
+) -> list[int]:
     """Settles the followers that their inputs decide about, and returns the others' indices."""
     widths: dict[str, Width] = dict.fromkeys(view.inputs, io_width)
     widths.update(dict.fromkeys(view.constants, Width.EITHER))
     open_nodes = []
     for index, node in enumerate(view.nodes):
         width = Width.LOW if resolved[index].verdict is Verdict.LOWERED else Width.FP32
-        if _is_open(node, resolved[index]):
+        if index in folded:
+            width = Width.EITHER
+            if resolved[index].verdict is Verdict.LOWERED:
+                open_nodes.append(index)
+        elif _is_open(node, resolved[index]):
             width = _common_width(widths.get(n, Width.FP32) for n in _floats(view, node.input))
+            if width is Width.LOW and is_limited(index):
+                width = Width.FP32
             if width is not Width.LOW and _floats(view, node.output):
                 open_nodes.append(index)
             elif width is not Width.LOW:
@@ -114,6 +140,36 @@ def _follow_inputs(view: GraphView, resolved: list[Eligibility], io_width: Width
         if node.output[0] not in view.constants:
             widths.update(dict.fromkeys(node.output, width))
     return open_nodes
+
+
+def _is_limited(
+    view: GraphView,
+    index: int,
+    precision: Precision,
+    *,
+    store: TensorStore,
+    folded: frozenset[int],
+) -> bool:
+    """Whether a constant that the node moves among other values does not fit the precision."""
+    names = list(dict.fromkeys(view.nodes[index].input))
+    for name in names:  # grows on the way
+        constant, producer = view.constants.get(name), view.producers.get(name)
+        if constant is not None and view.is_float(name):
+            magnitudes = np.abs(store.values(constant))
+            if np.any(np.isfinite(magnitudes) & (magnitudes > precision.max_finite)):
+                return True
+        elif producer in folded:
+            names += [source for source in view.nodes[producer].input if source not in names]
+    return False
+
+
+def _adapts(node: NodeProto) -> bool:
+    """Whether a node that depends on constants alone may hand on either precision.
+
+    Any other is computed once, in FP32, before the model runs: lowered, it would round what FP32
+    layers read, and round more than once what the others read.
+    """
+    return node.op_type in FOLLOWERS or node.op_type == "DequantizeLinear"
 
 
 def _is_open(node: NodeProto, eligibility: Eligibility) -> bool:

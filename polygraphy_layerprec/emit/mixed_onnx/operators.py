@@ -22,7 +22,7 @@ _MOVEMENT = frozenset(
     Tile Transpose Trilu Unsqueeze Where CenterCropPad""".split()
 )
 _SELECTION = frozenset(
-    """Abs Ceil Clip Floor GlobalMaxPool Hardmax Max MaxPool Min Neg OneHot ReduceMax ReduceMin
+    """Abs Ceil Floor GlobalMaxPool Hardmax MaxPool Neg OneHot ReduceMax ReduceMin
     Relu Round Sign TopK""".split()
 )
 _COMPARISON = frozenset(

@@ -29,7 +29,8 @@ class Verdict(enum.Enum):
     """It stays in FP32 by a rule."""
 
     FOLLOWS = enum.auto()
-    """It moves, selects or compares FP32 values and rounds nothing."""
+    """It moves, selects or compares FP32 values and rounds nothing, or depends on constants
+    alone."""
 
     LOWERED = enum.auto()
     """Its float tensors are in the low precision."""

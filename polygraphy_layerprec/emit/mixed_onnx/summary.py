@@ -35,7 +35,8 @@ class LoweringSummary:
     """Nodes that stay in FP32 because they were asked for."""
 
     followed: int
-    """Nodes that only move, select or compare values, and stay with FP32 ones."""
+    """Nodes that only move, select or compare values and stay with FP32 ones, or that depend on
+    constants alone."""
 
     left_in_fp32: tuple[Fp32Node, ...]
     """Nodes that stay in FP32 by a rule, in graph order."""

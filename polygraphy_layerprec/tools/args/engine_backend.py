@@ -31,11 +31,13 @@ _ELSEWHERE: Final = {
     "--int8": "Quantize the model first: a ranking compares two floating-point formats.",
     "--fp8": "Quantize the model first: a ranking compares two floating-point formats.",
     "--precision-constraints": "The engines set it as they need it: leave it out.",
+    "--layer-precisions": "It would change the reference as well: leave it out.",
+    "--tensor-dtypes": "The reference keeps the types of the model: leave it out.",
+    "--strip-plan": "An engine without its weights cannot run: leave it out.",
+    "--save-tactics": "Each of several engines would replace what the last one saved.",
     "--mark-debug": "Use `--outputs-from`, or `--mark-unfused-tensors-as-debug-tensors`.",
 }
 """Options of Polygraphy's that would change what is compared, and what to do instead."""
-
-_DEFAULT_MEMORY_BYTES: Final = 4 * 2**30
 
 
 @export()
@@ -129,9 +131,12 @@ class EngineBackendArgs(BaseArgs):
             ExecutionError: If TensorRT, a GPU or an engine cannot be used.
         """
         from polygraphy_layerprec.backend.engine_options import choose_profile
+        from polygraphy_layerprec.backend.engine_plan import check_choices
         from polygraphy_layerprec.backend.engine_store import open_store
         from polygraphy_layerprec.backend.tensorrt_module import check_gpu, load_tensorrt
+        from polygraphy_layerprec.report.ranking_file import load_ranking
 
+        check_choices(self.choices, load_ranking)  # before what takes long
         load_tensorrt()
         check_gpu()
         request = self._request()
@@ -173,7 +178,7 @@ class EngineBackendArgs(BaseArgs):
 
     def _request(self) -> EngineRequest:
         from polygraphy_layerprec.backend.tensorrt_module import gpu_memory_bytes
-        from polygraphy_layerprec.engine_pipeline import EngineRequest
+        from polygraphy_layerprec.engine_pipeline import DEFAULT_MEMORY_BYTES, EngineRequest
 
         measure = self.arg_groups[MeasureArgs].to_arguments()
         if measure["loss"] is not None:
@@ -181,7 +186,7 @@ class EngineBackendArgs(BaseArgs):
                 "`--loss-script` needs the emulation's gradients.\nLeave out `--backend tensorrt`."
             )
         # Weights and the engines' own memory take the rest of the GPU.
-        room = (gpu_memory_bytes() or _DEFAULT_MEMORY_BYTES) // 4
+        room = (gpu_memory_bytes() or DEFAULT_MEMORY_BYTES) // 4
         return EngineRequest(
             precision=measure["precision"],
             impact=measure["impact"],
@@ -189,7 +194,7 @@ class EngineBackendArgs(BaseArgs):
             outputs=measure["outputs"],
             choices=self.choices,
             uses_debug_tensors=self._uses_debug_tensors(),
-            max_memory_bytes=measure["max_memory_bytes"] or min(room, _DEFAULT_MEMORY_BYTES),
+            max_memory_bytes=measure["max_memory_bytes"] or min(room, DEFAULT_MEMORY_BYTES),
             generated_inputs=self.arg_groups[SampleArgs].is_using_random_data(),
         )
 

@@ -12,6 +12,7 @@ from polygraphy.tools.args.base import BaseRunnerArgs
 from polygraphy.tools.script import make_invocable
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.precision_name import check_precision_name
 
 if TYPE_CHECKING:
     import argparse
@@ -53,7 +54,7 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
             "--layerprec-precision",
             help="The low precision of `--layerprec`. For example: --layerprec-precision bf16. "
             "Defaults to that of the script or ranking, else fp16.",
-            choices=["fp16", "bf16"],
+            metavar="NAME",
             default=None,
         )
         self.group.add_argument(
@@ -111,6 +112,8 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
         self._check()
 
     def _check(self) -> None:
+        if self.precision is not None:
+            check_precision_name(self.precision, option="--layerprec-precision")
         if self.script is not None and self.ranking is not None:
             G_LOGGER.critical(
                 "`--layerprec-script` and `--layerprec-ranking` both say what stays in FP32.\n"

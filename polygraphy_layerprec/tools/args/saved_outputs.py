@@ -53,8 +53,8 @@ class SavedOutputsArgs(BaseArgs):
             "--candidate-runner",
             metavar="NAME",
             help="Name of the runner to take as the candidate where results are of several, or a "
-            "part of the name. For example: --candidate-runner trt. Defaults to the first that is "
-            "not the reference.",
+            "part of the name. For example: --candidate-runner trt. Defaults to the first of "
+            "another name than the reference.",
             default=None,
         )
 
@@ -92,15 +92,17 @@ class SavedOutputsArgs(BaseArgs):
                 f"Leave one of them out."
             )
 
-    def compare(self, precision: str) -> SavedComparison | None:
+    def compare(self, graph: Graph, precision: str) -> SavedComparison | None:
         """Returns how far the saved results are apart; None if none were given.
 
         Args:
+            graph: The model that they are to be of.
             precision: Name of the low precision.
         """
         if not self.paths:
             return None
         from polygraphy_layerprec.backend.saved_results import compare_saved_results
+        from polygraphy_layerprec.matching.tensor_matching import check_tensors_of_model
         from polygraphy_layerprec.precision import PRECISIONS
 
         with progress_bar() as progress:
@@ -111,6 +113,10 @@ class SavedOutputsArgs(BaseArgs):
                 candidate_runner=self.candidate_runner,
                 progress=progress,
             )
+        try:  # before the emulation, which takes longer
+            check_tensors_of_model(graph, saved.tensors.names)
+        except ValueError as error:
+            G_LOGGER.critical(str(error))
         G_LOGGER.info(
             f"Saved results: {len(saved.tensors.names)} tensors of "
             f"{saved.tensors.sample_count} iterations | reference: {saved.reference!r}, candidate: "

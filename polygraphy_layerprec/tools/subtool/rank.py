@@ -35,7 +35,8 @@ class Rank(SelectingSubtool):
     """
     Rank the layers of an ONNX model by what low precision does to its outputs.
 
-    No GPU and no TensorRT are needed: layers are emulated with ONNX-Runtime on the CPU.
+    No GPU and no TensorRT are needed: layers are emulated with ONNX-Runtime on the CPU. Only
+    `--backend tensorrt`, which measures them on engines that it builds and runs, needs both.
 
     The typical usage of `rank` is:
 
@@ -102,7 +103,7 @@ class Rank(SelectingSubtool):
 
         samples = self.arg_groups[SampleArgs]
         checked = samples.samples(graph)
-        saved = outputs.compare(self.arg_groups[MeasureArgs].precision)
+        saved = outputs.compare(graph, self.arg_groups[MeasureArgs].precision)
         with progress_bar() as progress:
             ranking = rank_model(
                 graph,

@@ -12,6 +12,7 @@ from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from tests.emit.onnx_zoo import ZOO
 from tests.models import (
     build_model,
     cancellation,
@@ -187,7 +188,8 @@ def test_a_constraint_that_matches_nothing_is_an_error():
         candidate_of(cancellation(), "nonsense")
 
 
-def test_layers_are_counted():
-    candidate = Candidate(load_graph(cancellation()), asked_by_nobody("fp16"))
+@pytest.mark.parametrize(("model", "count"), [(cancellation(), 3), (ZOO["comparisons"](), 3)])
+def test_layers_are_counted_as_a_ranking_counts_them(model, count):
+    candidate = Candidate(load_graph(model), asked_by_nobody("fp16"))
 
-    assert candidate.layer_count == 3
+    assert candidate.layer_count == count
