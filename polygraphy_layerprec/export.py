@@ -6,6 +6,8 @@ that is appended here is still set up: that is how `polygraphy layerprec` comes 
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
 __all__ = ["export_argument_groups"]
@@ -30,16 +32,20 @@ def export_argument_groups() -> list[Any]:
 
 def _make_tool(registry: Any) -> Any:
     try:
-        from polygraphy_layerprec.tools import Layerprec  # noqa: PLC0415
+        from polygraphy_layerprec.tools.layerprec import Layerprec  # noqa: PLC0415
 
-        return Layerprec()
+        # Other commands list the tool, and need not pay for its options.
+        is_listed_only = Layerprec.NAME not in sys.argv
+        if not is_listed_only:
+            importlib.import_module("polygraphy_layerprec.tools.subtool")
+        return Layerprec(is_listed_only=is_listed_only)
     except Exception as error:  # noqa: BLE001 - whatever it is, other commands must not suffer
         return registry.MissingTool("layerprec", error)
 
 
 def _make_argument_groups() -> list[Any]:
     try:
-        from polygraphy_layerprec.tools.args.runner import LayerprecRunnerArgs  # noqa: PLC0415
+        from polygraphy_layerprec.tools.run_arguments import LayerprecRunnerArgs  # noqa: PLC0415
 
         return [LayerprecRunnerArgs()]
     except Exception:  # noqa: BLE001 - as above; the tool is listed with the reason

@@ -133,14 +133,25 @@ def test_loading_the_hook_twice_adds_one_tool(tools):
     assert [tool.name for tool in tools[before:]] == ["layerprec"]
 
 
-def test_a_tool_that_cannot_be_loaded_is_listed_with_the_reason(tools, monkeypatch):
-    monkeypatch.setitem(sys.modules, "polygraphy_layerprec.tools", None)
+@pytest.mark.parametrize("missing", ["tools.layerprec", "tools.subtool"])
+def test_a_tool_that_cannot_be_loaded_is_listed_with_the_reason(tools, monkeypatch, missing):
+    monkeypatch.setattr(sys, "argv", ["polygraphy", "layerprec", "rank"])
+    monkeypatch.setitem(sys.modules, f"polygraphy_layerprec.{missing}", None)
 
     export_argument_groups()
 
     assert tools[-1].name == "layerprec"
     assert "could not be loaded" in tools[-1].__doc__
-    assert "polygraphy_layerprec.tools" in tools[-1].__doc__
+    assert f"polygraphy_layerprec.{missing}" in tools[-1].__doc__
+
+
+@pytest.mark.parametrize(("command", "has_subtools"), [("layerprec", True), ("convert", False)])
+def test_other_commands_do_not_pay_for_the_options(tools, monkeypatch, command, has_subtools):
+    monkeypatch.setattr(sys, "argv", ["polygraphy", command, "-h"])
+
+    export_argument_groups()
+
+    assert bool(tools[-1].get_subtools()[1]) is has_subtools
 
 
 def test_a_polygraphy_without_the_list_is_left_alone(monkeypatch):

@@ -1,9 +1,5 @@
 """The command line: `polygraphy layerprec`.
 
-Every `polygraphy` command imports this package, so it and what it imports at module level must
-stay light: no numpy, onnx or ONNX-Runtime.
+Every `polygraphy` command imports the tool and the options of `run`, so that these must stay light:
+what belongs to one verb alone is imported once that verb is asked for.
 """
-
-from polygraphy_layerprec.tools.layerprec import Layerprec
-
-__all__ = ["Layerprec"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from polygraphy.tools.base import Tool
+from typing import Final
 
-from polygraphy_layerprec.tools.subtool import Compare, Constrain, Inspect, Rank, Report, Verify
+from polygraphy.tools.base import Tool
 
 __all__ = ["Layerprec"]
 
@@ -18,10 +18,24 @@ class Layerprec(Tool):
         polygraphy layerprec rank model.onnx --load-inputs inputs.json --save-script constraints.py
     """
 
-    def __init__(self) -> None:
-        super().__init__("layerprec")
+    NAME: Final = "layerprec"
+
+    def __init__(self, *, is_listed_only: bool = False) -> None:
+        super().__init__(self.NAME)
+        self._is_listed_only = is_listed_only
 
     def get_subtools_impl(self) -> tuple[str, list[Tool]]:
-        """Returns a title and the subtools."""
+        """Returns a title and the subtools, none of them where the tool is listed only."""
+        if self._is_listed_only:
+            return "", []
+        from polygraphy_layerprec.tools.subtool import (
+            Compare,
+            Constrain,
+            Inspect,
+            Rank,
+            Report,
+            Verify,
+        )
+
         tools: list[Tool] = [Rank(), Constrain(), Verify(), Inspect(), Compare(), Report()]
         return "Layer Precision Subtools", tools

@@ -11,10 +11,12 @@ from polygraphy.tools.args import ModelArgs
 
 from polygraphy_layerprec.report.ranking_file import RANKING_SUFFIXES
 from polygraphy_layerprec.report.table import SORT_KEYS
-from polygraphy_layerprec.tools import Layerprec, args
+from polygraphy_layerprec.tools import args
 from polygraphy_layerprec.tools.args.report import RankingReportArgs
+from polygraphy_layerprec.tools.layerprec import Layerprec
+from polygraphy_layerprec.tools.run_arguments import LayerprecRunnerArgs
 
-GROUPS = [getattr(args, name) for name in args.__all__]
+GROUPS = [LayerprecRunnerArgs, *(getattr(args, name) for name in args.__all__)]
 
 
 @pytest.fixture

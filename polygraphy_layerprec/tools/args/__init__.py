@@ -6,13 +6,11 @@ from polygraphy_layerprec.tools.args.model import OnnxGraphArgs
 from polygraphy_layerprec.tools.args.ranked_model import RankedModelArgs
 from polygraphy_layerprec.tools.args.report import RankingReportArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
-from polygraphy_layerprec.tools.args.runner import LayerprecRunnerArgs
 from polygraphy_layerprec.tools.args.samples import SampleArgs
 from polygraphy_layerprec.tools.args.selection import SelectionArgs
 
 __all__ = [
     "ArtefactArgs",
-    "LayerprecRunnerArgs",
     "MeasureArgs",
     "OnnxGraphArgs",
     "RankedModelArgs",

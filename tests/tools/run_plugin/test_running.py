@@ -11,7 +11,7 @@ from polygraphy.tools.run import Run
 
 from polygraphy_layerprec.export import export_argument_groups
 from polygraphy_layerprec.precision import FP16
-from polygraphy_layerprec.tools.args import LayerprecRunnerArgs
+from polygraphy_layerprec.tools.run_arguments import LayerprecRunnerArgs
 from tests.models import cancellation, save_with_external_data
 from tests.run_plugin_files import OFFSET, SMALL, loaded, script_of
 
@@ -188,7 +188,7 @@ def test_weights_may_be_in_another_folder(run, tmp_path):
 
 
 def test_a_group_that_cannot_be_loaded_does_not_disturb_run(monkeypatch):
-    monkeypatch.setitem(sys.modules, "polygraphy_layerprec.tools.args.runner", None)
+    monkeypatch.setitem(sys.modules, "polygraphy_layerprec.tools.run_arguments", None)
 
     assert export_argument_groups() == []
 

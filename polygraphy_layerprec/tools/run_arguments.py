@@ -12,7 +12,6 @@ from polygraphy.tools.args.base import BaseRunnerArgs
 from polygraphy.tools.script import make_invocable
 
 from polygraphy_layerprec._native import G_LOGGER, export
-from polygraphy_layerprec.tools.args.precision_name import check_precision_name
 
 if TYPE_CHECKING:
     import argparse
@@ -113,6 +112,8 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
 
     def _check(self) -> None:
         if self.precision is not None:
+            from polygraphy_layerprec.tools.args.precision_name import check_precision_name
+
             check_precision_name(self.precision, option="--layerprec-precision")
         if self.script is not None and self.ranking is not None:
             G_LOGGER.critical(
