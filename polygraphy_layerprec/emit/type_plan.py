@@ -109,7 +109,7 @@ def _is_empty_constant(layer: LayerView, view: NetworkView) -> bool:
     if layer.kind != "CONSTANT":
         return False
     with as_class(layer.layer, "IConstantLayer", view.trt) as constant:
-        return 0 in tuple(constant.shape)  # without weights it cannot be given another type
+        return bool(constant.weights.size == 0)  # so it cannot be given those of another type
 
 
 def _find_folded(view: NetworkView) -> set[LayerView]:
@@ -144,12 +144,12 @@ def _is_blocked(layer: LayerView) -> bool:
 
 def _find_takers_of_low(view: NetworkView, plan: TypePlan, *, low_outputs: bool) -> set[LayerView]:
     """Returns the layers that turn into low precision whatever they read, at once or later on."""
-    seen = set() if low_outputs else {tensor.producer for tensor in view.outputs}
+    ends = {tensor.producer for tensor in view.outputs}
     takers: set[LayerView] = set()
     for layer in reversed(view.layers):
         if plan.roles[layer] in (Role.FOLLOW, Role.JOIN, Role.ITERATE):
-            used = bool(layer.float_outputs and layer.consumers) and layer not in seen
-            is_taker = used and takers.issuperset(layer.consumers)
+            is_used = low_outputs if layer in ends else bool(layer.consumers)
+            is_taker = is_used and bool(layer.float_outputs) and takers.issuperset(layer.consumers)
         else:
             is_taker = plan.roles[layer] in (Role.LOWER, Role.ATTEND)
         if is_taker:

@@ -275,6 +275,21 @@ def test_an_output_is_not_rounded_for_the_sake_of_its_other_reader(
     assert tensorrt.build(parsed) is not None
 
 
+def test_a_constant_beyond_the_range_is_limited_in_a_low_precision_output(tensorrt):
+    model = make_model(
+        "(float[2,4] x, bool[2,4] m) => (float[2,4] s) { h = Exp (x)  s = Where (m, lowest, h) }",
+        "",
+        {"lowest": scalar(-1e9)},
+    )
+    parsed = tensorrt.parse(model)
+
+    constrain_network(parsed.network, [], precision="fp16", io_precision="low")
+    _, summary = lower_model(model, (), io_precision="low")
+
+    assert layer_types(parsed)["Where_s"] == {"HALF"}
+    assert summary.lowered == 2
+
+
 def test_an_empty_constant_is_cast_since_its_type_cannot_be_changed(tensorrt):
     model = make_model(
         """(float[2,4] x) => (float[2,4] y) {
