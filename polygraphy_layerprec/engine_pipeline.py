@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
 from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
-from polygraphy_layerprec.ranking.order import rank_layers
+from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
 from polygraphy_layerprec.report.ranking_file import load_ranking
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engine_store import EngineStore
     from polygraphy_layerprec.execution.comparison import Comparison, Progress
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.ranking.order import LayerObservation
     from polygraphy_layerprec.records import ImpactMethod, Ranking
 
 __all__ = ["DEFAULT_MEMORY_BYTES", "EngineBackend", "EngineRequest", "rank_on_engines"]
@@ -119,7 +118,7 @@ def rank_on_engines(
         store=backend.store,
     )
     count = len(emulated.layers) if request.impact == "exact" else request.exact_count
-    worst = [_first_output(layer.outputs) for layer in emulated.layers[:count]]
+    worst = [first_output(layer.outputs) for layer in emulated.layers[:count]]
     try:
         plan = _plan(graph, emulated, samples, request, backend.engines)
         findings = compare_on_engines(session, plan, run_fp32=backend.run_fp32, progress=progress)
@@ -168,7 +167,7 @@ class _Emulation:
 
     def assemble(self, impacts: Mapping[str, float]) -> Ranking:
         """Returns the ranking with impacts measured elsewhere, by first output tensor."""
-        observed = [_with_impact(observation, impacts) for observation in self._observed]
+        observed = with_exact_impacts(self._observed, impacts)
         return assemble_ranking(
             self._graph,
             self._comparison,
@@ -178,17 +177,6 @@ class _Emulation:
             outputs=self._request.outputs or (),
             generated_inputs=self._request.generated_inputs,
         )
-
-
-def _with_impact(observation: LayerObservation, impacts: Mapping[str, float]) -> LayerObservation:
-    impact = impacts.get(_first_output(observation.outputs))
-    if impact is None:
-        return observation
-    return replace(observation, impact_power=impact**2, impact_method="exact")
-
-
-def _first_output(outputs: Sequence[str]) -> str:
-    return next(filter(None, outputs), "")
 
 
 def _plan(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import Graph, Role, load_graph
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
-from polygraphy_layerprec.ranking.order import LayerObservation, rank_layers
+from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
 from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 
@@ -97,11 +96,11 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
     layers = rank_layers(observed, precision)
     remeasured = layers if impact == "exact" else layers[:exact_count]
     if remeasured:
-        names = {_first_output(layer.outputs) for layer in remeasured}
+        names = {first_output(layer.outputs) for layer in remeasured}
         exact = measure_exact_impacts(
             graph, samples, precision=precision, layers=names, outputs=counted, progress=progress
         )
-        layers = rank_layers([_with_exact_impact(o, exact) for o in observed], precision)
+        layers = rank_layers(with_exact_impacts(observed, exact), precision)
     return assemble_ranking(
         graph,
         comparison,
@@ -144,7 +143,7 @@ def measure_exact_impacts(
     chosen = [
         node
         for node in graph.nodes
-        if node.role is Role.COMPUTES and (layers is None or _first_output(node.outputs) in layers)
+        if node.role is Role.COMPUTES and (layers is None or first_output(node.outputs) in layers)
     ]
     impacts = {}
     for done, node in enumerate(chosen, start=1):
@@ -152,7 +151,7 @@ def measure_exact_impacts(
             lambda other, index=node.index: other.index == index,  # type: ignore[misc]
             exact_inputs=True,
         )
-        impacts[_first_output(node.outputs)] = alone.error
+        impacts[first_output(node.outputs)] = alone.error
         if progress is not None:
             progress(done, len(chosen), "layers alone")
     return impacts
@@ -246,20 +245,6 @@ def measure_curve(
         ranking, graph, samples, outputs=outputs, max_abs=False, progress=progress
     )
     return error_curve(ranking, measure=measure)
-
-
-def _with_exact_impact(
-    observation: LayerObservation, exact: Mapping[str, float]
-) -> LayerObservation:
-    impact = exact.get(_first_output(observation.outputs))
-    if impact is None:
-        return observation
-    return replace(observation, impact_power=impact**2, impact_method="exact")
-
-
-def _first_output(outputs: Sequence[str]) -> str:
-    """A recurrent layer may leave out its first output, so that its name is empty."""
-    return next(filter(None, outputs), "")
 
 
 def _half_of_free_memory() -> int | None:

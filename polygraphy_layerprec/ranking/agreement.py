@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from polygraphy_layerprec.ranking.order import rank_correlation
+from polygraphy_layerprec.ranking.order import first_output, rank_correlation
 from polygraphy_layerprec.records import (
     ConditionDifference,
     LayerMove,
@@ -69,18 +69,14 @@ def _pair_layers(first: Sequence[RankedLayer], second: Sequence[RankedLayer]) ->
     by_tensor = {
         tensor: layer
         for layer in second
-        if layer.name not in shared and (tensor := _first_output(layer))
+        if layer.name not in shared and (tensor := first_output(layer.outputs))
     }
     pairs += [
-        (layer, by_tensor[_first_output(layer)])
+        (layer, by_tensor[first_output(layer.outputs)])
         for layer in first
-        if layer.name not in shared and _first_output(layer) in by_tensor
+        if layer.name not in shared and first_output(layer.outputs) in by_tensor
     ]
     return sorted(pairs, key=lambda pair: pair[0].rank)
-
-
-def _first_output(layer: RankedLayer) -> str:
-    return next(filter(None, layer.outputs), "")
 
 
 def _side(ranking: Ranking, label: str) -> RankedSide:

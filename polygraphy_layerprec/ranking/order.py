@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LayerObservation",
+    "first_output",
     "forecast_error",
     "order_layers",
     "rank_correlation",
     "rank_layers",
+    "with_exact_impacts",
 ]
 
 
@@ -122,6 +124,29 @@ def _urgencies(layers: Sequence[RankedLayer]) -> dict[str, float]:
             if reader in cancelling:
                 urgencies[reader] = max(urgencies[reader], through * math.sqrt(share))
     return urgencies
+
+
+def first_output(outputs: Sequence[str]) -> str:
+    """Returns the name by which a layer goes: a recurrent one may leave out its first output."""
+    return next(filter(None, outputs), "")
+
+
+def with_exact_impacts(
+    observations: Sequence[LayerObservation], impacts: Mapping[str, float]
+) -> list[LayerObservation]:
+    """Returns the observations with impacts that were measured in place of those foretold.
+
+    Args:
+        observations: What was observed of each layer.
+        impacts: Relative L2 errors of the model's outputs, by the layers' `first_output`; layers
+            that are missing keep their impact.
+    """
+    return [
+        replace(observation, impact_power=impacts[name] ** 2, impact_method="exact")
+        if (name := first_output(observation.outputs)) in impacts
+        else observation
+        for observation in observations
+    ]
 
 
 def forecast_error(layers: Sequence[RankedLayer]) -> float:

@@ -16,9 +16,11 @@ from polygraphy_layerprec.divergence.metrics import DivergenceSums
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.ranking.order import (
     LayerObservation,
+    first_output,
     forecast_error,
     rank_correlation,
     rank_layers,
+    with_exact_impacts,
 )
 
 
@@ -176,3 +178,13 @@ def test_only_the_order_matters():
 )
 def test_where_there_is_no_order_there_is_no_correlation(first, second):
     assert rank_correlation(first, second) is None
+
+
+def test_measured_impacts_take_the_place_of_those_foretold():
+    kept, measured = observation(0, 4.0), observation(1, 4.0, outputs=("", "state"))
+
+    changed = with_exact_impacts([kept, measured], {"state": 3.0, "elsewhere": 1.0})
+
+    assert changed[0] is kept
+    assert (changed[1].impact_power, changed[1].impact_method) == (9.0, "exact")
+    assert first_output(()) == ""
