@@ -62,8 +62,8 @@ class Tape:
             if name in values and self._store.put(name, values[name])
         ]
         for name, halves in error_halves.items():
-            if self._store.put(error_key(name), halves):
-                kept.append(error_key(name))
+            self._store.put(error_key(name), halves)
+            kept.append(error_key(name))
         # The first to read a value in the forward pass is the last in the backward sweep.
         self._entries.append((entry, kept))
 
