@@ -19,7 +19,7 @@ from tests.models import (
     small_cnn,
     small_transformer,
 )
-from tests.processes import DOORS, run_layerprec
+from tests.processes import DOORS, LONGEST_SECONDS, interruptible_layerprec, run_layerprec
 
 pytestmark = pytest.mark.onnxrt
 
@@ -255,17 +255,14 @@ def test_an_interrupt_half_way(tmp_path, door):
     (tmp_path / "samples.py").write_text(ENDLESS_SAMPLES)
     words = ["rank", "model.onnx", "--data-loader-script", "./samples.py"]
     words += ["--save-ranking", "ranking.json", "--save-script", "constraints.py"]
-    command = [sys.executable, *DOORS[door], *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
-    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
-        give_up = time.monotonic() + 60
+    with interruptible_layerprec(*words, door=door, folder=tmp_path) as process:
+        give_up = time.monotonic() + LONGEST_SECONDS
         while not (tmp_path / "halfway").exists() and process.poll() is None:
             assert time.monotonic() < give_up
             time.sleep(0.05)
-        time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=LONGEST_SECONDS)
 
     assert process.returncode == 130, said
     assert "Interrupted" in said
