@@ -21,6 +21,7 @@ from polygraphy_layerprec.precision import BF16, FP16, Precision
 from polygraphy_layerprec.records import Constraint
 from tests.emit.networks import MODELS, make_model
 from tests.emit.test_network_names import HOSTILE_NAMES, chain, kept_tensors
+from tests.processes import LONGEST_SECONDS
 
 POLYGRAPHY = [sys.executable, "-c", "from polygraphy.tools import main; main()"]
 
@@ -61,7 +62,7 @@ def polygraphy(*arguments, folder):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LONGEST_SECONDS,
     )
 
 
@@ -151,7 +152,7 @@ def test_settings_that_no_script_can_have_are_refused(options):
         render_network_script([], **options)
 
 
-@settings(max_examples=100, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(texts=st.lists(st.text(), min_size=5, max_size=5))
 def test_any_text_survives_as_a_literal(texts):
     name, op, tensor, reason, model = texts
