@@ -189,7 +189,7 @@ def test_mixed_model_errs_as_much_as_the_emulation_says(case: str, part: int) ->
 
 
 @pytest.mark.parametrize("case", _NAMES)
-@settings(max_examples=4, deadline=None, derandomize=True, database=None)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_any_choice_of_layers_is_valid_and_typed_as_asked(case: str, data: st.DataObject) -> None:
     model = _named(case)

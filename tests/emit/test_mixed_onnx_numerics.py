@@ -79,7 +79,7 @@ def test_clamped_and_flushed_values_are_counted(precision, values, clamped, flus
     assert np.max(np.abs(lowered[finite])) <= precision.max_finite
 
 
-@settings(max_examples=100, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(hnp.arrays(np.float32, 17, elements=st.floats(width=32)))
 def test_encoded_weights_are_numpys_but_for_the_clamping(values):
     raw, _ = encode_low(values, FP16)

@@ -103,7 +103,7 @@ def test_with_every_layer_kept_nothing_is_rounded(tensorrt, name):
 
 
 @pytest.mark.trt
-@settings(max_examples=2, derandomize=True, database=None)
+@settings(max_examples=2)
 @given(data=st.data())
 def test_any_choice_of_layers_builds_with_types_as_asked(tensorrt, name, data):
     layers = layers_to_rank(name)
@@ -128,7 +128,7 @@ def test_mixed_model_all_kept_gives_the_same_bits(name):
 
 
 @pytest.mark.onnxrt
-@settings(max_examples=4, derandomize=True, database=None)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_mixed_model_of_any_choice_errs_as_the_emulation_says(name, data):
     layers = layers_to_rank(name)

@@ -125,7 +125,7 @@ def layers_of(model) -> list[str]:
     return [layer.outputs[0] for layer in graph.nodes if layer.role is Role.COMPUTES]
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(data=st.data(), precision=st.sampled_from([FP16, BF16]))
 @pytest.mark.parametrize("make", [small_cnn, small_transformer])
 def test_a_mixed_model_says_what_was_kept(make, data, precision, tmp_path_factory):
