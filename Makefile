@@ -6,6 +6,9 @@ VENV ?= .venv
 DEMO ?= demo
 PYTEST_WORKERS ?= auto
 
+# Texts are UTF-8 whatever the locale.
+export PYTHONUTF8 := 1
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/agreement.py,*/precision.py,*/records/*

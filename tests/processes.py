@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "COLOUR_SWITCHES",
     "DOORS",
     "LONGEST_SECONDS",
     "MODULE_DOOR",
@@ -33,6 +34,9 @@ MODULE_DOOR = ("-m", "polygraphy_layerprec")
 
 DOORS = {"polygraphy": POLYGRAPHY_DOOR, "module": MODULE_DOOR}
 """Both, by name."""
+
+COLOUR_SWITCHES = {"FORCE_COLOR", "NO_COLOR"}
+"""Environment variables that decide about colours, whatever the output is."""
 
 LONGEST_SECONDS = 600
 """Time after which a process is taken to hang; ample for a machine with much else to do."""
@@ -60,7 +64,8 @@ def run_command(
     command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Returns the finished process; its output is a pipe, 80 cells wide."""
-    variables = {**os.environ, "COLUMNS": "80", **(environment or {})}
+    inherited = {name: os.environ[name] for name in os.environ.keys() - COLOUR_SWITCHES}
+    variables = {**inherited, "COLUMNS": "80", **(environment or {})}
     return subprocess.run(
         [str(word) for word in command],
         cwd=folder,

@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 import types
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
     assert status == 0
     assert "/encoder/layer.0/Add" in out
     assert "measured: 0.0123, forecast from the impacts: 0.0119" in out
-    assert f"--load-inputs {inputs_path} --save-script constraints.py" in out
+    assert f"--load-inputs {quote(str(inputs_path))} --save-script constraints.py" in out
     assert "PASSED | Runtime" in out
 
 
@@ -285,7 +286,7 @@ def test_the_script_holds_the_chosen_layers(
     assert names["MODEL_DIGEST"] == "ab" * 32
     out = capsys.readouterr().out
     assert "Chosen: 1 of 1 layers stay in FP32" in out
-    assert f"--trt-npps {path}" in out
+    assert f"--trt-npps {quote(str(path))}" in out
 
 
 def test_a_tolerance_that_is_not_met_fails_the_run_once_the_script_is_saved(
