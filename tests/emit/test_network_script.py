@@ -53,6 +53,14 @@ def load(text, folder, name="constraints_under_test"):
     return module
 
 
+def test_the_script_is_written_in_the_grammar_of_python_3_8():
+    text = render_network_script([constraint()], precision=FP16, model_name="m.onnx")
+
+    ast.parse(text, feature_version=(3, 8))
+    with pytest.raises(SyntaxError):
+        ast.parse("with (a as b, c as d):\n    pass\n", feature_version=(3, 8))
+
+
 def polygraphy(*arguments, folder):
     environment = os.environ | {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
     return subprocess.run(

@@ -138,15 +138,6 @@ def test_an_operator_that_nobody_knows_costs_its_layers_only(tmp_path, op, domai
     assert "Could not measure" in done.stdout
 
 
-def test_dynamic_shapes_without_shapes(refused, tmp_path):
-    save(small_transformer(), tmp_path)
-
-    said = refused("model.onnx")
-
-    assert "--input-shapes ids:[1,128] mask:[1,128]" in said
-    assert "--load-inputs" in said
-
-
 IDS = np.ones((1, 3), np.int64)
 
 
@@ -176,8 +167,8 @@ def test_ids_beyond_their_table(tmp_path):
     done = run_layerprec("rank", "model.onnx", "--load-inputs", "inputs.npz", folder=tmp_path)
 
     assert done.returncode == 1
-    assert "idx=999" in done.stdout
-    assert "measured: unknown" in done.stdout
+    assert "No layer can be judged" in done.stderr
+    assert "idx=999" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -81,7 +81,7 @@ def test_sign_changes_match_differences(op_type):
     check_rule(op_type, [away_from_zero((3, 4))], opset=13)
 
 
-@pytest.mark.parametrize("op_type", ["Sign", "Floor", "Ceil", "Round"])
+@pytest.mark.parametrize("op_type", ["Sign", "Hardmax"])
 def test_steps_have_zero_gradient(op_type):
     check_rule(op_type, [normal((3, 4))], opset=14)
 
