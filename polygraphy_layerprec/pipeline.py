@@ -179,7 +179,7 @@ def measure_exact_impacts(
     impacts = {}
     for done, node in enumerate(chosen, start=1):
         alone = measurement.divergence(KeptLayers.all_but(graph, node), exact_inputs=True)
-        impacts[first_output(node.outputs)] = alone.error
+        impacts[first_output(node.outputs)] = alone.finite_error
         if progress is not None:
             progress(done, len(chosen), "layers alone")
     return impacts

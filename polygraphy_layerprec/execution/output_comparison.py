@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,11 +15,6 @@ __all__ = ["CandidateName", "OutputComparison"]
 
 CandidateName = Literal["fp32", "lowered", "constrained"]
 """The model in FP32 on a backend, with every layer lowered, and with some kept in FP32."""
-
-# The measure clips what lies beyond a format's range, which is right within a model, where an
-# infinite mask says the same as a large one, but would hide errors of large numbers at an output.
-# BF16 has the range of FP32.
-_OUTPUT_RANGE: Final = BF16
 
 
 class OutputComparison:
@@ -64,7 +59,7 @@ class OutputComparison:
 
     def _of(self, candidate: CandidateName) -> OutputDivergences:
         if candidate not in self._divergences:
-            self._divergences[candidate] = OutputDivergences(self.outputs, _OUTPUT_RANGE)
+            self._divergences[candidate] = OutputDivergences(self.outputs, BF16)
         return self._divergences[candidate]
 
 

@@ -29,12 +29,26 @@ class _Output:
     is_floating: bool = True
 
     @property
+    def error(self) -> float:
+        if self.nonfinite_count:
+            return float("inf")
+        return float(np.sqrt(np.mean(self.squared_errors)))
+
+    @property
+    def largest(self) -> float:
+        return float("inf") if self.nonfinite_count else self.max_abs_error
+
+    @property
     def mismatch_fraction(self) -> float:
         return self.mismatches / self.elements if self.elements else 0.0
 
 
 class OutputDivergences:
-    """Accumulates the divergence of each output, a sample at a time."""
+    """Accumulates the divergence of each output, a sample at a time.
+
+    An element that is finite in the reference and not in the candidate makes the error infinite. An
+    element that is not finite in the reference is left out.
+    """
 
     def __init__(self, names: Sequence[str], precision: Precision) -> None:
         self._precision = precision
@@ -76,9 +90,8 @@ class OutputDivergences:
         output.max_abs_error = max(output.max_abs_error, largest)
 
     def _as_counted(self, candidate: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The candidate with numbers in place of what is not finite.
+        """The candidate with numbers in place of what is not finite, for `finite_error`.
 
-        A NaN is the loss of its element, and an infinity the largest number of the precision.
         Finite values are not clipped: beyond the range, too, an output is wrong by as much as it
         moved.
         """
@@ -90,7 +103,16 @@ class OutputDivergences:
         """Relative L2 error, root mean square over comparable float outputs and samples.
 
         Or the share of unequal elements in an integer output, where that is larger: a class that
-        changes says what no distance does.
+        changes says what no distance does. Infinite where any element became NaN or infinite.
+        """
+        lost = any(output.nonfinite_count for output in self._outputs.values())
+        return float("inf") if lost else self.finite_error
+
+    @property
+    def finite_error(self) -> float:
+        """The same where a NaN is the loss of its element, and an infinity the largest number.
+
+        For adding up, and for telling one loss from another.
         """
         outputs = self._outputs.values()
         squares = [square for output in outputs for square in output.squared_errors]
@@ -99,7 +121,12 @@ class OutputDivergences:
 
     @property
     def max_abs_error(self) -> float:
-        """Largest |candidate - reference| over all outputs and samples."""
+        """Largest |candidate - reference| over all outputs and samples, infinite as `error`."""
+        return max((output.largest for output in self._outputs.values()), default=0.0)
+
+    @property
+    def finite_max_abs_error(self) -> float:
+        """The same with numbers in place of what is not finite, as in `finite_error`."""
         return max((output.max_abs_error for output in self._outputs.values()), default=0.0)
 
     def records(self) -> tuple[OutputDivergence, ...]:
@@ -107,10 +134,8 @@ class OutputDivergences:
         return tuple(
             OutputDivergence(
                 name,
-                error=float(np.sqrt(np.mean(o.squared_errors)))
-                if o.comparable and o.squared_errors
-                else None,
-                max_abs_error=o.max_abs_error if o.comparable and o.squared_errors else None,
+                error=o.error if o.comparable and o.squared_errors else None,
+                max_abs_error=o.largest if o.comparable and o.squared_errors else None,
                 nonfinite_count=o.nonfinite_count,
                 mismatch_fraction=o.mismatch_fraction,
             )

@@ -98,10 +98,12 @@ class TensorDivergence:
     def to_output_divergence(self, name: str) -> OutputDivergence:
         """Returns it as the record of a model output."""
         comparable = self.compared_count > 0 and not self.reshaped_count
+        infinite = math.inf if self.nonfinite_count else 0.0
+        root = math.sqrt(self.squared_error / max(self.compared_count, 1))
         return OutputDivergence(
             name,
-            error=math.sqrt(self.squared_error / self.compared_count) if comparable else None,
-            max_abs_error=self.max_abs_error if comparable else None,
+            error=max(root, infinite) if comparable else None,
+            max_abs_error=max(self.max_abs_error, infinite) if comparable else None,
             nonfinite_count=self.nonfinite_count,
             mismatch_fraction=self.mismatch_count / max(self.element_count, 1),
         )
@@ -211,11 +213,12 @@ def _compare(
     outputs = OutputDivergences([""], precision)
     outputs.add({"": reference}, {"": candidate})
     (record,) = outputs.records()
+    is_compared = record.error is not None
     divergence = TensorDivergence(
         sample_count=1,
-        compared_count=int(record.error is not None),
-        squared_error=min(record.error or 0.0, _LARGEST_MAGNITUDE) ** 2,
-        max_abs_error=record.max_abs_error or 0.0,
+        compared_count=int(is_compared),
+        squared_error=min(outputs.finite_error if is_compared else 0.0, _LARGEST_MAGNITUDE) ** 2,
+        max_abs_error=outputs.finite_max_abs_error if is_compared else 0.0,
         nonfinite_count=record.nonfinite_count,
         element_count=reference.size,
         mismatch_count=round(record.mismatch_fraction * reference.size),

@@ -177,6 +177,8 @@ def _output_error(ranking: Ranking, comparison: TensorComparison) -> OutputError
     squared = math.fsum(divergence.squared_error for divergence in found)
     shares = [d.mismatch_count / d.element_count for d in found if d.is_of_integers]
     measured = [*shares, math.sqrt(squared / compared)] if compared else shares
+    if any(divergence.nonfinite_count for divergence in found):
+        measured.append(math.inf)
     return replace(
         emulated,
         measured=max(measured, default=emulated.measured),

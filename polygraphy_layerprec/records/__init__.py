@@ -14,6 +14,7 @@ from polygraphy_layerprec.records.agreement import (
 )
 from polygraphy_layerprec.records.ranking import (
     ImpactMethod,
+    MaybeInfinite,
     ModelIdentity,
     NonFiniteOrigin,
     OutputDivergence,
@@ -50,6 +51,7 @@ __all__ = [
     "ImpactMethod",
     "LayerMove",
     "LayerPrecision",
+    "MaybeInfinite",
     "ModelIdentity",
     "NetworkScript",
     "NetworkWidths",

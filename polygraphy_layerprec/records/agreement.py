@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from polygraphy_layerprec.records.ranking import ModelIdentity, RunConditions
+from polygraphy_layerprec.records.ranking import MaybeInfinite, ModelIdentity, RunConditions
 
 __all__ = [
     "ConditionDifference",
@@ -36,8 +36,8 @@ class RankedSide:
     layer_count: int
     """Layers in it."""
 
-    measured_error: float
-    """Measured relative L2 error of the outputs with every layer lowered, in [0, inf)."""
+    measured_error: MaybeInfinite
+    """Measured relative L2 error of the outputs with every layer lowered, in [0, inf]."""
 
     forecast_error: float
     """The same as its impacts foretell it, in [0, inf)."""
@@ -127,10 +127,10 @@ class OutputErrorPair:
     name: str
     """ONNX name of the output."""
 
-    first_error: float | None
+    first_error: MaybeInfinite | None
     """Relative L2 error by the first ranking; None where it has none."""
 
-    second_error: float | None
+    second_error: MaybeInfinite | None
     """The same by the second ranking."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 __all__ = [
     "ImpactMethod",
+    "MaybeInfinite",
     "ModelIdentity",
     "NonFiniteOrigin",
     "OutputDivergence",
@@ -18,6 +19,9 @@ __all__ = [
 ]
 
 ImpactMethod = Literal["adjoint", "gain", "exact"]
+
+MaybeInfinite = Annotated[float, "or infinite"]
+"""An error in [0, inf]; all other numbers of records are finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +208,11 @@ class OutputDivergence:
     name: str
     """ONNX name of the output."""
 
-    error: float | None
-    """Relative L2 error, root mean square over the samples; None for integer outputs or where
-    shapes differ."""
+    error: MaybeInfinite | None
+    """Relative L2 error, root mean square over the samples, in [0, inf]: infinite where an element
+    becomes NaN or infinite. None for integer outputs or where shapes differ."""
 
-    max_abs_error: float | None
+    max_abs_error: MaybeInfinite | None
     """Largest |candidate - reference|; None as for `error`."""
 
     nonfinite_count: int
@@ -222,9 +226,9 @@ class OutputDivergence:
 class OutputError:
     """The output error with every layer in low precision, measured and foretold."""
 
-    measured: float
-    """Relative L2 error, root mean square over outputs and samples. A NaN counts as the loss of
-    its element, an infinity as the largest finite number."""
+    measured: MaybeInfinite
+    """Relative L2 error, root mean square over outputs and samples, in [0, inf]. Infinite where an
+    element that is finite in FP32 becomes NaN or infinite."""
 
     forecast: float
     """The same from the impacts: the root of the sum of their squares."""

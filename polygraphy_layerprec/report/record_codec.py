@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
+
+from polygraphy_layerprec.records import MaybeInfinite
 
 __all__ = ["from_json_value", "to_json_value"]
 
 _Record = TypeVar("_Record")
+
+_INFINITY: Final = "inf"
+"""What JSON, which has no infinity, holds for one."""
 
 _JSON_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
@@ -19,7 +25,7 @@ def to_json_value(record: object) -> Any:
     """Returns `record` as JSON values: records become objects in field order, tuples arrays.
 
     Raises:
-        ValueError: If a number is NaN or infinite; the text names the field.
+        ValueError: If a number is NaN, or infinite and not `MaybeInfinite`; the text names it.
     """
     return _encode(record, "")
 
@@ -39,7 +45,9 @@ def from_json_value(record_type: type[_Record], value: Any) -> _Record:
 def _encode(value: object, where: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _encode(getattr(value, field.name), _join(where, field.name))
+            field.name: _INFINITY
+            if getattr(value, field.name) == math.inf and _may_be_infinite(type(value), field.name)
+            else _encode(getattr(value, field.name), _join(where, field.name))
             for field in dataclasses.fields(value)
         }
     if isinstance(value, tuple):
@@ -73,11 +81,19 @@ def _decode_record(expected: type[Any], value: Any, where: str) -> Any:
     arguments = {}
     for field in dataclasses.fields(expected):
         name = _join(where, field.name)
-        if field.name in value:
+        if value.get(field.name) == _INFINITY and _may_be_infinite(expected, field.name):
+            arguments[field.name] = math.inf
+        elif field.name in value:
             arguments[field.name] = _decode(hints[field.name], value[field.name], name)
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
     return expected(**arguments)
+
+
+@functools.cache
+def _may_be_infinite(record_type: type[Any], field: str) -> bool:
+    hint = typing.get_type_hints(record_type, include_extras=True)[field]
+    return MaybeInfinite in (hint, *typing.get_args(hint))
 
 
 def _decode_tuple(item_types: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

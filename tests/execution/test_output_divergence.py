@@ -26,23 +26,32 @@ def test_the_error_is_relative_to_the_norm_of_the_reference():
     assert divergences.max_abs_error == pytest.approx(0.5)
 
 
-def test_a_nan_counts_as_the_loss_of_its_element():
-    divergences = divergence_of(floats(3, 4), floats(3, np.nan))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_was_finite_and_is_not_is_an_infinite_error(value):
+    divergences = divergence_of(floats(3, 4), floats(3, value))
 
-    assert divergences.error == pytest.approx(4 / 5)
-    assert divergences.max_abs_error == pytest.approx(4)
+    assert divergences.error == divergences.max_abs_error == np.inf
+    assert divergences.records()[0].error == divergences.records()[0].max_abs_error == np.inf
     assert divergences.records()[0].nonfinite_count == 1
 
 
-def test_an_infinity_counts_as_the_largest_number():
+def test_among_finite_errors_a_nan_counts_as_the_loss_of_its_element():
+    divergences = divergence_of(floats(3, 4), floats(3, np.nan))
+
+    assert divergences.finite_error == pytest.approx(4 / 5)
+    assert divergences.finite_max_abs_error == pytest.approx(4)
+
+
+def test_among_finite_errors_an_infinity_counts_as_the_largest_number():
     divergences = divergence_of(floats(3, 4), floats(3, -np.inf))
 
-    assert divergences.error == pytest.approx(65508 / 5)
-    assert divergences.max_abs_error == pytest.approx(65508)
+    assert divergences.finite_error == pytest.approx(65508 / 5)
+    assert divergences.finite_max_abs_error == pytest.approx(65508)
 
 
 def test_what_leaves_the_range_at_an_output_is_wrong_by_as_much_as_it_moved():
-    assert divergence_of(floats(90000), floats(np.inf)).error == pytest.approx(24496 / 90000)
+    lost = divergence_of(floats(90000), floats(np.inf))
+    assert lost.finite_error == pytest.approx(24496 / 90000)
     assert divergence_of(floats(90000), floats(99000)).error == pytest.approx(0.1)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -42,12 +43,12 @@ rankings = st.builds(
     Ranking,
     output_error=st.builds(
         OutputError,
-        measured=finite,
+        measured=finite | st.just(math.inf),
         forecast=finite,
         outputs=st.lists(
             st.builds(
                 OutputDivergence,
-                error=st.none() | finite,
+                error=st.none() | finite | st.just(math.inf),
                 max_abs_error=st.none() | finite,
                 mismatch_fraction=finite,
             )

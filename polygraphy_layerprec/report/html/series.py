@@ -25,6 +25,7 @@ __all__ = [
     "underflow_fraction",
 ]
 
+_INFINITE: Final = 1e30
 _DECADES_SHOWN: Final = 8
 _DECADES_TO_LIMIT: Final = 12
 
@@ -66,9 +67,10 @@ def log_axis(values: Iterable[float | None]) -> tuple[float, float]:
     """Returns the ends of a logarithmic axis, powers of ten: eight decades at most.
 
     Args:
-        values: Numbers from 0 on; what is None is not drawn.
+        values: Numbers from 0 on; what is None is not drawn, and what is infinite, or as good as
+            that, is drawn at the end.
     """
-    positive = [value for value in values if value is not None and value > 0.0]
+    positive = [value for value in values if value is not None and 0.0 < value <= _INFINITE]
     if not positive:
         return 1e-8, 1.0
     top = _power_above(max(positive))
@@ -83,7 +85,7 @@ def powers_of_ten(ends: tuple[float, float]) -> tuple[float, ...]:
 
 
 def on_log_axis(value: float | None, ends: tuple[float, float]) -> float:
-    """Returns where to draw `value`: what is below the axis at its bottom; NaN for None."""
+    """Returns where to draw `value`, what is beyond the axis at its end; NaN for None."""
     return math.nan if value is None else min(max(value, ends[0]), ends[1])
 
 

@@ -100,16 +100,12 @@ def judge_verification(verification: Verification) -> Verdict:
 
 def scale_positions(errors: Sequence[float | None]) -> tuple[float | None, ...]:
     """Returns where errors stand on a logarithmic scale, in [0, 1]; None where there is none."""
-    ends = log_axis(error if _is_finite(error) else None for error in errors)
+    ends = log_axis(errors)
     bottom, top = (math.log10(end) for end in ends)
     return tuple(
         None if error is None else (math.log10(on_log_axis(error, ends)) - bottom) / (top - bottom)
         for error in errors
     )
-
-
-def _is_finite(error: float | None) -> bool:
-    return error is not None and error < 1e30
 
 
 def _tone(report: RankingReport) -> Tone:
@@ -138,7 +134,8 @@ def _sentences(report: RankingReport) -> list[str]:
     sentences = []
     if lost:
         elements = count_of(lost, "output element")
-        sentences.append(f"{elements} become NaN or infinite in {ranking.precision.upper()}.")
+        become = "becomes" if lost == 1 else "become"
+        sentences.append(f"{elements} {become} NaN or infinite in {ranking.precision.upper()}.")
     if overflowing:
         leave = "leaves" if overflowing == 1 else "leave"
         sentences.append(f"{count_of(overflowing, 'layer')} {leave} the range, and that is felt.")

@@ -1,0 +1,231 @@
+"""What users reported is right: each model stands for a kind, each figure for what is true."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from polygraphy.logger import G_LOGGER
+
+from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
+from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
+from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.pipeline import measure_output_error, rank_model
+from polygraphy_layerprec.plan import KeptLayers, Planner, Target
+from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.verify import verify_model
+from tests import reported_models as models
+from tests.planned_runs import run_lowered
+from tests.processes import run_layerprec
+
+pytestmark = pytest.mark.onnxrt
+
+
+@pytest.fixture(autouse=True)
+def quiet_polygraphy():
+    severity = G_LOGGER.module_severity
+    yield
+    G_LOGGER.module_severity = severity
+
+
+def answers(model, sample):
+    """The error with every layer lowered: ranked, measured, measured again, verified."""
+    graph = load_graph(model)
+    measurement = SetMeasurement(graph, [sample], precision=FP16, outputs=graph.outputs)
+    nothing = KeptLayers.of_outputs(())
+    verified = verify_model(graph, [sample], asked_by_nobody("fp16"))
+    return [
+        rank_model(model, [sample]).output_error.measured,
+        measure_output_error(model, [sample]),
+        measurement.divergence(nothing).error,
+        measurement.divergence(nothing).error,
+        verified.lowered_error,
+    ]
+
+
+def run_whole(model, sample):
+    options = ort.SessionOptions()
+    # Else casts vanish, and the rounding with them.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, sample), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (models.compared_with_a_weight, 0.0),
+        (models.infinite_output, np.inf),
+        (models.hardmax_between_kept, pytest.approx(np.sqrt(2), rel=1e-3)),
+        (models.layers_in_branches, pytest.approx(5e-4, rel=0.5)),
+        (models.folded_normalization, pytest.approx(9.5e-4, rel=0.5)),
+        (models.double_tail, pytest.approx(6e-4, rel=0.7)),
+        (models.twice_called, pytest.approx(4e-4, rel=0.7)),
+    ],
+)
+def test_all_ways_give_the_same_and_the_right_error(build, expected):
+    model, sample = build()
+
+    found = answers(model, sample)
+
+    assert found == [found[0]] * len(found)
+    assert found[0] == expected
+
+
+def plain_lstm(weights, x, rounded):
+    """The output of `long_recurrence`, one step after the other, with each result `rounded`."""
+
+    def sigmoid(values):
+        return rounded(1 / (1 + np.exp(-values)))
+
+    w, r, b, head = (rounded(weights[name]) for name in ("w", "r", "b", "head"))
+    size = len(head)
+    hidden = cell = np.zeros(size, np.float32)
+    for step in rounded(x)[:, 0]:
+        taken = rounded(w[0] @ step + b[0, : 4 * size])
+        gates = rounded(taken + rounded(r[0] @ hidden + b[0, 4 * size :]))
+        i, o, f, c = gates.reshape(4, size)
+        cell = rounded(rounded(sigmoid(f) * cell) + rounded(sigmoid(i) * rounded(np.tanh(c))))
+        hidden = rounded(sigmoid(o) * rounded(np.tanh(cell)))
+    return rounded(hidden @ head)
+
+
+def test_a_long_recurrence_is_rounded_at_every_step():
+    model, sample = models.long_recurrence()
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    exact = plain_lstm(weights, sample["x"], np.float32)
+    low = plain_lstm(weights, sample["x"], lambda y: y.astype(np.float16).astype(np.float32))
+
+    found = answers(model, sample)
+
+    assert found == [found[0]] * len(found)
+    expected = np.linalg.norm(low - exact) / np.linalg.norm(exact)
+    assert found[0] == pytest.approx(expected, rel=0.3)
+
+
+def test_a_mixed_model_decides_as_the_emulation_does():
+    model, sample = models.hardmax_between_kept()
+    kept = ["a", "y"]
+
+    mixed, _ = lower_model(model, kept)
+
+    emulated = run_lowered(model, sample, kept, target=Target.ONNX)
+    assert np.array_equal(run_whole(mixed, sample)["y"], emulated["y"])
+
+
+@pytest.mark.parametrize("kept", [(), ("a",), ("a", "b", "y")])
+def test_nodes_that_are_named_like_tensors_can_be_saved(kept, tmp_path):
+    model, sample = models.named_like_tensors()
+    onnx.save(model, tmp_path / "model.onnx")
+
+    save_mixed_onnx(str(tmp_path / "model.onnx"), str(tmp_path / "mixed.onnx"), kept)
+
+    mixed = onnx.load(tmp_path / "mixed.onnx")
+    onnx.checker.check_model(mixed, full_check=True)
+    (expected,) = run_whole(model, sample).values()
+    (found,) = run_whole(mixed, sample).values()
+    np.testing.assert_allclose(found, expected, rtol=2e-2)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_layers_in_branches_are_layers(fast):
+    model, sample = models.layers_in_branches()
+    sample["fast"] = np.array(fast, bool)
+    taken, other = ("then", "else") if fast else ("else", "then")
+
+    ranking = rank_model(model, [sample])
+
+    ranked = {layer.name for layer in ranking.layers}
+    assert {f"/{taken}/fc1", f"/{taken}/act", f"/{taken}/fc2", "/sigmoid"} == ranked
+    left = {layer.name: layer for layer in ranking.unmeasured}
+    assert left.keys() == {f"/{other}/fc1", f"/{other}/act", f"/{other}/fc2"}
+    assert not any(layer.failed for layer in left.values())
+    every = [f"{taken}_a", f"{taken}_b", f"{taken}_y", "y"]
+    assert measure_output_error(model, [sample], fp32_outputs=every) == 0.0
+    mixed, _ = lower_model(model, every[:2])
+    emulated = run_lowered(model, sample, every[:2], target=Target.ONNX)
+    np.testing.assert_allclose(run_whole(mixed, sample)["y"], emulated["y"], rtol=2**-8)
+
+
+def test_a_normalization_is_folded_in_the_mixed_model_too():
+    model, sample = models.folded_normalization()
+
+    mixed, _ = lower_model(model, ())
+
+    (exact,) = run_whole(model, sample).values()
+    (found,) = run_whole(mixed, sample).values()
+    assert np.linalg.norm(found - exact) / np.linalg.norm(exact) == pytest.approx(9.5e-4, rel=0.5)
+
+
+def test_double_is_one_decision_and_said():
+    model, sample = models.double_tail()
+    left = {
+        target: {
+            node.name: node.reason for node in Planner(load_graph(model), FP16, target).plan().left
+        }
+        for target in Target
+    }
+
+    ranking = rank_model(model, [sample])
+
+    assert left[Target.STRONG] == left[Target.WEAK] == left[Target.ONNX]
+    assert left[Target.STRONG]["/softmax"] == "it computes in DOUBLE"
+    assert "/softmax" not in {layer.name for layer in ranking.layers}
+    assert any("'/softmax' the first, compute in DOUBLE" in told for told in ranking.warnings)
+
+
+@pytest.mark.parametrize("op_type", ["HardSwish", "Mish"])
+def test_what_tensorrt_refuses_in_bf16_stays_in_fp32_and_is_named(op_type):
+    model, _ = models.activation(op_type)
+
+    mixed, summary = lower_model(model, (), precision=BF16)
+
+    assert [(left.name, left.op) for left in summary.left_in_fp32] == [("/act", op_type)]
+    assert summary.left_in_fp32[0].reason == "TensorRT's parser refuses it in BF16"
+    inferred = onnx.shape_inference.infer_shapes(mixed)
+    types = {value.name: value for value in inferred.graph.value_info}
+    (act,) = (node for node in mixed.graph.node if node.op_type == op_type)
+    assert types[act.input[0]].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.trt
+@pytest.mark.parametrize("op_type", ["HardSwish", "Mish"])
+def test_what_tensorrt_refuses_in_bf16_is_parsed_as_it_is_saved(op_type):
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX's parser")
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    model, _ = models.activation(op_type)
+    mixed, _ = lower_model(model, (), precision=BF16)
+    network = trt.Builder(logger).create_network(0)
+
+    assert trt.OnnxParser(network, logger).parse(mixed.SerializeToString())
+
+
+def test_what_an_old_opset_has_no_bf16_for_is_named():
+    model, _ = models.old_opset()
+
+    _, summary = lower_model(model, (), precision=BF16)
+
+    assert {left.name: left.reason for left in summary.left_in_fp32} == {
+        "/conv": "Conv-11 does not take tensor(bfloat16)",
+        "/pool": "GlobalAveragePool-1 does not take tensor(bfloat16)",
+    }
+
+
+def test_each_call_of_a_function_is_found_in_the_network(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX's builder")
+    model, sample = models.twice_called()
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **sample)
+    rank = ["rank", "model.onnx", "--load-inputs", "inputs.npz", "--save-script", "c.py"]
+
+    run_layerprec(*rank, "--top-k", "5", folder=tmp_path)
+    verified = run_layerprec(
+        *("verify", "model.onnx", "--load-inputs", "inputs.npz", "--script", "c.py", "--build"),
+        folder=tmp_path,
+        environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1"},
+    )
+
+    assert "5 of 5 constraints matched" in verified.stdout + verified.stderr
