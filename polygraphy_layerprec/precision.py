@@ -19,6 +19,7 @@ __all__ = [
     "CHUNK_ELEMENTS",
     "FP16",
     "PRECISIONS",
+    "TF32",
     "ChunkRounder",
     "Precision",
     "chunks_of",
@@ -82,6 +83,8 @@ class Precision:
 
 FP16 = Precision("fp16", mantissa_bits=10, min_exponent=-14, max_exponent=15)
 BF16 = Precision("bf16", mantissa_bits=7, min_exponent=-126, max_exponent=127)
+TF32 = Precision("tf32", mantissa_bits=10, min_exponent=-126, max_exponent=127)
+"""What tensor cores make of the factors of an FP32 product unless it is switched off."""
 
 PRECISIONS = {precision.name: precision for precision in (FP16, BF16)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ Sample = Mapping[str, np.ndarray[Any, Any]]
 Runner = Callable[[Sample], Mapping[str, np.ndarray[Any, Any]]]
 
 
-def verify_model(
+def verify_model(  # noqa: PLR0913 - what is verified, and how
     model: str | os.PathLike[str] | Graph,
     samples: Iterable[Sample],
     asked: AskedPrecisions,
@@ -47,6 +48,7 @@ def verify_model(
     outputs: Sequence[str] | None = None,
     tolerance: float | None = None,
     run_fp32: Runner | None = None,
+    tf32: bool = False,
     generated_inputs: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
@@ -62,6 +64,8 @@ def verify_model(
         tolerance: Largest error of the constrained model that passes, as for `rank_model`.
         run_fp32: Runs the FP32 model on the backend; by default, and unless `model` is a graph,
             as `run_plainly` does.
+        tf32: Whether the factors of products in FP32 are rounded to TF32, as an engine does unless
+            it is switched off.
         generated_inputs: Whether the samples were made up, which the verification then says.
         progress: Called with samples done, 0, and what is going on.
 
@@ -75,7 +79,7 @@ def verify_model(
     if run_fp32 is None and not isinstance(model, Graph):
         run_fp32 = run_plainly(model)
     comparison = OutputComparison(outputs_that_count(graph, outputs))
-    emulation = _Emulation(graph, asked, run_fp32)
+    emulation = _Emulation(graph, asked, run_fp32, tf32=tf32)
     for done, sample in enumerate(samples, start=1):
         emulation.compare(sample, comparison)
         if progress is not None:
@@ -172,10 +176,12 @@ def conclude(  # noqa: PLR0913 - the parts of the record
 class _Emulation:
     """Runs a sample through the reference and all candidates."""
 
-    def __init__(self, graph: Graph, asked: AskedPrecisions, run_fp32: Runner | None) -> None:
+    def __init__(
+        self, graph: Graph, asked: AskedPrecisions, run_fp32: Runner | None, *, tf32: bool
+    ) -> None:
         self.notes: list[str] = []
         precision = PRECISIONS[asked.precision]
-        self._executor = PlannedExecutor(graph, precision)
+        self._executor = PlannedExecutor(graph, precision, tf32=tf32)
         planner = Planner(graph, precision, Target(asked.target))
         self._lowered = planner.plan()
         self._constrained = planner.plan(kept_layers_of(graph, asked.constraints))
@@ -241,7 +247,7 @@ def _verified_outputs(comparison: OutputComparison) -> tuple[VerifiedOutput, ...
 def _failures(comparison: OutputComparison, tolerance: float) -> list[str]:
     failures = [f"the output {name!r} was not compared" for name in comparison.missing]
     error = comparison.error("constrained")
-    if error is not None and not error <= tolerance:
+    if error is not None and error != math.inf and not error <= tolerance:  # nor if it is NaN
         failures.append(f"the error {error:.3g} is above the tolerance {tolerance:.3g}")
     for name, output in comparison.records("constrained").items():
         if output.nonfinite_count:
@@ -264,4 +270,6 @@ def _error_of(output: OutputDivergence | None) -> float | None:
 def _recovered(lowered: float | None, constrained: float | None) -> float | None:
     if not lowered or constrained is None:
         return None
+    if constrained == lowered:  # which may be infinite
+        return 0.0
     return 1.0 - constrained / lowered

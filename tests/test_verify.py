@@ -136,6 +136,8 @@ def test_new_infinities_fail_whatever_the_tolerance(verify):
     assert found.outputs[0].constrained.nonfinite_count == 1
     assert found.passed is False
     assert "NaN or infinite" in found.failures[0]
+    assert found.lowered_error == found.constrained_error == np.inf
+    assert found.recovered == 0.0
 
 
 def test_errors_beyond_the_range_of_fp16_are_not_clipped_away(verify):

@@ -14,9 +14,14 @@ from polygraphy_layerprec.execution.node_session import NodeRunner
 from polygraphy_layerprec.execution.ort_tensors import fed_tensor, tensor_of, value_of
 from polygraphy_layerprec.execution.streams import is_float, rounded_tensor, writable_array
 from polygraphy_layerprec.execution.weights_in_use import WeightsInUse
-from polygraphy_layerprec.model.operators import Behavior, behavior_of, draws_random_numbers
+from polygraphy_layerprec.model.operators import (
+    PRODUCTS,
+    Behavior,
+    behavior_of,
+    draws_random_numbers,
+)
 from polygraphy_layerprec.plan.widths import Plan, Verdict, Width, reads_of
-from polygraphy_layerprec.precision import round_flat
+from polygraphy_layerprec.precision import TF32, round_flat
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -53,7 +58,16 @@ class PlannedExecutor:
     range become infinite, constants are clipped as builders convert them.
     """
 
-    def __init__(self, graph: Graph, precision: Precision) -> None:
+    def __init__(self, graph: Graph, precision: Precision, *, tf32: bool = False) -> None:
+        """Prepares to run a graph.
+
+        Args:
+            graph: The graph.
+            precision: The low precision of its plans.
+            tf32: Whether the factors of products that stay in FP32 are rounded to TF32, as tensor
+                cores do unless it is switched off.
+        """
+        self._tf32 = tf32
         self._graph = graph
         self._precision = precision
         self._runner = NodeRunner(graph)
@@ -163,7 +177,7 @@ class PlannedExecutor:
                 exact = exact_inputs and held[name].computed
                 feeds[name] = self._cast(held[name]) if cast and not exact else held[name].tensor
         if not low:
-            return self._runner.run(node, feeds)
+            return self._runner.run(node, self._factors(node, feeds))
         outputs = self._lowered.run(node, plan, feeds)
         if not (node.is_constant or behavior_of(node.op_type, node.domain) is Behavior.COMPUTES):
             return outputs
@@ -173,6 +187,15 @@ class PlannedExecutor:
             else output
             for output, width in zip(outputs, taken.outputs, strict=True)
         ]
+
+    def _factors(self, node: Node, feeds: Mapping[str, ort.OrtValue]) -> Mapping[str, ort.OrtValue]:
+        if not self._tf32 or node.domain or node.op_type not in PRODUCTS:
+            return feeds
+        factors = node.inputs if node.op_type == "Einsum" else node.inputs[:2]  # a bias is added
+        return {
+            name: rounded_tensor(tensor, TF32) if name in factors else tensor
+            for name, tensor in feeds.items()
+        }
 
     def _join(self, node: Node, held: dict[str, _Held]) -> None:
         """Takes on what the branch that ran gives."""

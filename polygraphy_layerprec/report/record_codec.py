@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -90,7 +89,6 @@ def _decode_record(expected: type[Any], value: Any, where: str) -> Any:
     return expected(**arguments)
 
 
-@functools.cache
 def _may_be_infinite(record_type: type[Any], field: str) -> bool:
     hint = typing.get_type_hints(record_type, include_extras=True)[field]
     return MaybeInfinite in (hint, *typing.get_args(hint))

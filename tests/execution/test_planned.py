@@ -306,3 +306,27 @@ def test_what_gives_no_floats_is_no_layer_and_takes_what_it_gets():
 
     for _ in range(2):
         assert executor.run(sample, Planner(graph, FP16).plan())["y"].tolist() == [1.0, 0.0]
+
+
+def in_tf32(values):
+    """Rounds to 10 bits of mantissa, ties to even, in integer arithmetic on the bits of FP32."""
+    bits = values.view(np.uint32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+
+
+def test_tf32_rounds_the_factors_of_products_in_fp32_and_nothing_else():
+    nodes = [
+        node("Gemm", ["x", "w", "bias"], "h", name="product"),
+        node("Add", ["h", "bias"], "y", name="sum"),
+    ]
+    weights = {"w": normal(0, 8, 4), "bias": normal(1, 4) * 1e-3}
+    model = build_model(nodes, [tensor("x", [3, 8])], [tensor("y", [3, 4])], weights)
+    graph, x = load_graph(model), normal(2, 3, 8)
+    plan = Planner(graph, FP16).plan(KeptLayers.of_outputs(["h", "y"]))
+
+    exact = PlannedExecutor(graph, FP16).run({"x": x}, plan)["y"]
+    found = PlannedExecutor(graph, FP16, tf32=True).run({"x": x}, plan)["y"]
+
+    product = in_tf32(x).astype(np.float64) @ in_tf32(weights["w"])
+    np.testing.assert_allclose(found, product + 2 * weights["bias"], rtol=1e-6, atol=1e-7)
+    assert 1e-5 < np.linalg.norm(found - exact) / np.linalg.norm(exact) < 2**-10

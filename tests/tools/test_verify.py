@@ -16,7 +16,7 @@ from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.report.ranking_file import save_ranking
-from tests.models import build_model, node, scalar, small_cnn, tensor
+from tests.models import build_model, node, normal, scalar, small_cnn, tensor
 from tests.processes import DOORS, run_layerprec
 
 pytestmark = pytest.mark.onnxrt
@@ -223,3 +223,22 @@ def test_one_thing_is_verified_at_a_time(verify):
 
     assert done.returncode != 0
     assert "not allowed with" in done.stderr
+
+
+def test_tf32_is_emulated_where_it_is_asked_for(tmp_path):
+    nodes = [node("MatMul", ["x", "w"], "y", name="product")]
+    weights = {"w": normal(0, 8, 4)}
+    model = build_model(nodes, [tensor("x", [3, 8])], [tensor("y", [3, 4])], weights)
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", x=normal(1, 3, 8))
+    save_mixed_onnx(tmp_path / "model.onnx", tmp_path / "mixed.onnx", ["y"])
+    flags = ("--load-inputs", "inputs.npz", "--mixed-onnx", "mixed.onnx", "--tolerance", "1e-5")
+
+    exact = run_layerprec("verify", "model.onnx", *flags, folder=tmp_path)
+    rounded = run_layerprec("verify", "model.onnx", *flags, "--tf32", folder=tmp_path)
+    refused = run_layerprec(
+        "verify", "model.onnx", *flags, "--tf32", "--backend", "tensorrt", folder=tmp_path
+    )
+
+    assert (exact.returncode, rounded.returncode, refused.returncode) == (0, 1, 1)
+    assert "`--tf32` is emulated" in refused.stdout + refused.stderr

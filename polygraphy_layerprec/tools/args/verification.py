@@ -103,6 +103,14 @@ class VerificationArgs(BaseArgs):
             default=None,
         )
         self.group.add_argument(
+            "--tf32",
+            help="Emulate TF32: round the factors of products that stay in FP32 to 10 bits of "
+            "mantissa, as an engine does unless TF32 is switched off, which a script does with "
+            "`--trt-config-postprocess-script`. Defaults to false.",
+            action="store_true",
+            default=None,
+        )
+        self.group.add_argument(
             "--timing-runs",
             metavar="NUM",
             help="How many inferences of each engine to time. For example: --timing-runs 100. "
@@ -125,6 +133,7 @@ class VerificationArgs(BaseArgs):
             outputs (Tuple[str]): Names of the outputs that count, or None for all.
             backend (str): What runs the model.
             build (bool): Whether to build an engine that shows what layers obtained.
+            tf32 (bool): Whether products in FP32 are emulated in TF32.
             timing_runs (int): How many inferences of each engine to time.
         """
         self.script = args_util.get(args, "script")
@@ -137,6 +146,7 @@ class VerificationArgs(BaseArgs):
         self.outputs = None if outputs is None else tuple(outputs)
         self.backend = args_util.get(args, "backend") or "emulated"
         self.build = bool(args_util.get(args, "build"))
+        self.tf32 = bool(args_util.get(args, "tf32"))
         timing_runs = args_util.get(args, "timing_runs")
         self.timing_runs = 20 if timing_runs is None else timing_runs
         self._check()
@@ -157,6 +167,11 @@ class VerificationArgs(BaseArgs):
             G_LOGGER.critical(
                 "`--build` is for machines without a GPU: with `--backend tensorrt`, engines are "
                 "built and tell of their layers anyway.\nLeave out one of the two."
+            )
+        if self.tf32 and self.backend == "tensorrt":
+            G_LOGGER.critical(
+                "`--tf32` is emulated, and engines are built without TF32.\n"
+                "Leave out one of the two."
             )
         if self.timing_runs < 1:
             G_LOGGER.critical(f"`--timing-runs` must be at least 1, got: {self.timing_runs}.")

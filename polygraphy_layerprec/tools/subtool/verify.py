@@ -119,6 +119,7 @@ class Verify(LayerprecSubtool):
                 outputs=options.outputs,
                 tolerance=options.tolerance,
                 run_fp32=run_plainly(model.path, external_data_folder=model.external_data_dir),
+                tf32=options.tf32,
                 generated_inputs=samples.is_using_random_data(),
                 progress=progress,
             )
