@@ -182,7 +182,7 @@ class _Emulation:
         self.notes: list[str] = []
         precision = PRECISIONS[asked.precision]
         self._executor = PlannedExecutor(graph, precision, tf32=tf32)
-        planner = Planner(graph, precision, Target(asked.target))
+        planner = Planner(graph, precision, Target(asked.target), schema_opset=asked.opset)
         self._lowered = planner.plan()
         self._constrained = planner.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32

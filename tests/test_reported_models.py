@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime as ort
 import pytest
 from polygraphy.logger import G_LOGGER
 
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
-from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
+from polygraphy_layerprec.matching.asked_precisions import asked_by_mixed_onnx, asked_by_nobody
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error, rank_model
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.verify import verify_model
 from tests import reported_models as models
+from tests.models import build_model, node, tensor
 from tests.planned_runs import run_lowered
 from tests.processes import run_layerprec
 
@@ -203,11 +205,40 @@ def test_what_tensorrt_refuses_in_bf16_is_parsed_as_it_is_saved(op_type):
     assert trt.OnnxParser(network, logger).parse(mixed.SerializeToString())
 
 
-def test_what_an_old_opset_has_no_bf16_for_is_named():
+def test_an_opset_without_bf16_is_raised_and_verified_as_it_is_saved(tmp_path):
+    model, sample = models.old_opset()
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = load_graph(tmp_path / "model.onnx")
+
+    saved = str(tmp_path / "mixed.onnx")
+    summary = save_mixed_onnx(str(tmp_path / "model.onnx"), saved, ["p"], precision=BF16)
+
+    assert (summary.raised_opset, summary.left_in_fp32) == ((17, 22), ())
+    mixed = onnx.load(saved)
+    onnx.checker.check_model(mixed, full_check=True)
+    assert {n.name: n.op_type for n in model.graph.node}.items() <= {
+        n.name: n.op_type for n in mixed.graph.node
+    }.items()
+    asked = asked_by_mixed_onnx(saved, graph)
+    verified = verify_model(graph, [sample], asked)
+    newer = onnx.version_converter.convert_version(model, 22)
+    error = measure_output_error(
+        newer, [sample], fp32_outputs=["p"], precision=BF16, target=Target.ONNX
+    )
+    assert [each.outputs for each in asked.constraints] == [("p",)]
+    assert verified.constrained_error == error > 1e-4
+
+
+def test_what_an_old_opset_has_no_bf16_for_is_named_where_it_cannot_be_raised():
     model, _ = models.old_opset()
+    body = build_model([node("Identity", ["y"], "y_2")], [], [tensor("y_2", [1, 4, 1, 1])]).graph
+    model.graph.node.append(node("If", ["yes"], "z", then_branch=body, else_branch=body))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1, bool), "yes"))
+    model.graph.output.append(tensor("z", [1, 4, 1, 1]))
 
     _, summary = lower_model(model, (), precision=BF16)
 
+    assert summary.raised_opset is None
     assert {left.name: left.reason for left in summary.left_in_fp32} == {
         "/conv": "Conv-11 does not take tensor(bfloat16)",
         "/pool": "GlobalAveragePool-1 does not take tensor(bfloat16)",

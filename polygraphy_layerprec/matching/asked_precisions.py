@@ -143,6 +143,7 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
         mixed.kept,
         tuple(warnings),
         target="onnx",
+        opset=mixed.opset,
     )
 
 

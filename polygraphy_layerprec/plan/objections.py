@@ -47,7 +47,12 @@ _ACCUMULATIONS: Final = frozenset({"add", "mul"})  # of scatters; ONNX-Runtime h
 
 
 def objection_to(
-    graph: Graph, node: Node, precision: Precision, target: Target, operands: LowOperands
+    graph: Graph,
+    node: Node,
+    precision: Precision,
+    target: Target,
+    operands: LowOperands,
+    opset: int,
 ) -> str:
     """Returns why a node with FP32 tensors cannot be lowered, in words; empty where it can.
 
@@ -57,12 +62,13 @@ def objection_to(
         precision: The low precision.
         target: Whom the plan is for.
         operands: The operands that would be in low precision.
+        opset: The opset whose schemas say what ONNX allows.
     """
     common = _common_objection(node)
     if common:
         return common
     if target is Target.ONNX:
-        return _onnx_objection(graph, node, precision, operands)
+        return _onnx_objection(graph, node, precision, operands, opset)
     return _network_objection(node, precision)
 
 
@@ -86,12 +92,14 @@ def _network_objection(node: Node, precision: Precision) -> str:
     return ""
 
 
-def _onnx_objection(graph: Graph, node: Node, precision: Precision, operands: LowOperands) -> str:
+def _onnx_objection(
+    graph: Graph, node: Node, precision: Precision, operands: LowOperands, opset: int
+) -> str:
     if any(graph.element_type(n) == NOT_A_TENSOR for n in (*node.inputs, *node.outputs) if n):
         return "it handles values that are not tensors"
     if node.op_type in ITERATING:
         return "in a saved model, its body stays in FP32"
-    formals = signature(node.proto, node.opset)
+    formals = signature(node.proto, opset)
     if formals is None:
         return "it has no known type constraints"
     objection = _rule_objection(graph, node, formals, precision)

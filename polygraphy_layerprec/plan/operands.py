@@ -78,14 +78,20 @@ def _state_positions(node: Node) -> frozenset[int]:
     return frozenset({1, 2})
 
 
-def schema_operands(graph: Graph, node: Node, precision: Precision) -> LowOperands:
-    """Returns the operands that the node's ONNX schema allows in `precision`; none if it has none.
+def schema_operands(graph: Graph, node: Node, precision: Precision, opset: int) -> LowOperands:
+    """Returns the operands that the ONNX schema allows in `precision`; none if there is none.
+
+    Args:
+        graph: The graph.
+        node: A node of the graph.
+        precision: The low precision.
+        opset: The opset whose schema it is.
 
     Raises:
         KeyError: If ONNX has no such type.
     """
     none = LowOperands(frozenset(), frozenset())
-    formals = signature(node.proto, node.opset)
+    formals = signature(node.proto, opset)
     if formals is None:
         return none
     low_type = type_string(LOW_TENSOR_TYPES[precision.name])

@@ -52,6 +52,7 @@ class Planner:
         target: Target = Target.STRONG,
         *,
         io_width: Width = Width.FP32,
+        schema_opset: int | None = None,
     ) -> None:
         """Judges every node.
 
@@ -60,7 +61,10 @@ class Planner:
             precision: The low precision.
             target: Whom the plans are for.
             io_width: Width of the FP32 inputs and outputs of the model.
+            schema_opset: For the target `onnx`, the opset whose schemas say what can be lowered,
+                where it is newer than that of the graph, which is by default.
         """
+        self._schema_opset = schema_opset or 0
         self._graph = graph
         self._precision = precision
         self._target = target
@@ -111,17 +115,21 @@ class Planner:
         graph = self._graph
         for_onnx = self._target is Target.ONNX
         operands = (
-            schema_operands(graph, node, self._precision)
+            schema_operands(graph, node, self._precision, self._opset_of(node))
             if for_onnx
             else network_operands(graph, node)
         )
-        objection = objection_to(graph, node, self._precision, self._target, operands)
+        opset = self._opset_of(node)
+        objection = objection_to(graph, node, self._precision, self._target, operands, opset)
         if not objection and node.role is Role.APART:
             return _Judged(Verdict.LEFT, _double_reason(graph, node))
         if objection:
             told = for_onnx or node.role is not Role.EXACT
             return _Judged(Verdict.LEFT, objection if told else "")
         return _Judged(Verdict.LOWERED, "", operands)
+
+    def _opset_of(self, node: Node) -> int:
+        return node.opset if node.domain else max(node.opset, self._schema_opset)
 
     def _resolve_followers(self, verdicts: dict[int, _Judged]) -> None:
         """Settles the nodes that round nothing."""

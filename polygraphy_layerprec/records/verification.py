@@ -68,6 +68,9 @@ class AskedPrecisions:
     target: str = "network-strong"
     """Whom the others are lowered for: a member of `plan.Target` by value."""
 
+    opset: int | None = None
+    """Opset of the mixed-precision model, whose schemas say what can be lowered; else None."""
+
     widths: NetworkWidths = field(default_factory=NetworkWidths)
     """What a plan says of other tensors, for a network; empty where that is left to the network."""
 

@@ -24,6 +24,8 @@ from tests.planned_runs import run_reference
 
 _LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _OPSET_OF_BF16 = 13
+_NOT_RAISED = {"scan"}
+"""Models of an older opset that onnx's converter does not raise, for the bodies in them."""
 _READERS = ("Cast", "Constant", "Shape", "Size")
 _NAMES = sorted(ZOO)
 _NOT_EMULATED_ALIKE = {
@@ -135,7 +137,8 @@ def test_lowered_model_is_valid_and_typed_as_asked(
     case: str, io_precision: str, precision: Precision
 ) -> None:
     model = _named(case)
-    if precision is BF16 and model.opset_import[0].version < _OPSET_OF_BF16:
+    is_old = model.opset_import[0].version < _OPSET_OF_BF16
+    if precision is BF16 and is_old and case in _NOT_RAISED:
         with pytest.raises(ValueError, match="opset must be 13 or newer for bf16, got 11"):
             lower_model(model, (), precision=precision, io_precision=io_precision)
         return

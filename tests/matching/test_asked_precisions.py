@@ -189,13 +189,15 @@ def test_a_mixed_model_says_what_was_kept(make, data, precision, tmp_path_factor
     asked = asked_by_mixed_onnx(folder / "mixed.onnx", graph)
 
     # What a saved model leaves in FP32 anyway was asked of nobody.
-    left = {left_out.outputs[0] for left_out in Planner(graph, precision, Target.ONNX).plan().left}
+    planner = Planner(graph, precision, Target.ONNX, schema_opset=asked.opset)
+    left = {left_out.outputs[0] for left_out in planner.plan().left}
     found = {constraint.outputs[0] for constraint in asked.constraints}
     if set(layers_of(model)) <= kept | left:  # then it does not even say which precision
         assert kept <= found <= kept | left
     else:
         assert found == kept - left
         assert asked.precision == precision.name
+        assert asked.opset == (22 if precision is BF16 and make is small_cnn else graph.opset())
 
 
 def test_layers_with_the_same_name_or_a_hostile_one_are_told_apart(tmp_path):

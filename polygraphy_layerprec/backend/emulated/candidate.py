@@ -32,7 +32,7 @@ class Candidate:
         self._graph = graph
         self._precision = PRECISIONS[asked.precision]
         self._executor = PlannedExecutor(graph, self._precision)
-        planner = Planner(graph, self._precision, Target(asked.target))
+        planner = Planner(graph, self._precision, Target(asked.target), schema_opset=asked.opset)
         self._plan = planner.plan(kept_layers_of(graph, asked.constraints))
         self._no_tensors: set[str] = set()
 

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.emit.mixed_onnx.newer_opset import in_newer_opset
 from polygraphy_layerprec.emit.mixed_onnx.rewriting import Rewriting
 from polygraphy_layerprec.emit.mixed_onnx.summary import LoweringSummary
 from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
@@ -39,7 +40,8 @@ def lower_model(
 
     A lowered layer reads its inputs and weights rounded to the low precision and gives its output
     in it; the others read and give FP32. Local functions are expanded, weights beyond the range
-    are clamped to it. `Loop`, `Scan` and recurrent operators stay in FP32.
+    are clamped to it. Where the opset has no BF16 for an operator, it is raised if it can be.
+    `Loop`, `Scan` and recurrent operators stay in FP32.
 
     Args:
         model: The FP32 model, weights in memory, or its graph; it is not changed.
@@ -79,6 +81,9 @@ def lower_graph(
     if precision.name not in LOW_TENSOR_TYPES:
         known = ", ".join(sorted(LOW_TENSOR_TYPES))
         raise ValueError(f"precision must be one of {known}, got {precision.name!r}")
+    newer = in_newer_opset(graph, precision)
+    opsets = None if newer is None else (graph.opset(), newer.opset())
+    graph = graph if newer is None else newer
     oldest = _OLDEST_OPSETS[precision.name]
     if graph.opset() < oldest:
         raise ValueError(
@@ -89,7 +94,7 @@ def lower_graph(
     plan = planner.plan(KeptLayers.of_outputs(fp32_outputs))
     rewriting = Rewriting(plan)
     result = rewriting.run()
-    return result, _summarize(plan, rewriting), rewriting.pending
+    return result, _summarize(plan, rewriting, opsets), rewriting.pending
 
 
 def with_counts(summary: LoweringSummary, counts: ConversionCounts) -> LoweringSummary:
@@ -109,7 +114,7 @@ def _require_known(fp32_outputs: Collection[str], graph: Graph) -> None:
             )
 
 
-def _summarize(plan: Plan, rewriting: Rewriting) -> LoweringSummary:
+def _summarize(plan: Plan, rewriting: Rewriting, opsets: tuple[int, int] | None) -> LoweringSummary:
     verdicts = [node.verdict for node in plan.nodes]
     return LoweringSummary(
         lowered=verdicts.count(Verdict.LOWERED),
@@ -120,4 +125,5 @@ def _summarize(plan: Plan, rewriting: Rewriting) -> LoweringSummary:
         converted=rewriting.converted,
         clamped=0,
         flushed=0,
+        raised_opset=opsets,
     )

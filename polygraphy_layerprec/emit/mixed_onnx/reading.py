@@ -45,6 +45,9 @@ class MixedLayers:
     missing: tuple[Constraint, ...]
     """Layers that the mixed model does not have, or whose type it does not tell."""
 
+    opset: int
+    """Its opset."""
+
     fatal: tuple[str, ...]
     """Names of nodes that ONNX-Runtime would crash on, in graph order."""
 
@@ -66,7 +69,7 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
     found = [(node, _types_in(node, mixed, by_name)) for node in graph.layers]
     low = {t for _, types in found for t in types or () if t in _LOW_TYPES}
     precisions = tuple(sorted(_LOW_TYPES[tensor_type] for tensor_type in low))
-    left = _left_anyway(graph, precisions)
+    left = _left_anyway(graph, precisions, mixed.opset())
     in_fp32 = [node for node, types in found if types is not None and not types & _LOW_TYPES.keys()]
     return MixedLayers(
         kept=tuple(_constraint(node) for node in in_fp32 if node.index not in left),
@@ -74,12 +77,14 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
         left_count=sum(node.index in left for node in in_fp32),
         precisions=precisions,
         missing=tuple(_constraint(node) for node, types in found if types is None),
+        opset=mixed.opset(),
         fatal=tuple(node.name for node in mixed.nodes if _is_fatal(node, mixed)),
     )
 
 
-def _left_anyway(graph: Graph, precisions: tuple[str, ...]) -> set[int]:
-    plan = Planner(graph, PRECISIONS[precisions[0] if precisions else "fp16"], Target.ONNX).plan()
+def _left_anyway(graph: Graph, precisions: tuple[str, ...], opset: int) -> set[int]:
+    precision = PRECISIONS[precisions[0] if precisions else "fp16"]
+    plan = Planner(graph, precision, Target.ONNX, schema_opset=opset).plan()
     return {node.index for node in graph.layers if not plan.is_lowered(node)}
 
 

@@ -37,3 +37,6 @@ class LoweringSummary:
 
     flushed: int
     """Weight values other than zero that became zero."""
+
+    raised_opset: tuple[int, int] | None = None
+    """The opset of the model and that of the result, where it was raised for the precision."""

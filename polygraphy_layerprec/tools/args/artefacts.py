@@ -182,6 +182,12 @@ class ArtefactArgs(BaseArgs):
         except ValueError as error:  # a model that cannot be lowered, or data files in the way
             G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {error}.")
         show_left("the mixed-precision model", summary.left_in_fp32)
+        if summary.raised_opset is not None:
+            old, new = summary.raised_opset
+            G_LOGGER.info(
+                f"Raised the opset of the mixed-precision model from {old} to {new}, since opset "
+                f"{old} has no {ranking.precision.upper()} for some of its operators."
+            )
         G_LOGGER.info(
             f"Saved the mixed-precision model to {self.save_onnx} | {summary.lowered} nodes "
             f"lowered, {summary.casts} casts"
