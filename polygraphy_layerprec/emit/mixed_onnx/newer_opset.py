@@ -20,6 +20,9 @@ __all__ = ["in_newer_opset"]
 _NEWEST_OPSETS: Final = {"bf16": 22}
 """From here on the schemas allow the precision wherever they allow FP32."""
 _IR_VERSIONS: Final = {22: 10}
+_OVERRIDABLE_WEIGHTS: Final = 4
+"""From this version of the format on, a user may feed what is an input and a weight; before it,
+every weight had to be an input."""
 _SUBGRAPHS: Final = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
@@ -40,6 +43,8 @@ def in_newer_opset(graph: Graph, precision: Precision) -> Graph | None:
         return None
     try:
         converted = version_converter.convert_version(graph.proto, version)
+        if graph.ir_version < _OVERRIDABLE_WEIGHTS:
+            _undeclare_weights(converted.graph)
         converted.ir_version = max(graph.ir_version, _IR_VERSIONS[version])
         newer = build_graph(converted, name=graph.name, folder=graph.folder)
     # What its C++ throws has no common type; the model in its own opset is right as well.
@@ -52,6 +57,13 @@ def _is_flat(model: ModelProto) -> bool:
     return not model.functions and not any(
         attribute.type in _SUBGRAPHS for node in model.graph.node for attribute in node.attribute
     )
+
+
+def _undeclare_weights(graph: GraphProto) -> None:
+    weights = {tensor.name for tensor in graph.initializer}
+    fed = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    graph.input.extend(fed)
 
 
 def _lowered_count(graph: Graph, precision: Precision, schema_opset: int | None) -> int:
