@@ -73,15 +73,18 @@ def casts_of(network):
     return [layer for layer in layers_of(network) if layer.name.startswith("layerprec_cast")]
 
 
-def check_types(network, name, constraints, precision):
-    """Every layer of a kept node is in FP32, and every other one that rounds is not."""
+def check_types(network, name, constraints, precision, left=()):
+    """Every layer of a kept node is in FP32, and every other one that rounds is not.
+
+    Nodes named in `left` are in FP32 by a rule.
+    """
     kept = {constraint.name for constraint in constraints}
     keeps_bodies = any(constraint.op in WITH_BODIES for constraint in constraints)
     for layer in layers_of(network):
         node, kind, types = node_of(layer), layer.type.name, types_of(layer)
         if not node or kind not in ROUNDING or (kind, precision) == ("DECONVOLUTION", "bf16"):
             continue
-        if node in TYPED_OTHERWISE.get(name, ()):
+        if node in TYPED_OTHERWISE.get(name, ()) or node in left:
             continue
         if not result_types_of(layer) & {"FLOAT", "HALF", "BF16"}:
             continue  # a comparison takes what it gets

@@ -12,7 +12,8 @@ from polygraphy_layerprec.emit.mixed_onnx import lower_model
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error
-from polygraphy_layerprec.plan import Target
+from polygraphy_layerprec.plan import KeptLayers, Planner, Target
+from polygraphy_layerprec.plan.network_widths import network_widths
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
 from tests.emit.test_mixed_onnx import run_model, signature_of
@@ -50,13 +51,16 @@ def build_with_script(tensorrt, name, chosen):
     """Returns the network that the emitted script leaves behind, which builds."""
     parsed = tensorrt.parse(export_model(name))
     interface = inputs_of(parsed.network), outputs_of(parsed.network)
+    graph = load_graph(export_model(name))
+    kept = KeptLayers.of_outputs(name for constraint in chosen for name in constraint.outputs)
+    widths = network_widths(Planner(graph, FP16).plan(kept))
     script = {"__name__": "constraints"}
-    exec(render_network_script(chosen, precision=FP16), script)
+    exec(render_network_script(chosen, precision=FP16, widths=widths), script)
 
     script["postprocess"](parsed.network)
 
     assert (inputs_of(parsed.network), outputs_of(parsed.network)) == interface
-    check_types(parsed.network, name, chosen, "fp16")
+    check_types(parsed.network, name, chosen, "fp16", {node.name for node in widths.left})
     assert tensorrt.build(parsed) is not None
     return parsed.network
 
