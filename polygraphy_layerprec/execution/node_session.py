@@ -17,6 +17,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.model import Graph, Node
+from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.weights import locate_weight
 
 __all__ = ["NodeRunner", "create_session", "tensor_of", "value_of"]
@@ -206,7 +207,7 @@ def _type_proto(type_name: str) -> onnx.TypeProto:
     return make[kind](_type_proto(inner))
 
 
-def _embed_weights(attribute: AttributeProto, folder: str) -> None:
+def _embed_weights(attribute: AttributeProto, folder: DataFolder) -> None:
     """Brings the large constants of a subgraph into it: a session cannot take them as inputs."""
     for graph in (attribute.g, *attribute.graphs):
         _embed_graph(graph, folder)
@@ -214,7 +215,7 @@ def _embed_weights(attribute: AttributeProto, folder: str) -> None:
         _embed_tensor(attribute.t, folder)
 
 
-def _embed_graph(graph: GraphProto, folder: str) -> None:
+def _embed_graph(graph: GraphProto, folder: DataFolder) -> None:
     for tensor in graph.initializer:
         _embed_tensor(tensor, folder)
     for node in graph.node:
@@ -222,7 +223,7 @@ def _embed_graph(graph: GraphProto, folder: str) -> None:
             _embed_weights(attribute, folder)
 
 
-def _embed_tensor(tensor: TensorProto, folder: str) -> None:
+def _embed_tensor(tensor: TensorProto, folder: DataFolder) -> None:
     if tensor.data_location == TensorProto.EXTERNAL:
         values = locate_weight(tensor, tensor.name, folder).read()
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))

@@ -13,6 +13,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, helper
 
 from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.names import block_of, unique_names
 from polygraphy_layerprec.model.node_order import sort_nodes
 from polygraphy_layerprec.model.operators import is_exact, normal_domain
@@ -116,7 +117,7 @@ class Graph:
     name: str
     """File name without folders; empty for a model in memory."""
 
-    folder: str
+    folder: DataFolder
     """Where the files with external data are."""
 
     nodes: tuple[Node, ...]
@@ -159,7 +160,7 @@ class Graph:
         return self.opsets.get(domain, 1)
 
 
-def build_graph(model: onnx.ModelProto, *, name: str, folder: str) -> Graph:
+def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Graph:
     """Returns the graph of `model`, whose local functions are inlined already.
 
     Args:
@@ -244,7 +245,7 @@ def _role(proto: NodeProto, captures: Sequence[str], constants: set[str]) -> Rol
     return Role.EXACT if exact else Role.COMPUTES
 
 
-def _constant_weight(proto: NodeProto, folder: str) -> Weight | None:
+def _constant_weight(proto: NodeProto, folder: DataFolder) -> Weight | None:
     if proto.op_type != "Constant" or normal_domain(proto.domain):
         return None
     name = proto.output[0]

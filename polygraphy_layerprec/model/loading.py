@@ -11,6 +11,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.external_data import DataFolder, data_folder_of
 from polygraphy_layerprec.model.graph import Graph, build_graph
 from polygraphy_layerprec.model.wire_format import read_skeleton
 from polygraphy_layerprec.records import ModelIdentity
@@ -35,12 +36,12 @@ def load_graph(
         ModelError: If it is not a complete, valid ONNX model.
     """
     if isinstance(model, onnx.ModelProto):
-        return _to_graph(model, "", external_data_folder or os.curdir)
+        return _to_graph(model, "", DataFolder(external_data_folder or os.curdir))
     path = os.fspath(model)
     # Data elsewhere leaves nothing large in the file itself, which is then read whole: one graph
     # has one folder for all that stays on disk.
     proto = _read(path, _INLINE_BYTES if external_data_folder is None else sys.maxsize)
-    folder = external_data_folder or os.path.dirname(os.path.abspath(path))
+    folder = data_folder_of(path, external_data_folder)
     return _to_graph(proto, os.path.basename(path), folder)
 
 
@@ -80,7 +81,7 @@ def _read(path: str, inline_bytes: int) -> onnx.ModelProto:
     return model
 
 
-def _to_graph(proto: onnx.ModelProto, name: str, folder: str) -> Graph:
+def _to_graph(proto: onnx.ModelProto, name: str, folder: DataFolder) -> Graph:
     if not proto.HasField("graph") or not proto.graph.node or not proto.opset_import:
         raise ModelError(
             f"{name or 'The model'!r} is not an ONNX model with a graph: it holds "

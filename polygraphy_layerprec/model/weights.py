@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.external_data import DataFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +68,7 @@ class Weight:
     @property
     def is_plain(self) -> bool:
         """Whether the bytes are in a file just as they are in memory."""
-        return self.path is not None and self._stored_bytes == self.nbytes
+        return self.path is not None and self.stored_bytes == self.nbytes
 
     def read_rows(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Returns some entries along the first axis of a tensor that `is_plain`.
@@ -120,7 +121,8 @@ class Weight:
         return target
 
     @property
-    def _stored_bytes(self) -> int:
+    def stored_bytes(self) -> int:
+        """Size of the values as stored: smaller than in memory where elements are packed."""
         entries = {entry.key: entry.value for entry in self.tensor.external_data}
         return int(entries.get("length", self.nbytes))
 
@@ -129,7 +131,7 @@ class Weight:
         assert self.path is not None
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            raw = file.read(self._stored_bytes)
+            raw = file.read(self.stored_bytes)
         inline = TensorProto(
             name=self.name, data_type=self.tensor.data_type, dims=self.shape, raw_data=raw
         )
@@ -168,7 +170,7 @@ class WeightBuffer:
         return -(-nbytes // self._ALIGNMENT) * self._ALIGNMENT
 
 
-def locate_weight(tensor: TensorProto, name: str, folder: str) -> Weight:
+def locate_weight(tensor: TensorProto, name: str, folder: DataFolder) -> Weight:
     """Returns where the bytes of `tensor` are; those in files are looked for in `folder`.
 
     Raises:
@@ -190,7 +192,7 @@ def locate_weight(tensor: TensorProto, name: str, folder: str) -> Weight:
             raise _inconsistent(name, f"{nbytes} bytes are missing from it")
         return Weight(name, dtype, shape, nbytes, tensor, None, 0)
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = _resolve(folder, entries.get("location", ""), name)
+    path = folder.data_path(entries.get("location", ""), name)
     offset = _number(entries, "offset", 0, name)
     length = _number(entries, "length", nbytes, name)
     if length not in {nbytes, (nbytes + 1) // 2, (nbytes + 3) // 4}:  # down to two bits an element
@@ -204,24 +206,6 @@ def locate_weight(tensor: TensorProto, name: str, folder: str) -> Weight:
             f"Copy or export the model again, with its data file."
         )
     return Weight(name, dtype, shape, nbytes, tensor, path, offset)
-
-
-def _resolve(folder: str, location: str, name: str) -> str:
-    # A model is hostile input: its data may not be read from anywhere on the machine.
-    normal = os.path.normpath(location)
-    if not location or os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir:
-        raise ModelError(
-            f"Tensor {name!r} refers to data outside the model's folder: {location!r}.\n"
-            f"Put the data file beside the model and export it with a relative location."
-        )
-    path = os.path.join(folder, normal)
-    if not os.path.isfile(path):
-        raise ModelError(
-            f"The external data of the model is missing: no file {path!r}.\n"
-            f"Note: Tensor {name!r} is stored there.\n"
-            f"Put the file beside the model, or name its folder with `--external-data-dir`."
-        )
-    return path
 
 
 def _number(entries: dict[str, str], key: str, default: int, name: str) -> int:

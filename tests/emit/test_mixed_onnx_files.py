@@ -7,7 +7,7 @@ import os
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from polygraphy_layerprec.emit.mixed_onnx import detached, lower_model, save_mixed_onnx, weights
 from tests.emit.onnx_zoo import ZOO
@@ -115,21 +115,11 @@ def test_failure_leaves_no_trace(tmp_path):
     output = tmp_path / "mixed.onnx"
     output.write_bytes(b"older")
 
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="is truncated"):
         save_mixed_onnx(path, str(output), ())
 
     assert sorted(os.listdir(tmp_path)) == ["mixed.onnx", "model.onnx", "model.weights"]
     assert output.read_bytes() == b"older"
-
-
-@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", ""])
-def test_data_outside_the_folder_is_refused(tmp_path, location):
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1])
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-
-    with pytest.raises(ValueError, match="must lie in the model's folder"):
-        weights.read_values(tensor, str(tmp_path))
 
 
 def test_unloaded_weights_in_memory_are_refused(tmp_path):

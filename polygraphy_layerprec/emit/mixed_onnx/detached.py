@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from google.protobuf.message import Message
 
+    from polygraphy_layerprec.model.external_data import DataFolder
+
 __all__ = ["TensorStore", "detach", "iterate_tensors"]
 
 _STUB_KEY = "original"
@@ -33,13 +35,13 @@ _INLINE_ELEMENTS = 1024  # shapes, axes and scales: shape inference wants their 
 class TensorStore:
     """The original tensors behind the stubs of one model."""
 
-    def __init__(self, base_dir: str | None) -> None:
+    def __init__(self, folder: DataFolder | None) -> None:
         """Starts empty.
 
         Args:
-            base_dir: Folder of the model file, for external data; None for a model in memory.
+            folder: Where the data files of the model are; None for a model in memory.
         """
-        self.base_dir = base_dir
+        self.folder = folder
         self._originals: list[TensorProto] = []
 
     def stub(self, tensor: TensorProto, *, name: str, tensor_type: int) -> TensorProto:
@@ -67,7 +69,7 @@ class TensorStore:
 
     def values(self, tensor: TensorProto) -> npt.NDArray[np.float32]:
         """Returns the values of a FLOAT tensor or of what a stub stands for."""
-        return read_values(self.original(tensor) or tensor, self.base_dir)
+        return read_values(self.original(tensor) or tensor, self.folder)
 
     def _index(self, tensor: TensorProto) -> int | None:
         if not is_external(tensor):
@@ -138,10 +140,10 @@ def _copy_field(name: str, value: object, target: Message) -> None:
 
 def _copy_tensor(tensor: TensorProto, target: TensorProto, store: TensorStore) -> None:
     small = element_count(tensor) <= _INLINE_ELEMENTS
-    if is_external(tensor) and small and store.base_dir is not None:
+    if is_external(tensor) and small and store.folder is not None:
         target.name, target.data_type = tensor.name, tensor.data_type
         target.dims.extend(tensor.dims)
-        target.raw_data = b"".join(read_raw_chunks(tensor, store.base_dir))
+        target.raw_data = b"".join(read_raw_chunks(tensor, store.folder))
     elif is_external(tensor) or (not small and tensor.data_type != TensorProto.STRING):
         target.CopyFrom(store.stub(tensor, name=tensor.name, tensor_type=tensor.data_type))
     else:

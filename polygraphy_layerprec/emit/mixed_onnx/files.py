@@ -16,6 +16,7 @@ from polygraphy_layerprec.emit.mixed_onnx.weights import (
     is_external,
     stored_size,
 )
+from polygraphy_layerprec.model.external_data import data_folder_of
 from polygraphy_layerprec.precision import FP16, Precision
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ def save_mixed_onnx(
         OSError: If a file cannot be read or written.
     """
     model = onnx.load(model_path, load_external_data=False)
-    base_dir = external_data_folder or os.path.dirname(os.path.abspath(model_path))
+    folder = data_folder_of(model_path, external_data_folder)
     data_path = f"{output_path}.data"
     external = [tensor for tensor in iterate_tensors(model) if is_external(tensor)]
-    _refuse_overwriting((output_path, data_path), _input_paths(model_path, base_dir, external))
-    store = TensorStore(base_dir)
+    _refuse_overwriting((output_path, data_path), _input_paths(model_path, folder.path, external))
+    store = TensorStore(folder)
     lowered, summary = lower_detached(
         detach(model, store),
         fp32_outputs,

@@ -87,10 +87,10 @@ def _pieces(
     tensor: TensorProto, original: TensorProto, precision: Precision, store: TensorStore
 ) -> Iterator[tuple[bytes | memoryview, ConversionCounts]]:
     if tensor.data_type == original.data_type:
-        for raw in read_raw_chunks(original, store.base_dir):
+        for raw in read_raw_chunks(original, store.folder):
             yield raw, _NO_COUNTS
     else:
-        for values in read_float_chunks(original, store.base_dir):
+        for values in read_float_chunks(original, store.folder):
             yield encode_low(values, precision)
 
 

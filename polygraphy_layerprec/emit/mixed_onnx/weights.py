@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.precision import Precision, round_to_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
+
+    from polygraphy_layerprec.model.external_data import DataFolder
 
 __all__ = [
     "ConversionCounts",
@@ -75,41 +77,41 @@ def stored_size(tensor: TensorProto, tensor_type: int | None = None) -> int:
     return math.ceil(element_count(tensor) * _type_bits(tensor_type or tensor.data_type) / 8)
 
 
-def read_values(tensor: TensorProto, base_dir: str | None) -> npt.NDArray[np.float32]:
+def read_values(tensor: TensorProto, folder: DataFolder | None) -> npt.NDArray[np.float32]:
     """Returns all values of a FLOAT tensor, shape `tensor.dims`.
 
     Raises:
         ValueError: As `read_raw_chunks`.
     """
-    chunks = list(read_float_chunks(tensor, base_dir))
+    chunks = list(read_float_chunks(tensor, folder))
     flat = np.concatenate(chunks) if chunks else np.empty(0, np.float32)
     return flat.reshape(tuple(tensor.dims))
 
 
 def read_float_chunks(
-    tensor: TensorProto, base_dir: str | None
+    tensor: TensorProto, folder: DataFolder | None
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yields the values of a FLOAT tensor in order, flat, a bounded number at a time.
 
     Raises:
         ValueError: As `read_raw_chunks`.
     """
-    for chunk in read_raw_chunks(tensor, base_dir):
+    for chunk in read_raw_chunks(tensor, folder):
         yield np.frombuffer(chunk, np.dtype("<f4")).astype(np.float32, copy=False)
 
 
-def read_raw_chunks(tensor: TensorProto, base_dir: str | None) -> Iterator[bytes | memoryview]:
+def read_raw_chunks(tensor: TensorProto, folder: DataFolder | None) -> Iterator[bytes | memoryview]:
     """Yields the values as ONNX stores them in `raw_data`, a bounded number of bytes at a time.
 
     Args:
         tensor: Any tensor but one of strings.
-        base_dir: Folder of the model file, None where there is none.
+        folder: Where the data files of the model are, None for a model in memory.
 
     Raises:
         ValueError: If external values have no folder, lie outside it, or are cut short.
     """
     if is_external(tensor):
-        yield from _read_file_chunks(tensor, base_dir)
+        yield from _read_file_chunks(tensor, folder)
         return
     raw = memoryview(_inline_bytes(tensor))
     for start in range(0, len(raw), _CHUNK_BYTES):
@@ -152,24 +154,17 @@ def _inline_bytes(tensor: TensorProto) -> bytes:
     return numpy_helper.to_array(tensor).astype("<f4", copy=False).tobytes()
 
 
-def _read_file_chunks(tensor: TensorProto, base_dir: str | None) -> Iterator[bytes]:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = _data_path(tensor.name, entries.get("location", ""), base_dir)
-    remaining = int(entries.get("length") or stored_size(tensor))
-    with open(path, "rb") as file:
-        file.seek(int(entries.get("offset") or 0))
+def _read_file_chunks(tensor: TensorProto, folder: DataFolder | None) -> Iterator[bytes]:
+    if folder is None:
+        raise ValueError(f"the values of {tensor.name!r} must be loaded: they are in another file")
+    weight = locate_weight(tensor, tensor.name, folder)
+    assert weight.path is not None
+    remaining = weight.stored_bytes
+    with open(weight.path, "rb") as file:
+        file.seek(weight.offset)
         while remaining:
             chunk = file.read(min(remaining, _CHUNK_BYTES))
             if not chunk:
                 raise ValueError(f"the external data of {tensor.name!r} must not be cut short")
             remaining -= len(chunk)
             yield chunk
-
-
-def _data_path(name: str, location: str, base_dir: str | None) -> str:
-    if base_dir is None:
-        raise ValueError(f"the values of {name!r} must be loaded: they are in another file")
-    inside = os.path.normpath(location)
-    if not location or os.path.isabs(inside) or inside.split(os.sep)[0] == os.pardir:
-        raise ValueError(f"the external data of {name!r} must lie in the model's folder")
-    return os.path.join(base_dir, inside)

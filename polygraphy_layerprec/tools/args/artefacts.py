@@ -160,7 +160,7 @@ class ArtefactArgs(BaseArgs):
                 external_data_folder=external_data_folder,
             )
         except ValueError as error:  # a model that cannot be lowered, or data files in the way
-            G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {error}.")
+            G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {str(error).rstrip('.')}.")
         G_LOGGER.info(
             f"Saved the mixed-precision model to {self.save_onnx} | {summary.lowered} nodes "
             f"lowered, {summary.casts} casts"
