@@ -192,6 +192,6 @@ def _read_json(path: str) -> dict[str, Any]:
     content = _read(path)
     try:
         record = json.loads(content) if content is not None else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

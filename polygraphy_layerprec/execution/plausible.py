@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from polygraphy_layerprec.execution.samples import SampleError, describe_input
+from polygraphy_layerprec.execution.samples import SampleError, check_fits, describe_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -138,6 +138,7 @@ def draw_samples(
     """Yields `iterations` samples; the same seed gives the same samples.
 
     Sample `i` of seed `s` is sample `0` of seed `s + i`, so that more iterations only add some.
+    Raises `SampleError` where an input is larger than this machine's memory.
     """
     for index in range(iterations):
         generator = np.random.default_rng(seed + index)
@@ -288,6 +289,7 @@ def _table_shape(graph: Graph, name: str) -> tuple[int, ...] | None:
 
 def _draw(planned: PlausibleInput, generator: np.random.Generator) -> npt.NDArray[Any]:
     values, shape, dtype = planned.values, planned.shape, planned.dtype
+    check_fits(planned.name, shape, max(dtype.itemsize, 8))  # numbers are drawn in 64 bits
     if values.distribution == "range":
         steps = np.minimum(np.arange(shape[-1] if shape else 1), values.high)
         return np.broadcast_to(steps.reshape(shape[-1:]), shape).astype(dtype)

@@ -6,12 +6,17 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any, TypeVar, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 __all__ = ["from_json_value", "to_json_value"]
 
 _Record = TypeVar("_Record")
 
+_LARGEST_INTEGER = 2**63 - 1  # what arrays of whole numbers hold
 _JSON_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -50,6 +55,8 @@ def _encode(value: object, where: str) -> Any:
 
 
 def _decode(expected: Any, value: Any, where: str) -> Any:
+    if type(expected) is type and expected in _JSON_NAMES:  # most of them
+        return _decode_scalar(expected, value, where)
     if dataclasses.is_dataclass(expected):
         return _decode_record(cast("type[Any]", expected), value, where)
     origin = typing.get_origin(expected)
@@ -60,24 +67,31 @@ def _decode(expected: Any, value: Any, where: str) -> Any:
         if not isinstance(value, str) or value not in choices:
             raise _wrong(where, "one of " + ", ".join(map(repr, choices)), value)
         return value
-    if origin in (types.UnionType, typing.Union):
-        present = [choice for choice in typing.get_args(expected) if choice is not type(None)]
-        return None if value is None else _decode(present[0], value, where)
-    return _decode_scalar(expected, value, where)
+    assert origin in (types.UnionType, typing.Union)
+    present = [choice for choice in typing.get_args(expected) if choice is not type(None)]
+    return None if value is None else _decode(present[0], value, where)
 
 
 def _decode_record(expected: type[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)
-    hints = typing.get_type_hints(expected)
     arguments = {}
-    for field in dataclasses.fields(expected):
-        name = _join(where, field.name)
-        if field.name in value:
-            arguments[field.name] = _decode(hints[field.name], value[field.name], name)
-        elif field.default is dataclasses.MISSING:
-            raise ValueError(f"{name} is missing")
+    for name, field_type, is_required in _fields_of(cast("Hashable", expected)):
+        if name in value:
+            arguments[name] = _decode(field_type, value[name], _join(where, name))
+        elif is_required:
+            raise ValueError(f"{_join(where, name)} is missing")
     return expected(**arguments)
+
+
+@cache
+def _fields_of(record_type: Hashable) -> tuple[tuple[str, Any, bool], ...]:
+    """Name and type of each field, and whether a file must have it; slow to find out."""
+    hints = typing.get_type_hints(record_type)
+    return tuple(
+        (field.name, hints[field.name], field.default is dataclasses.MISSING)
+        for field in dataclasses.fields(cast("Any", record_type))
+    )
 
 
 def _decode_tuple(item_types: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -95,6 +109,8 @@ def _decode_tuple(item_types: tuple[Any, ...], value: Any, where: str) -> tuple[
 
 def _decode_scalar(expected: type[Any], value: Any, where: str) -> Any:
     # bool is a subclass of int, and JSON writes 1.0 as a float may be written: 1
+    if type(value) is int and not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+        raise _wrong(where, f"at most {_LARGEST_INTEGER:.1e} in magnitude", value)
     if expected is float and type(value) is int:
         return float(value)
     # A JSON number may be too large for a float.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from typing import TYPE_CHECKING, Any
 
-from polygraphy.json import load_json
-
+from polygraphy_layerprec.backend.json_files import read_polygraphy_json
 from polygraphy_layerprec.tools.user_script import load_iterator
 
 if TYPE_CHECKING:
@@ -30,7 +28,9 @@ def read_samples(path: str) -> Iterator[tuple[str, Any]]:
             if name.endswith(".json"):
                 yield from read_samples(os.path.join(path, name))
     elif path.lower().endswith(".npz"):
-        yield f"sample {path}", _read_npz(path)
+        from polygraphy_layerprec.tools.array_files import NpzSample
+
+        yield f"sample {path}", NpzSample(path)
     else:
         content = _read_json(path)
         samples = content if isinstance(content, list) else [content]
@@ -51,27 +51,12 @@ def call_script(path: str, function_name: str) -> Iterator[tuple[str, Any]]:
         yield f"sample {index} of {path}", sample
 
 
-def _read_npz(path: str) -> dict[str, Any]:
-    import numpy as np
-
-    from polygraphy_layerprec.execution.samples import SampleError
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise SampleError(
-            f"{path!r} is not a file of arrays: {error}.\n"
-            f"Write it with `numpy.savez`, one array for each input of the model."
-        ) from error
-
-
 def _read_json(path: str) -> Any:
     from polygraphy_layerprec.execution.samples import SampleError
 
     try:
-        return load_json(path, description="input data")
-    except (KeyError, TypeError, ValueError) as error:
+        return read_polygraphy_json(path, description="input data")
+    except ValueError as error:
         raise SampleError(
             f"{path!r} holds no input data in JSON as Polygraphy saves it: {error}.\n"
             f"Write it with `polygraphy.json.save_json`, or give an `.npz` file."

@@ -1,0 +1,121 @@
+"""Arrays in `.npz` files: what they claim to be is known before any of it is unpacked."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+
+from polygraphy_layerprec.execution.samples import SampleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+__all__ = ["NpzSample", "StoredArray"]
+
+_LONGEST_HEADER: Final = 1 << 16
+_DAMAGE: Final = (
+    # What zipfile and numpy raise on bytes that are not what they should be.
+    *(AttributeError, EOFError, KeyError, NotImplementedError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array in a file: what its header says of it, and its elements when they are asked for."""
+
+    path: str
+    """The `.npz` file."""
+
+    member: str
+    """Name of the array's file in it."""
+
+    dtype: np.dtype[Any]
+    """Element type."""
+
+    shape: tuple[int, ...]
+    """Shape."""
+
+    def __array__(
+        self,
+        dtype: np.dtype[Any] | None = None,
+        copy: bool | None = None,  # noqa: FBT001 - as numpy calls it
+    ) -> npt.NDArray[Any]:
+        """Reads the elements, fresh memory each time.
+
+        Raises:
+            SampleError: If the file is damaged.
+        """
+        del copy
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+                values = np.asarray(npy.read_array(file, allow_pickle=False))
+        except _DAMAGE as error:
+            raise _unreadable(self.path, f"{self.member!r}: {error}") from error
+        return values if dtype is None else values.astype(dtype)
+
+
+class NpzSample(Mapping[str, StoredArray]):
+    """A sample in an `.npz` file, with an array for each input.
+
+    An array that claims to be small and is large, or the other way round, is never unpacked.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Reads the headers.
+
+        Raises:
+            SampleError: If the file is none of arrays, or is damaged.
+            OSError: If it cannot be read.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._arrays = {
+                    info.filename.removesuffix(".npy"): _read_header(path, archive, info)
+                    for info in archive.infolist()
+                }
+        except _DAMAGE as error:
+            raise _unreadable(path, str(error) or type(error).__name__) from error
+
+    def __getitem__(self, name: str) -> StoredArray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def _read_header(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredArray:
+    with archive.open(info) as file:
+        start = io.BytesIO(file.read(_LONGEST_HEADER))
+    version = npy.read_magic(start)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"{info.filename!r} is an array of format {version}, which has fields")
+    shape, _, dtype = read(start)
+    claimed = start.tell() + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (dtype.kind != "O" and claimed != info.file_size):
+        raise ValueError(
+            f"{info.filename!r} says that it is {dtype} {list(shape)}, but has {info.file_size} "
+            f"bytes"
+        )
+    return StoredArray(path, info.filename, dtype, tuple(shape))
+
+
+def _unreadable(path: str, reason: str) -> SampleError:
+    return SampleError(
+        f"{path!r} is not a file of arrays: {reason}.\n"
+        f"Write it with `numpy.savez`, one array for each input of the model."
+    )
