@@ -15,6 +15,7 @@ from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import Progress, compare_samples
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.measured_sets import measured_errors
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import Graph, Role, load_graph
 from polygraphy_layerprec.precision import FP16, Precision
@@ -70,6 +71,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
 
     Raises:
         ModelError: If the model cannot be read.
+        SampleError: If a sample does not fit the model, has no elements, or holds a NaN.
         ExecutionError: If nothing can be measured.
     """
     check_emulation()
@@ -81,7 +83,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
         samples = list(samples)  # they are run again
     comparison = compare_samples(
         graph,
-        samples,
+        check_samples(samples, graph.inputs),
         precision=precision,
         impact=impact,
         outputs=counted,

@@ -12,6 +12,7 @@ from polygraphy_layerprec.execution import ExecutionError, MixedExecutor, check_
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.layer_count import count_layers
 from polygraphy_layerprec.matching.constraint_matching import fp32_outputs_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
@@ -67,6 +68,7 @@ def verify_model(
 
     Raises:
         ModelError: If the model cannot be read.
+        SampleError: If a sample does not fit the model, has no elements, or holds a NaN.
         ExecutionError: If ONNX-Runtime cannot emulate low precision, there is no sample,
             a constraint matches no layer, or the model has no such output.
     """
@@ -76,7 +78,7 @@ def verify_model(
         run_fp32 = run_plainly(model)
     comparison = OutputComparison(outputs_that_count(graph, outputs))
     emulation = _Emulation(graph, asked, run_fp32)
-    for done, sample in enumerate(samples, start=1):
+    for done, sample in enumerate(check_samples(samples, graph.inputs), start=1):
         emulation.compare(sample, comparison)
         if progress is not None:
             progress(done, 0, "samples")
@@ -192,6 +194,7 @@ class _Emulation:
             lowered = self._executor.run(sample, lambda node: self._kept.isdisjoint(node.outputs))
         comparison.add("constrained", reference, lowered)
         comparison.sample_count += 1
+        self._executor.forget_sample()
 
 
 def _warnings(graph: Graph) -> list[str]:

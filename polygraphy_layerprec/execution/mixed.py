@@ -80,6 +80,11 @@ class MixedExecutor:
             if name in tensors and tensors[name].candidate.data_type().startswith("tensor")
         }
 
+    def forget_sample(self) -> None:
+        """Frees the random numbers that were drawn for samples: they will not be run again."""
+        self._sample = {}
+        self._draws.clear()
+
     def _run_node(
         self,
         node: Node,

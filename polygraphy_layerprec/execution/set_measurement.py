@@ -10,6 +10,7 @@ import numpy as np
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.mixed import MixedExecutor
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.samples import check_samples
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, Node
@@ -40,13 +41,14 @@ class SetMeasurement:
             outputs: Names of the outputs that count.
 
         Raises:
+            SampleError: If a sample does not fit the model.
             ExecutionError: If there is no sample, or no output that counts can be computed: every
                 set would seem to be without error.
         """
         self._executor = MixedExecutor(graph, precision)
         self._precision = precision
         self._outputs = outputs
-        self._samples = list(samples)
+        self._samples = list(check_samples(samples, graph.inputs))
         self._references = [self._executor.run(sample, lambda _: False) for sample in self._samples]
         if not self._samples:
             raise ExecutionError("There is no input sample to measure sets of layers with.")
