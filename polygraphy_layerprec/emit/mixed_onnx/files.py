@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import onnx
 
@@ -18,6 +17,7 @@ from polygraphy_layerprec.emit.mixed_onnx.weights import (
 )
 from polygraphy_layerprec.model.external_data import data_folder_of
 from polygraphy_layerprec.precision import FP16, Precision
+from polygraphy_layerprec.report.atomic_file import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -115,30 +115,22 @@ def _replace_files(
     precision: Precision,
     store: TensorStore,
 ) -> ConversionCounts:
-    folder = os.path.dirname(os.path.abspath(output_path))
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        new_model, new_data = os.path.join(scratch, "model"), os.path.join(scratch, "data")
-        if data_path is None:
-            tensors = iterate_tensors(model)
-            counts = sum((restore_inline(t, precision, store) for t in tensors), ConversionCounts())
-        else:
-            counts = _write_data(model, new_data, data_path, precision=precision, store=store)
-        onnx.save_model(model, new_model)
-        if data_path is not None:
-            os.replace(new_data, data_path)
-        os.replace(new_model, output_path)
-    return counts
-
-
-def _write_data(
-    model: ModelProto, path: str, data_path: str, *, precision: Precision, store: TensorStore
-) -> ConversionCounts:
-    location = os.path.basename(data_path)
     counts = ConversionCounts()
-    with open(path, "wb") as file:
+
+    def write_data(file: BinaryIO) -> None:
+        nonlocal counts
         for tensor in iterate_tensors(model):
-            if stored_size(tensor) < _SMALLEST_EXTERNAL_BYTES:
+            if data_path is None or stored_size(tensor) < _SMALLEST_EXTERNAL_BYTES:
                 counts += restore_inline(tensor, precision, store)
                 continue
+            location = os.path.basename(data_path)
             counts += restore_to_file(tensor, file, location, precision=precision, store=store)
+
+    def write_model(file: BinaryIO) -> None:
+        if data_path is None:
+            write_data(file)
+        file.write(model.SerializeToString())
+
+    data = {} if data_path is None else {data_path: write_data}
+    write_files({**data, output_path: write_model})  # the data first: the model says where
     return counts
