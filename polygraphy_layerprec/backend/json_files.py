@@ -19,18 +19,19 @@ _ZIP_STARTS: Final = ("UEsD", "PK\x03\x04")  # in base64, and as older versions 
 _LONGEST_REASON: Final = 300
 
 
-def read_polygraphy_json(path: str, *, description: str) -> Any:
+def read_polygraphy_json(path: str, *, description: str | None = None) -> Any:
     """Returns what `polygraphy.json.save_json` wrote to `path`.
 
     Args:
         path: The file.
-        description: What is in it, for the log.
+        description: What is in it, to be logged.
 
     Raises:
         ValueError: If it holds no such JSON, whatever is wrong with it; the text says what.
         OSError: If it cannot be read.
     """
-    G_LOGGER.info(f"Loading {description} from {path}")
+    if description is not None:
+        G_LOGGER.info(f"Loading {description} from {path}")
     with open(path, encoding="utf-8") as file:
         text = file.read()
     logger: Any = G_LOGGER

@@ -190,7 +190,7 @@ def _read_iterations(path: str) -> Iterator[Iteration]:
 
 def _read_file(path: str) -> Iterator[Iteration]:
     try:
-        results = read_polygraphy_json(path, description="saved results")
+        results = read_polygraphy_json(path)
     except ValueError as error:
         raise ExecutionError(
             f"{path!r} holds no results in JSON as Polygraphy saves them: {error}.\n{_HOW_TO_SAVE}"
@@ -236,7 +236,13 @@ def _add_iteration(
 def _tensor_of(result: Mapping[str, Any], name: str) -> Any:
     if name not in result:
         return None
-    value = result[name]
+    try:
+        value = result[name]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ExecutionError(
+            f"The saved results hold something else than a tensor under {name!r}: {error}.\n"
+            f"{_HOW_TO_SAVE}"
+        ) from error
     if isinstance(value, np.ndarray) or not hasattr(value, "numpy"):
         return value
     try:

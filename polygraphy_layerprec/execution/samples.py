@@ -113,7 +113,8 @@ def _check_names(given: Sequence[str], inputs: Sequence[GraphInput], where: str)
 
 def _check_array(value: Any, wanted: GraphInput, where: str) -> npt.NDArray[Any]:
     # What is still in a file says what it is before it is read.
-    claims = value if isinstance(getattr(value, "dtype", None), np.dtype) else np.asarray(value)
+    is_array = isinstance(getattr(value, "dtype", None), np.dtype)
+    claims = value if is_array else _to_array(value, wanted.name, where)
     found = f"{claims.dtype} {list(claims.shape)}"
     note = f"Note: The model wants: {describe_input(wanted)}. {where.capitalize()} has: {found}."
     if not _same_dtype(claims.dtype, wanted.dtype):
@@ -131,7 +132,7 @@ def _check_array(value: Any, wanted: GraphInput, where: str) -> npt.NDArray[Any]
             f"Input {wanted.name!r} in {where} has no elements.\n{note}\n"
             f"Give at least one element, or leave the sample out."
         )
-    array = np.asarray(value)
+    array = np.asarray(claims)
     nan_count = _count_nan(array)
     if nan_count:
         raise SampleError(
@@ -139,6 +140,16 @@ def _check_array(value: Any, wanted: GraphInput, where: str) -> npt.NDArray[Any]
             f"{note}\nEvery output would be NaN: remove or correct the sample."
         )
     return array
+
+
+def _to_array(value: Any, name: str, where: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of different lengths, for example
+        raise SampleError(
+            f"Input {name!r} in {where} is not an array: {error}.\n"
+            f"Give numbers in rows of equal length, best as an array of numpy's."
+        ) from error
 
 
 def _same_dtype(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:

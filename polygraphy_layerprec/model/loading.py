@@ -10,7 +10,7 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 
-from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.errors import ModelError, told_damage
 from polygraphy_layerprec.model.external_data import DataFolder, data_folder_of
 from polygraphy_layerprec.model.graph import Graph, build_graph
 from polygraphy_layerprec.model.wire_format import read_skeleton
@@ -88,14 +88,7 @@ def _to_graph(proto: onnx.ModelProto, name: str, folder: DataFolder) -> Graph:
             f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} operator sets.\n"
             f"Give the path of a binary `.onnx` file."
         )
-    try:
+    with told_damage(name or "The model", ValueError):
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)
         return build_graph(proto, name=name, folder=folder)
-    except ModelError:
-        raise
-    # What else onnx raises on damaged bytes, from both its languages.
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{name or 'The model'!r} is damaged: {error}.\nCopy or export the model again."
-        ) from error

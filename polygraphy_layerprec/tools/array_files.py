@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,6 +29,7 @@ _DAMAGE: Final = (
     # What zipfile and numpy raise on bytes that are not what they should be.
     *(AttributeError, EOFError, KeyError, NotImplementedError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
+    tokenize.TokenError,
 )
 
 
@@ -57,11 +60,12 @@ class StoredArray:
             SampleError: If the file is damaged.
         """
         del copy
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
-                values = np.asarray(npy.read_array(file, allow_pickle=False))
-        except _DAMAGE as error:
-            raise _unreadable(self.path, f"{self.member!r}: {error}") from error
+        with (
+            _told_by_file(self.path),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(self.member) as file,
+        ):
+            values = np.asarray(npy.read_array(file, allow_pickle=False))
         return values if dtype is None else values.astype(dtype)
 
 
@@ -78,14 +82,11 @@ class NpzSample(Mapping[str, StoredArray]):
             SampleError: If the file is none of arrays, or is damaged.
             OSError: If it cannot be read.
         """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._arrays = {
-                    info.filename.removesuffix(".npy"): _read_header(path, archive, info)
-                    for info in archive.infolist()
-                }
-        except _DAMAGE as error:
-            raise _unreadable(path, str(error) or type(error).__name__) from error
+        with _told_by_file(path), zipfile.ZipFile(path) as archive:
+            self._arrays = {
+                info.filename.removesuffix(".npy"): _read_header(path, archive, info)
+                for info in archive.infolist()
+            }
 
     def __getitem__(self, name: str) -> StoredArray:
         return self._arrays[name]
@@ -114,8 +115,14 @@ def _read_header(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
     return StoredArray(path, info.filename, dtype, tuple(shape))
 
 
-def _unreadable(path: str, reason: str) -> SampleError:
-    return SampleError(
-        f"{path!r} is not a file of arrays: {reason}.\n"
-        f"Write it with `numpy.savez`, one array for each input of the model."
-    )
+@contextlib.contextmanager
+def _told_by_file(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it cannot be opened; within, zipfile goes where damaged numbers lead it
+        raise SampleError(
+            f"{path!r} is not a file of arrays: {str(error) or type(error).__name__:.300}.\n"
+            f"Write it with `numpy.savez`, one array for each input of the model."
+        ) from error

@@ -266,7 +266,7 @@ def test_iterations_of_a_directory_are_read_one_at_a_time(save, monkeypatch):
     monkeypatch.setattr(
         saved_results,
         "read_polygraphy_json",
-        lambda path, **words: (read.append(path), load(path, **words))[1],
+        lambda path: (read.append(path), load(path))[1],
     )
     monkeypatch.setattr(
         saved_results,

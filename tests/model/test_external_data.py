@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
+from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.model import ModelError, load_graph
+from tests.models import build_model, node, tensor
 
 WEIGHTS = np.arange(4096, dtype=np.float32)
 
@@ -93,7 +95,18 @@ def test_no_way_leads_out_of_the_models_folder(tmp_path, way_out):
     path = save_model(tmp_path / "model" / "model.onnx", way_out(tmp_path / "model", secret))
     output = tmp_path / "mixed.onnx"
 
-    for read in (load_graph, lambda path: save_mixed_onnx(path, str(output), [])):
+    inline = build_model(
+        [node("Add", ["x", "w"], "y", name="add")],
+        [tensor("x", WEIGHTS.shape)],
+        [tensor("y", WEIGHTS.shape)],
+        {"w": WEIGHTS},
+    )
+    readers = (
+        load_graph,
+        lambda path: save_mixed_onnx(path, str(output), []),
+        lambda path: read_mixed_onnx(path, load_graph(inline)),
+    )
+    for read in readers:
         with pytest.raises(ModelError, match="outside the model's folder"):
             read(path)
 

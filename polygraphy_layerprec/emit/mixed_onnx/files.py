@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from polygraphy_layerprec.emit.mixed_onnx.detached import TensorStore, detach, iterate_tensors
 from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_detached, with_counts
@@ -15,6 +16,7 @@ from polygraphy_layerprec.emit.mixed_onnx.weights import (
     is_external,
     stored_size,
 )
+from polygraphy_layerprec.model.errors import told_damage
 from polygraphy_layerprec.model.external_data import data_folder_of
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.report.atomic_file import write_files
@@ -62,25 +64,32 @@ def save_mixed_onnx(
             files, or if external data cannot be read.
         OSError: If a file cannot be read or written.
     """
-    model = onnx.load(model_path, load_external_data=False)
+    model = _load(model_path)
     folder = data_folder_of(model_path, external_data_folder)
     data_path = f"{output_path}.data"
     external = [tensor for tensor in iterate_tensors(model) if is_external(tensor)]
     _refuse_overwriting((output_path, data_path), _input_paths(model_path, folder.path, external))
     store = TensorStore(folder)
-    lowered, summary = lower_detached(
-        detach(model, store),
-        fp32_outputs,
-        precision=precision,
-        io_precision=io_precision,
-        store=store,
-    )
+    with told_damage(model_path):
+        lowered, summary = lower_detached(
+            detach(model, store),
+            fp32_outputs,
+            precision=precision,
+            io_precision=io_precision,
+            store=store,
+        )
     size_bytes = sum(stored_size(tensor) for tensor in _stubs(lowered, store))
     separate = bool(external) or size_bytes > external_threshold_bytes
     counts = _replace_files(
         lowered, output_path, data_path if separate else None, precision=precision, store=store
     )
     return with_counts(summary, counts)
+
+
+def _load(path: str) -> ModelProto:
+    with told_damage(path, DecodeError):
+        model: ModelProto = onnx.load(path, load_external_data=False)
+        return model
 
 
 def _input_paths(model_path: str, folder: str, external: Iterable[TensorProto]) -> set[str]:

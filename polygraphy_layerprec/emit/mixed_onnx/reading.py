@@ -10,9 +10,14 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, inliner
 
+from polygraphy_layerprec.emit.mixed_onnx.detached import iterate_tensors
 from polygraphy_layerprec.emit.mixed_onnx.graph_view import GraphView, view_graph
 from polygraphy_layerprec.emit.mixed_onnx.runtime_hazards import crashes_onnxruntime
+from polygraphy_layerprec.emit.mixed_onnx.weights import is_external
 from polygraphy_layerprec.model import ModelError, Node, Role
+from polygraphy_layerprec.model.errors import told_damage
+from polygraphy_layerprec.model.external_data import data_folder_of
+from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.model.wire_format import read_skeleton
 from polygraphy_layerprec.records import Constraint
 
@@ -100,9 +105,13 @@ def _view(path: str) -> GraphView:
         raise ModelError(f"{path!r} is not an ONNX model: {error}.") from error
     if not model.HasField("graph") or not model.graph.node:
         raise ModelError(f"{path!r} is not an ONNX model with a graph.")
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    return view_graph(model)
+    folder = data_folder_of(path, None)
+    with told_damage(path):
+        for tensor in filter(is_external, iterate_tensors(model)):
+            locate_weight(tensor, tensor.name, folder)  # ONNX-Runtime will read it
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        return view_graph(model)
 
 
 def _unique_by_name(nodes: Iterable[NodeProto]) -> dict[tuple[str, str], NodeProto | None]:
