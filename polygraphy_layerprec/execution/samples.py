@@ -132,7 +132,7 @@ def _check_array(value: Any, wanted: GraphInput, where: str) -> npt.NDArray[Any]
             f"Input {wanted.name!r} in {where} has no elements.\n{note}\n"
             f"Give at least one element, or leave the sample out."
         )
-    array = np.asarray(claims)
+    array = _to_array(claims, wanted.name, where)
     nan_count = _count_nan(array)
     if nan_count:
         raise SampleError(

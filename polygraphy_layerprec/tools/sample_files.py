@@ -11,6 +11,8 @@ from polygraphy_layerprec.tools.user_script import load_iterator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from polygraphy_layerprec.report.npz_file import NpzFile
+
 __all__ = ["call_script", "read_samples"]
 
 
@@ -28,9 +30,7 @@ def read_samples(path: str) -> Iterator[tuple[str, Any]]:
             if name.endswith(".json"):
                 yield from read_samples(os.path.join(path, name))
     elif path.lower().endswith(".npz"):
-        from polygraphy_layerprec.tools.array_files import NpzSample
-
-        yield f"sample {path}", NpzSample(path)
+        yield f"sample {path}", _open_npz(path)
     else:
         content = _read_json(path)
         samples = content if isinstance(content, list) else [content]
@@ -49,6 +49,18 @@ def call_script(path: str, function_name: str) -> Iterator[tuple[str, Any]]:
     given = load_iterator(path, function_name, option="--data-loader-script")
     for index, sample in enumerate(given):
         yield f"sample {index} of {path}", sample
+
+
+def _open_npz(path: str) -> NpzFile:
+    from polygraphy_layerprec.execution.samples import SampleError
+    from polygraphy_layerprec.report.npz_file import NpzFile
+
+    try:
+        return NpzFile(path)
+    except ValueError as error:
+        raise SampleError(
+            f"{error}.\nWrite it with `numpy.savez`, one array for each input of the model."
+        ) from error
 
 
 def _read_json(path: str) -> Any:

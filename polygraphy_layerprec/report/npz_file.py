@@ -1,4 +1,4 @@
-"""Arrays in `.npz` files: what they claim to be is known before any of it is unpacked."""
+"""Files of arrays that anybody may have made: what an array is, is known before it is unpacked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.lib import format as npy
 
-from polygraphy_layerprec.execution.samples import SampleError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-__all__ = ["NpzSample", "StoredArray"]
+__all__ = ["NpzFile", "StoredArray"]
 
 _LONGEST_HEADER: Final = 1 << 16
 _DAMAGE: Final = (
@@ -57,7 +55,7 @@ class StoredArray:
         """Reads the elements, fresh memory each time.
 
         Raises:
-            SampleError: If the file is damaged.
+            ValueError: If the file is damaged.
         """
         del copy
         with (
@@ -69,8 +67,8 @@ class StoredArray:
         return values if dtype is None else values.astype(dtype)
 
 
-class NpzSample(Mapping[str, StoredArray]):
-    """A sample in an `.npz` file, with an array for each input.
+class NpzFile(Mapping[str, StoredArray]):
+    """The arrays of an `.npz` file by name, which are read when they are asked for.
 
     An array that claims to be small and is large, or the other way round, is never unpacked.
     """
@@ -79,7 +77,7 @@ class NpzSample(Mapping[str, StoredArray]):
         """Reads the headers.
 
         Raises:
-            SampleError: If the file is none of arrays, or is damaged.
+            ValueError: If the file is none of arrays, or is damaged.
             OSError: If it cannot be read.
         """
         with _told_by_file(path), zipfile.ZipFile(path) as archive:
@@ -122,7 +120,5 @@ def _told_by_file(path: str) -> Iterator[None]:
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it cannot be opened; within, zipfile goes where damaged numbers lead it
-        raise SampleError(
-            f"{path!r} is not a file of arrays: {str(error) or type(error).__name__:.300}.\n"
-            f"Write it with `numpy.savez`, one array for each input of the model."
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path!r} is not a file of arrays: {reason:.300}") from error
