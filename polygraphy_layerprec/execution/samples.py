@@ -61,16 +61,17 @@ def check_samples(
 
 
 def check_fits(name: str, shape: Sequence[int], itemsize: int) -> None:
-    """Checks, before anything is allocated, that an array is not larger than the machine.
+    """Checks, before anything is allocated, that an array leaves room to run a model on it.
 
     Raises:
-        SampleError: If it is larger than all memory.
+        SampleError: If it takes more than half of all memory.
     """
     nbytes, memory = math.prod(shape) * itemsize, _memory_bytes()
-    if nbytes > memory:
+    if nbytes > memory / 2:
         raise SampleError(
             f"The input {name!r} is too large: {list(shape)} takes {nbytes / 2**30:.3g} GiB.\n"
-            f"Note: This machine has {memory / 2**30:.3g} GiB of memory.\n"
+            f"Note: This machine has {memory / 2**30:.3g} GiB of memory, and running the model "
+            f"takes a multiple.\n"
             f"Give smaller shapes with `--input-shapes`, or export the model with smaller ones."
         )
 

@@ -91,7 +91,8 @@ def _read_model(path: str) -> None:
         identify(graph)
         for weight in graph.weights.values():
             weight.read()
-        list(draw_samples(plan_inputs(graph, shapes={}, val_range={})))
+        with contextlib.suppress(MemoryError):  # here it is less than what the machine has
+            list(draw_samples(plan_inputs(graph, shapes={}, val_range={})))
         with contextlib.suppress(ValueError):  # a model that cannot be lowered
             save_mixed_onnx(path, "mixed.onnx", [])
     with contextlib.suppress(ValueError):

@@ -25,6 +25,8 @@ __all__ = [
     "underflow_fraction",
 ]
 
+_SMALLEST_DRAWN: Final = 1e-300  # powers of ten beyond need not be numbers any more
+_LARGEST_DRAWN: Final = 1e300
 _DECADES_SHOWN: Final = 8
 _DECADES_TO_LIMIT: Final = 12
 
@@ -68,7 +70,8 @@ def log_axis(values: Iterable[float | None]) -> tuple[float, float]:
     Args:
         values: Numbers from 0 on; what is None is not drawn.
     """
-    positive = [value for value in values if value is not None and value > 0.0]
+    drawn = (value for value in values if value is not None and value >= _SMALLEST_DRAWN)
+    positive = [min(value, _LARGEST_DRAWN) for value in drawn]
     if not positive:
         return 1e-8, 1.0
     top = _power_above(max(positive))
@@ -119,4 +122,4 @@ def underflow_fraction(layer: RankedLayer) -> float:
 
 
 def _power_above(value: float) -> float:
-    return 10.0 ** (math.floor(math.log10(value)) + 1)
+    return 10.0 ** (math.floor(math.log10(min(value, _LARGEST_DRAWN))) + 1)
