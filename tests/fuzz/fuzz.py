@@ -84,7 +84,7 @@ def fuzz(name: str, seconds: float, first_seed: int) -> int:
         def read_one(content: bytes, random: Random) -> None:
             nonlocal count
             count += 1
-            with contextlib.suppress(ValueError):  # a file of the corpus may be past changing
+            with contextlib.suppress(Exception):  # a file of the corpus may be past changing
                 content = target.mutate(content, random)
             path.write_bytes(content)
             (FOUND / f"{name}.current").write_bytes(content)
