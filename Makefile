@@ -7,9 +7,12 @@ DEMO ?= demo
 PYTEST_WORKERS ?= auto
 FUZZ_MINUTES ?= 10
 
+# Texts are UTF-8 whatever the locale.
+export PYTHONUTF8 := 1
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/agreement.py,*/precision.py,*/records/*
+PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/agreement.py,*/ranking/doubts.py,*/ranking/stability.py,*/precision.py,*/records/*
 
 .DELETE_ON_ERROR:
 .PHONY: check clean demo docs format fuzz help install test test-gpu
@@ -35,7 +38,8 @@ demo: $(INSTALLED) ## Ranks a small transformer with planted hazards and builds 
 		--save-ranking $(DEMO)/ranking.json --save-script $(DEMO)/constraints.py
 	@if $(BIN)/python -c 'import tensorrt_rtx' 2>/dev/null; then set -x; \
 		POLYGRAPHY_USE_TENSORRT_RTX=1 $(BIN)/polygraphy convert $(DEMO)/demo.onnx \
-			-o $(DEMO)/demo.engine --trt-npps $(DEMO)/constraints.py; \
+			-o $(DEMO)/demo.engine \
+			--trt-npps $(DEMO)/constraints.py --trt-cpps $(DEMO)/constraints.py; \
 	else echo "TensorRT-RTX is not installed: no engine was built."; fi
 
 docs: $(INSTALLED) ## Builds the documentation into site/; open site/index.html

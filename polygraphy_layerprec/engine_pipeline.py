@@ -15,6 +15,7 @@ from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import compare_samples
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
 from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
@@ -149,13 +150,12 @@ class _Emulation:
         progress: Progress | None,
     ) -> None:
         check_emulation()
-        self._graph = graph
+        self._plan = Planner(graph, request.precision).plan()
         self._request = request
         method: ImpactMethod = "gain" if request.impact == "gain" else "adjoint"
         self._comparison: Comparison = compare_samples(
-            graph,
+            self._plan,
             samples,
-            precision=request.precision,
             impact=method,
             outputs=outputs_that_count(graph, request.outputs),
             budget_bytes=request.max_memory_bytes,
@@ -172,10 +172,10 @@ class _Emulation:
         """Returns the ranking with impacts measured elsewhere, by first output tensor."""
         observed = with_exact_impacts(self._observed, impacts)
         return assemble_ranking(
-            self._graph,
+            self._plan.graph,
+            self._plan,
             self._comparison,
             rank_layers(observed, self._request.precision),
-            precision=self._request.precision,
             impact=self._request.impact,
             outputs=self._request.outputs or (),
             generated_inputs=self._request.generated_inputs,

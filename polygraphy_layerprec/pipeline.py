@@ -5,6 +5,7 @@ model -> execution -> divergence -> ranking -> selection -> emit -> verify -> re
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,18 @@ import numpy as np
 
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import Progress, compare_samples
-from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.measured_sets import measured_errors
 from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
-from polygraphy_layerprec.model import Graph, Role, load_graph
+from polygraphy_layerprec.model import Graph, load_graph
+from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import FP16, Precision
-from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.ranking.assembly import (
+    assemble_ranking,
+    nothing_to_judge,
+    nothing_to_rank,
+)
 from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
 from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
     import onnx
 
     from polygraphy_layerprec.divergence.loss import Loss
+    from polygraphy_layerprec.execution.comparison import Comparison
+    from polygraphy_layerprec.ranking.order import LayerObservation
 
 __all__ = [
     "measure_curve",
@@ -75,16 +83,16 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
         ExecutionError: If nothing can be measured.
     """
     check_emulation()
-    graph = model if isinstance(model, Graph) else load_graph(model)
-    counted = outputs_that_count(graph, outputs)
+    whole = model if isinstance(model, Graph) else load_graph(model)
+    graph, counted = part_that_counts(whole, outputs)
+    plan = Planner(graph, precision).plan()
     if loss is not None and (impact != "adjoint" or exact_count):
         raise ExecutionError("A loss needs the adjoint: leave out `--impact` and `--exact`.")
     if exact_count or impact == "exact":
         samples = list(samples)  # they are run again
     comparison = compare_samples(
-        graph,
+        plan,
         check_samples(samples, graph.inputs),
-        precision=precision,
         impact=impact,
         outputs=counted,
         budget_bytes=max_memory_bytes or _half_of_free_memory(),
@@ -92,26 +100,51 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
         progress=progress,
     )
     method: ImpactMethod = "gain" if impact == "gain" else "adjoint"
-    observed = comparison.observations.results(method, lambda index: graph.nodes[index].name)
+    observed = comparison.observations.results(method, lambda index: whole.nodes[index].name)
     if not observed:
-        raise nothing_to_rank(graph, comparison)
+        raise nothing_to_rank(whole, comparison)
+    if not comparison.observations.judged:
+        raise nothing_to_judge(whole, comparison, counted)
+    observed = _with_measured_ids(graph, comparison, observed, precision=precision, outputs=counted)
     layers = rank_layers(observed, precision)
     remeasured = layers if impact == "exact" else layers[:exact_count]
     if remeasured:
         names = {first_output(layer.outputs) for layer in remeasured}
         exact = measure_exact_impacts(
-            graph, samples, precision=precision, layers=names, outputs=counted, progress=progress
+            graph, samples, precision=precision, layers=names, progress=progress, outputs=counted
         )
         layers = rank_layers(with_exact_impacts(observed, exact), precision)
     return assemble_ranking(
-        graph,
+        whole,
+        plan,
         comparison,
         layers,
-        precision=precision,
         impact=impact,
         outputs=tuple(outputs or ()),
         generated_inputs=generated_inputs,
+        of_loss=loss is not None,
     )
+
+
+def _with_measured_ids(
+    graph: Graph,
+    comparison: Comparison,
+    observed: list[LayerObservation],
+    *,
+    precision: Precision,
+    outputs: tuple[str, ...],
+) -> list[LayerObservation]:
+    """Measures what no gradient says: another id than was meant is another row of a table."""
+    names = {first_output(layer.outputs) for layer in observed if layer.largest_inexact_integer}
+    if not names:
+        return observed
+    samples = comparison.samples_of_ids
+    exact = measure_exact_impacts(
+        graph, samples, precision=precision, layers=names, outputs=outputs
+    )
+    # In the other samples every id is exact.
+    share = math.sqrt(len(samples) / comparison.sample_count)
+    return with_exact_impacts(observed, {name: share * error for name, error in exact.items()})
 
 
 def measure_exact_impacts(
@@ -139,20 +172,15 @@ def measure_exact_impacts(
         outputs: Names of the outputs that count, all by default.
         progress: Called with layers done, layers in all, and what is going on.
     """
-    graph = model if isinstance(model, Graph) else load_graph(model)
-    counted = outputs_that_count(graph, outputs)
+    whole = model if isinstance(model, Graph) else load_graph(model)
+    graph, counted = part_that_counts(whole, outputs)
     measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
     chosen = [
-        node
-        for node in graph.nodes
-        if node.role is Role.COMPUTES and (layers is None or first_output(node.outputs) in layers)
+        node for node in graph.layers if layers is None or first_output(node.outputs) in layers
     ]
     impacts = {}
     for done, node in enumerate(chosen, start=1):
-        alone = measurement.divergence(
-            lambda other, index=node.index: other.index == index,  # type: ignore[misc]
-            exact_inputs=True,
-        )
+        alone = measurement.divergence(KeptLayers.all_but(graph, node), exact_inputs=True)
         impacts[first_output(node.outputs)] = alone.error
         if progress is not None:
             progress(done, len(chosen), "layers alone")
@@ -166,6 +194,7 @@ def measure_output_error(
     fp32_outputs: Collection[str] = (),
     precision: Precision = FP16,
     outputs: Sequence[str] | None = None,
+    target: Target = Target.STRONG,
 ) -> float:
     """Returns the relative L2 error of the outputs with a chosen set of layers kept in FP32.
 
@@ -175,11 +204,14 @@ def measure_output_error(
         fp32_outputs: An output tensor of each layer to keep in FP32.
         precision: The low precision of all other layers.
         outputs: Names of the outputs that count, all by default.
+        target: Whom the model is planned for.
     """
-    graph = model if isinstance(model, Graph) else load_graph(model)
-    counted = outputs_that_count(graph, outputs)
-    measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
-    return measurement.divergence_of_kept(fp32_outputs).error
+    whole = model if isinstance(model, Graph) else load_graph(model)
+    graph, counted = part_that_counts(whole, outputs)
+    measurement = SetMeasurement(
+        graph, samples, precision=precision, outputs=counted, target=target
+    )
+    return measurement.divergence(KeptLayers.of_outputs(fp32_outputs)).error
 
 
 def select_constraints(
@@ -192,7 +224,7 @@ def select_constraints(
     max_abs: bool = False,
     progress: Progress | None = None,
 ) -> Selection:
-    """Returns the layers to keep in FP32, measured if there is a model, else as foretold.
+    """Returns the layers to keep in FP32, measured if there is a model, else as forecast.
 
     Args:
         ranking: The ranked layers.

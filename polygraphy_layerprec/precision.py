@@ -74,6 +74,11 @@ class Precision:
         """Largest relative error of rounding a normal number: 2**-11 for FP16."""
         return 2.0 ** -(self.mantissa_bits + 1)
 
+    @property
+    def max_exact_integer(self) -> int:
+        """Up to this every integer is a number of the format: 2048 for FP16."""
+        return int(2 ** (self.mantissa_bits + 1))
+
 
 FP16 = Precision("fp16", mantissa_bits=10, min_exponent=-14, max_exponent=15)
 BF16 = Precision("bf16", mantissa_bits=7, min_exponent=-126, max_exponent=127)
@@ -247,6 +252,11 @@ class ChunkRounder:
         rounder = ChunkRounder(self._precision, wide.dtype, saturate=self._saturate)
         rounder.round(wide, wide)
         target[:] = wide
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers of a type are floating-point: BF16 and narrower too, which numpy lacks."""
+    return dtype.kind == "f" or (dtype.kind == "V" and dtype.name.startswith(("bfloat", "float")))
 
 
 def chunks_of(size: int) -> Iterator[slice]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.execution import ExecutionError, MixedExecutor, check_emulation
+from polygraphy_layerprec.execution import ExecutionError, PlannedExecutor, check_emulation
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
 from polygraphy_layerprec.execution.samples import check_samples
-from polygraphy_layerprec.layer_count import count_layers
-from polygraphy_layerprec.matching.constraint_matching import fp32_outputs_of
+from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.model.operators import draws_random_numbers
+from polygraphy_layerprec.plan import Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
     AskedPrecisions,
@@ -153,7 +153,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         inputs="generated" if generated_inputs else "user",
         source=asked.source,
         kept_count=len(asked.constraints),
-        layer_count=count_layers(graph),
+        layer_count=len(graph.layers),
         fp32_error=comparison.error("fp32"),
         lowered_error=lowered,
         constrained_error=constrained,
@@ -176,22 +176,25 @@ class _Emulation:
 
     def __init__(self, graph: Graph, asked: AskedPrecisions, run_fp32: Runner | None) -> None:
         self.notes: list[str] = []
-        self._executor = MixedExecutor(graph, PRECISIONS[asked.precision])
-        self._kept = fp32_outputs_of(graph, asked.constraints)
+        precision = PRECISIONS[asked.precision]
+        self._executor = PlannedExecutor(graph, precision)
+        planner = Planner(graph, precision, Target(asked.target))
+        self._lowered = planner.plan()
+        self._constrained = planner.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32
 
     def compare(self, sample: Sample, comparison: OutputComparison) -> None:
-        reference = self._executor.run(sample, lambda _: False)
+        reference = self._executor.run(sample)
         if self._run_fp32 is not None:
             try:
                 comparison.add("fp32", reference, self._run_fp32(sample))
             except ExecutionError as error:
                 self._run_fp32 = None
                 self.notes.append(f"FP32 on ONNX-Runtime was not measured: {error}")
-        lowered = self._executor.run(sample, lambda _: True)
+        lowered = self._executor.run(sample, self._lowered)
         comparison.add("lowered", reference, lowered)
-        if self._kept:
-            lowered = self._executor.run(sample, lambda node: self._kept.isdisjoint(node.outputs))
+        if self._constrained.kept.outputs:
+            lowered = self._executor.run(sample, self._constrained)
         comparison.add("constrained", reference, lowered)
         comparison.sample_count += 1
         self._executor.forget_sample()

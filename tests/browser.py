@@ -12,14 +12,13 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
 from benchmarks.report_load import BROWSER_FLAGS
+from tests.processes import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["Browser", "start_browser"]
-
-_WAIT_SECONDS = 60
 
 
 class Browser:
@@ -43,7 +42,7 @@ class Browser:
 
     def wait(self, condition: str) -> None:
         """Waits until an expression in JavaScript is true."""
-        WebDriverWait(self.driver, _WAIT_SECONDS).until(lambda _: self.run(f"return {condition}"))
+        WebDriverWait(self.driver, LONGEST_SECONDS).until(lambda _: self.run(f"return {condition}"))
 
     def complaints(self) -> list[str]:
         """Returns the console's errors and warnings since this was last asked."""

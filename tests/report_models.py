@@ -6,7 +6,9 @@ from typing import Any
 
 from polygraphy_layerprec.records import (
     EngineMeasurement,
+    LayerPrecision,
     ModelIdentity,
+    ObtainedPrecision,
     ObtainedPrecisions,
     OutputDivergence,
     RankedLayer,
@@ -17,7 +19,14 @@ from polygraphy_layerprec.report.html.ranking_report import Command, RankingRepo
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 from tests.rankings import make_layer, make_ranking
 
-__all__ = ["HOSTILE_NAMES", "hostile_report", "make_report", "make_verification", "plain_layers"]
+__all__ = [
+    "HOSTILE_NAMES",
+    "hostile_report",
+    "make_obtained",
+    "make_report",
+    "make_verification",
+    "plain_layers",
+]
 
 HOSTILE_NAMES = (
     "<script>document.title = 'owned'</script>",
@@ -88,6 +97,18 @@ def hostile_report() -> RankingReport:
     )
 
 
+def make_obtained(*kept: ObtainedPrecision, low: tuple[str, ...] = ()) -> ObtainedPrecisions:
+    """Returns what layers to stay in FP32 obtained: `kept`, and for those named `low` precision."""
+    layers = [
+        LayerPrecision(f"kept{i}", "Add", "fp32", obtained, ("kernel",), "FP32 -> FP32")
+        for i, obtained in enumerate(kept)
+    ]
+    layers += [
+        LayerPrecision(name, "MatMul", "fp32", "low", ("a_kernel",), "FP16 -> FP16") for name in low
+    ]
+    return ObtainedPrecisions(tuple(layers), 12, 0.5)
+
+
 def make_verification(**changes: Any) -> Verification:
     """Returns a verification that passed, with `changes`."""
     content: dict[str, Any] = {
@@ -119,7 +140,7 @@ def make_verification(**changes: Any) -> Verification:
                 "constrained",
                 3 * 2**20,
                 0.0015,
-                ObtainedPrecisions(3, 2, ("kept_in_vain",), 1, 0.5),
+                make_obtained("fp32", "fused", low=("kept_in_vain",)),
             ),
         ),
         "warnings": (),

@@ -158,7 +158,7 @@ def test_a_fresh_process_shows_the_memory_of_the_call_and_not_that_of_its_parent
 
     assert measured.result == 100 * 2**20 < parent.nbytes
     assert 95 * 2**20 < measured.peak_bytes < 130 * 2**20
-    assert 0.0 < measured.seconds < 60.0
+    assert measured.seconds > 0.0
 
 
 def test_what_a_failing_process_said_is_in_the_error() -> None:

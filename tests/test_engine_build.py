@@ -23,6 +23,7 @@ from benchmarks.isolated import Measurement
 from benchmarks.peer_environment import PeerEnvironment
 from benchmarks.transformer import EncoderShape, encoder_inputs, write_encoder
 from tests.environments import ROOT
+from tests.processes import LONGEST_SECONDS
 
 TINY_ENCODER = EncoderShape(1, 32, 4, 64, 50, seq=8)
 MIB = 1 << 20
@@ -170,7 +171,7 @@ def outputs_of(script):
 
 def options(*, repeats):
     """Returns the part of the command line that a measurement reads."""
-    return argparse.Namespace(repeats=repeats, timeout=60.0)
+    return argparse.Namespace(repeats=repeats, timeout=LONGEST_SECONDS)
 
 
 def measured(title, seconds, peak_bytes, engine_bytes, *, is_own=True):

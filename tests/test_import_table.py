@@ -19,18 +19,16 @@ MODULES = sorted(
 )
 
 PURE = (
-    *("divergence", "ranking.order", "ranking.agreement"),
+    *("divergence", "ranking.agreement", "ranking.doubts", "ranking.order", "ranking.stability"),
     *("selection", "precision", "records"),
 )
 """The middle of the data path: numpy, the standard library, one another, and scipy's graphs."""
 
 MAY_IMPORT = {
     "polygraphy": ("_native", "backend", "tools", "export"),
-    "onnx": (
-        *("model", "execution", "emit.mixed_onnx", "layer_count", "verify", "backend", "pipeline"),
-    ),
+    "onnx": (*("model", "plan", "execution", "emit.mixed_onnx", "verify", "backend", "pipeline"),),
     "google": ("model", "execution", "emit.mixed_onnx"),
-    "onnxruntime": ("execution", "backend"),
+    "onnxruntime": ("model.runtime_types", "execution", "backend"),
     "ml_dtypes": ("model", "execution", "emit.mixed_onnx"),
     "scipy": ("selection.islands",),
     "matplotlib": ("report.curve_plot", "report.layer_plot"),

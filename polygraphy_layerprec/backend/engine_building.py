@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engine_spec import EngineKind, EngineSpec
     from polygraphy_layerprec.model import Graph
 
-__all__ = ["EngineBuilder", "digest_of_model", "tensorrt_versions"]
+__all__ = ["EngineBuilder", "digest_of_model", "quiet_log", "tensorrt_versions"]
 
 _READ_BYTES: Final = 2**24
 
@@ -100,7 +100,7 @@ class EngineBuilder:
         Raises:
             EngineError: If TensorRT cannot parse the model.
         """
-        with engine_failures("read the model", self._trt), _quiet_log():
+        with engine_failures("read the model", self._trt), quiet_log():
             _builder, network, *_parser = self._options.load_network()
             return why_not_markable(network, names)
 
@@ -128,7 +128,7 @@ class EngineBuilder:
         G_LOGGER.info(f"Building the {printable(spec.describe())}")
         with (
             engine_failures(f"build the {spec.describe()}", self._trt),
-            _quiet_log(),
+            quiet_log(),
             tempfile.TemporaryDirectory(prefix="layerprec_") as folder,
         ):
             grown_cache = os.path.join(folder, "timing.cache")
@@ -163,7 +163,8 @@ class EngineBuilder:
 
     def _constraint(self, output: str) -> LayerConstraint:
         node = self._graph.producers[output]
-        return LayerConstraint(node.proto.name, node.op_type, node.inputs, node.outputs, "")
+        trace = node.trace if node.path else ()
+        return LayerConstraint(node.proto.name, node.op_type, node.inputs, node.outputs, "", trace)
 
     def _config(self, kind: EngineKind) -> Any:
         cache = self._timing_cache_path
@@ -195,7 +196,7 @@ class EngineBuilder:
 
 
 @contextmanager
-def _quiet_log() -> Iterator[None]:
+def quiet_log() -> Iterator[None]:
     """Leaves out what Polygraphy says of each build, unless the user asked for more."""
     if not shows_progress():
         yield

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from polygraphy_layerprec.backend.engine_inspection import (
-    compare_precisions,
-    parse_layer_information,
-)
+from polygraphy_layerprec.backend.engine_inspection import parse_layer_information
+from polygraphy_layerprec.backend.engine_proof import asked_layers
+from polygraphy_layerprec.backend.obtained_precisions import compare_precisions
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.samples import check_samples
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from polygraphy_layerprec.backend.engines import EngineName, EngineRun
+    from polygraphy_layerprec.backend.obtained_precisions import AskedLayer
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions, ObtainedPrecisions, Verification
     from polygraphy_layerprec.verify import Runner
@@ -76,7 +76,8 @@ def verify_engines(
     comparison = OutputComparison(outputs_that_count(graph, outputs))
     comparison.sample_count = len(samples)
     references = [run_reference(sample) for sample in samples]
-    measure = partial(_measure, engines, samples, references, asked, comparison)
+    wanted = asked_layers(graph, asked.constraints)
+    measure = partial(_measure, engines, samples, references, wanted, comparison)
     measured = [measure("fp32")]
     failures = _disagreement(comparison)
     if not failures:
@@ -97,7 +98,7 @@ def _measure(
     engines: Engines,
     samples: Sequence[Mapping[str, Any]],
     references: Sequence[Mapping[str, Any]],
-    asked: AskedPrecisions,
+    asked: Sequence[AskedLayer],
     comparison: OutputComparison,
     name: EngineName,
 ) -> EngineMeasurement:
@@ -105,7 +106,7 @@ def _measure(
     run = engines.run(plan, samples)
     for reference, values in zip(references, run.outputs, strict=True):
         comparison.add(name, reference, values)
-    obtained = _obtained(run.layer_information, asked if name == "constrained" else None)
+    obtained = _obtained(run.layer_information, asked if name == "constrained" else ())
     return EngineMeasurement(name, len(plan), run.latency_seconds, obtained)
 
 
@@ -123,9 +124,9 @@ def _disagreement(comparison: OutputComparison) -> list[str]:
     return []
 
 
-def _obtained(information: str, asked: AskedPrecisions | None) -> ObtainedPrecisions | None:
+def _obtained(information: str, asked: Sequence[AskedLayer]) -> ObtainedPrecisions | None:
     try:
         layers = parse_layer_information(information)
     except ValueError:
         return None
-    return compare_precisions(layers, asked.constraints if asked else ()) if layers else None
+    return compare_precisions(layers, asked) if layers else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,10 +21,11 @@ from polygraphy.backend.trt import (
 from polygraphy_layerprec.backend.engine_running import feeds_of
 from polygraphy_layerprec.backend.tensorrt_errors import engine_failures
 from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt, picks_precisions
-from polygraphy_layerprec.emit.name_bridge import LayerConstraint
+from polygraphy_layerprec.emit.name_bridge import as_layer_constraints
 from polygraphy_layerprec.emit.network_rewriter import constrain_network
 from polygraphy_layerprec.emit.network_view import NetworkError
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.records import NetworkWidths
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import AskedPrecisions, Constraint
@@ -61,6 +62,7 @@ class TensorrtEngines:
         mixed_path: str | None = None,
         shape_ranges: Mapping[str, ShapeRange] | None = None,
         timing_runs: int = 20,
+        observe: Callable[[Any], None] | None = None,
     ) -> None:
         """Prepares to build.
 
@@ -70,6 +72,7 @@ class TensorrtEngines:
             mixed_path: A mixed-precision form of the model to make the constrained engine of.
             shape_ranges: Smallest and largest shape of each input of dynamic shape.
             timing_runs: How many inferences to time.
+            observe: Called with each network, by the keyword `network`, as the builder gets it.
 
         Raises:
             ExecutionError: If TensorRT is not installed.
@@ -80,6 +83,7 @@ class TensorrtEngines:
         self._mixed_path = mixed_path
         self._shape_ranges = dict(shape_ranges or {})
         self._timing_runs = timing_runs
+        self._observe = observe
 
     def build(self, name: EngineName) -> bytes:
         """Returns a serialised engine; needs no GPU with TensorRT-RTX.
@@ -123,16 +127,30 @@ class TensorrtEngines:
             for _ in range(_WARM_UP_RUNS + self._timing_runs):
                 runner.infer(feeds[0])
                 times.append(runner.last_inference_time())
-            information = self._inspect(runner)
+            information = self._inspect(runner.engine, runner.context)
         return EngineRun(tuple(outputs), statistics.median(times[_WARM_UP_RUNS:]), information)
 
-    def _rewrite(self, network: Any, constraints: Iterable[Constraint]) -> None:
+    def inspect(self, plan: bytes) -> str:
+        """Returns the engine inspector's JSON, empty where there is none; needs a GPU.
+
+        Raises:
+            EngineError: If the engine cannot be read here.
+        """
+        with engine_failures("read an engine", self._trt):
+            return self._inspect(EngineFromBytes(plan)())
+
+    def _rewrite(self, network: Any, constraints: Sequence[Constraint]) -> None:
+        # The plan is that of the constraints; without them, the rules lower everything.
+        widths = self._asked.widths if constraints else NetworkWidths()
         # Not the user's script, which is never run: the same code, fed with the same data.
         try:
             constrain_network(
                 network,
-                [LayerConstraint(c.name, c.op, c.inputs, c.outputs, c.reason) for c in constraints],
+                as_layer_constraints(constraints),
                 precision=self._asked.precision,
+                left=as_layer_constraints(widths.left),
+                fp32_tensors=widths.fp32_tensors,
+                low_tensors=widths.low_tensors,
             )
         except NetworkError as error:
             raise ExecutionError(f"The network cannot be constrained: {error}") from error
@@ -148,6 +166,8 @@ class TensorrtEngines:
         return self._build(NetworkFromOnnxPath(path, strongly_typed=True))
 
     def _build(self, network: Any, **options: Any) -> bytes:
+        if self._observe is not None:
+            network = PostprocessNetwork(network, self._observe)
         profile = Profile()
         for name, (low, high) in self._shape_ranges.items():
             profile.add(name, min=low, opt=high, max=high)
@@ -160,10 +180,11 @@ class TensorrtEngines:
         with engine_failures("build an engine", self._trt):
             return bytes(EngineBytesFromNetwork(network, config)())
 
-    def _inspect(self, runner: Any) -> str:
+    def _inspect(self, engine: Any, context: Any = None) -> str:
         try:
-            inspector = runner.engine.create_engine_inspector()
-            inspector.execution_context = runner.context
+            inspector = engine.create_engine_inspector()
+            if context is not None:
+                inspector.execution_context = context
             layout = self._trt.LayerInformationFormat.JSON
             return str(inspector.get_engine_information(layout))
         except (AttributeError, RuntimeError):  # not in every version and build

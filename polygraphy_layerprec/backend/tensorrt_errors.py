@@ -15,7 +15,7 @@ from polygraphy_layerprec.backend.engine_spec import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["engine_failures", "explain", "recorded_errors"]
+__all__ = ["engine_failures", "explain", "recorded_errors", "recorded_messages"]
 
 _MOST_QUOTED: Final = 3
 
@@ -64,20 +64,34 @@ _REMEDIES: Final = (
 @contextmanager
 def recorded_errors() -> Iterator[list[str]]:
     """Gives a list that fills with the errors that Polygraphy and TensorRT log meanwhile."""
+    with recorded_messages("error", lambda _: True) as said:
+        yield said
+
+
+@contextmanager
+def recorded_messages(severity: str, wanted: Callable[[str], bool]) -> Iterator[list[str]]:
+    """Gives a list that fills with what Polygraphy and TensorRT log meanwhile, shown or not.
+
+    Args:
+        severity: The method of Polygraphy's logger: `error`, or `extra_verbose` for what TensorRT
+            calls verbose.
+        wanted: Returns whether a message is to be noted.
+    """
     said: list[str] = []
     # TensorRT's own messages reach nobody but Polygraphy's logger, which hands them to no one.
     logger: Any = G_LOGGER
-    log_error: Callable[..., None] = logger.error
+    log: Callable[..., None] = getattr(logger, severity)
 
     def note(message: object, *arguments: object, **options: object) -> None:
-        said.append(str(message))
-        log_error(message, *arguments, **options)
+        if wanted(text := str(message)):
+            said.append(text)
+        log(message, *arguments, **options)
 
-    logger.error = note
+    setattr(logger, severity, note)
     try:
         yield said
     finally:
-        logger.error = log_error
+        setattr(logger, severity, log)
 
 
 @contextmanager

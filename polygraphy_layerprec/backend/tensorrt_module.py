@@ -36,9 +36,10 @@ def load_tensorrt() -> Any:
     except ImportError as error:
         raise ExecutionError(
             f"TensorRT cannot be used: {error}.\n"
-            f"Install it, for example with `pip install {name.replace('_', '-')}`; for "
-            f"TensorRT-RTX also set POLYGRAPHY_USE_TENSORRT_RTX=1 in the environment. Without "
-            f"TensorRT, use `--backend emulated`."
+            f"Install TensorRT-RTX with `pip install tensorrt-rtx`, and set "
+            f"POLYGRAPHY_USE_TENSORRT_RTX=1 in the environment; or install TensorRT, for example "
+            f"with `pip install tensorrt`. Without it, use `--backend emulated`, and leave "
+            f"out `--build`."
         ) from error
 
 

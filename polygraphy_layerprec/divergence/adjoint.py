@@ -9,7 +9,8 @@ errors of independent signs (Hutchinson's estimator, with the signs of e random 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["AdjointImpacts", "Tape", "TapeEntry", "output_seeds", "probe_count"]
+
+
+_ENOUGH_PROBES: Final = 16
+_MOST_RATIO: Final = 4.0
+"""Of two squared impacts, one of them a mean of 16 squares: once in 1,000 by chance."""
 
 
 class Tape:
@@ -67,17 +73,23 @@ class Tape:
         # The first to read a value in the forward pass is the last in the backward sweep.
         self._entries.append((entry, kept))
 
-    def sweep(self, *probes: Mapping[str, npt.NDArray[Any]]) -> AdjointImpacts:
+    def sweep(
+        self,
+        *probes: Mapping[str, npt.NDArray[Any]],
+        decisions: Mapping[str, str] = MappingProxyType({}),
+    ) -> AdjointImpacts:
         """Returns the impacts of all recorded layers, the mean over the probes.
 
         The recording is forgotten.
 
         Args:
-            probes: One or more; each the gradient at every output that counts, by tensor name.
+            probes: One or more; each the gradient at every output that counts, by tensor name, or
+                at what decides it.
+            decisions: The operator that makes an integer output of a tensor, by its name.
         """
         sweeps = [BackwardSweep(self._recorded, self._product, dict(probe)) for probe in probes]
         for sweep in sweeps:
-            sweep.mark_outputs()
+            sweep.mark_outputs(decisions)
         try:
             # What is not finite is dropped where it appears.
             with np.errstate(all="ignore"):
@@ -105,12 +117,32 @@ def _mean(sweeps: Sequence[AdjointImpacts]) -> AdjointImpacts:
             for reader, share in readers.items():
                 shares[reader] = shares.get(reader, 0.0) + share / count
     return AdjointImpacts(
-        _mean_powers([sweep.powers for sweep in sweeps]),
-        frozenset().union(*(sweep.estimated for sweep in sweeps)),
-        consumers,
-        _mean_powers([sweep.independent_powers for sweep in sweeps]),
+        powers=_powers_of(sweeps),
+        caveats=sweeps[0].caveats,  # all sweeps go the same way
+        consumers=consumers,
+        independent_powers=_mean_of([sweep.independent_powers for sweep in sweeps]),
+        number_counts={
+            index: sum(sweep.number_counts[index] for sweep in sweeps) for index in sweeps[0].powers
+        },
     )
 
 
-def _mean_powers(powers: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    return {index: sum(each[index] for each in powers) / len(powers) for index in powers[0]}
+def _powers_of(sweeps: Sequence[AdjointImpacts]) -> dict[int, float]:
+    """The mean squared impacts, of errors with random signs unless those they have say otherwise.
+
+    Equal values err alike, and a difference of them does not err at all. Many probes see that: the
+    mean square of what they see is that of the output error, whatever the errors have in common.
+    """
+    powers = _mean_of([sweep.powers for sweep in sweeps])
+    if len(sweeps) < _ENOUGH_PROBES:
+        return powers
+    responses = _mean_of([{i: r * r for i, r in sweep.responses.items()} for sweep in sweeps])
+    for index, seen in responses.items():
+        # Written so that a NaN, which compares as false, changes nothing.
+        if seen * _MOST_RATIO < powers[index] or seen > _MOST_RATIO * powers[index]:
+            powers[index] = seen
+    return powers
+
+
+def _mean_of(figures: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    return {index: sum(each[index] for each in figures) / len(figures) for index in figures[0]}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.divergence.coherence import coherent_power
-from polygraphy_layerprec.divergence.metrics import error_from_halves
+from polygraphy_layerprec.divergence.caveats import Caveat, CaveatTrail, of_layer
+from polygraphy_layerprec.divergence.coherence import weighted_powers
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.divergence.recorded_values import RecordedValues
 from polygraphy_layerprec.divergence.rules import Application, Reads, find_rule
@@ -44,57 +44,92 @@ class BackwardSweep:
     independent_powers: dict[int, float] = field(default_factory=dict)
     """As in `AdjointImpacts`."""
 
-    estimated: set[int] = field(default_factory=set)
-    """Layers behind an operator without a rule."""
+    caveats: dict[int, frozenset[Caveat]] = field(default_factory=dict)
+    """As in `AdjointImpacts`."""
 
     consumers: dict[int, dict[int, float]] = field(default_factory=dict)
     """As in `AdjointImpacts`."""
 
-    _tainted: set[str] = field(default_factory=set)
+    number_counts: dict[int, float] = field(default_factory=dict)
+    """As in `AdjointImpacts`."""
+
+    responses: dict[int, float] = field(default_factory=dict)
+    """As in `AdjointImpacts`."""
+
+    _trail: CaveatTrail = field(default_factory=CaveatTrail)
     _readers: dict[str, dict[int, float]] = field(default_factory=dict)
 
-    def mark_outputs(self) -> None:
-        """Notes which gradients go straight to an output, past every layer."""
+    def mark_outputs(self, decisions: Mapping[str, str]) -> None:
+        """Notes which gradients go straight to an output, past every layer.
+
+        Args:
+            decisions: The operator that makes an integer output of a tensor, by its name.
+        """
         for name, seed in self.gradients.items():
             self._readers[name] = {_AN_OUTPUT: float(np.vdot(seed, seed))}
+            self._trail.start(name, decisions.get(name, ""))
 
     def step(self, entry: TapeEntry) -> None:
         """Accounts for one node, and hands its gradients on to its inputs."""
         arrived = [self.gradients.pop(name, None) if name else None for name in entry.outputs]
-        tainted = any(name in self._tainted for name in entry.outputs)
+        caveats = self._trail.arrive(entry.outputs)
         if entry.is_layer:
-            self._account(entry, arrived, tainted=tainted)
-        wanted = entry.wanted or entry.wanted_captures
-        if wanted and any(gradient is not None for gradient in arrived):
-            handed = self._hand_on(entry, arrived)
-            if handed is None:
-                handed = _from_gains(entry, arrived)
-                tainted = True
-            for name, gradient in handed.items():
-                self._deliver(entry, name, gradient, tainted=tainted)
+            self._account(entry, arrived, of_layer(caveats))
+        if caveats is not None:
+            self._pass_on(entry, arrived, caveats)
         for name in entry.outputs:
             self._readers.pop(name, None)
 
     def result(self) -> AdjointImpacts:
         """Returns what was found."""
         return AdjointImpacts(
-            self.powers, frozenset(self.estimated), self.consumers, self.independent_powers
+            powers=self.powers,
+            caveats=self.caveats,
+            consumers=self.consumers,
+            independent_powers=self.independent_powers,
+            number_counts=self.number_counts,
+            responses=self.responses,
         )
 
-    def _account(
-        self, entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None], *, tainted: bool
+    def _pass_on(
+        self,
+        entry: TapeEntry,
+        arrived: Sequence[npt.NDArray[Any] | None],
+        caveats: frozenset[Caveat],
     ) -> None:
-        power = independent = 0.0
+        if entry.steps and entry.wanted:
+            caveats |= {Caveat(entry.steps, entry.op_type)}
+        wanted = entry.wanted or entry.wanted_captures
+        if wanted and any(gradient is not None for gradient in arrived):
+            handed = self._hand_on(entry, arrived)
+            if handed is None:
+                handed = _from_gains(entry, arrived)
+                caveats |= {Caveat("gain", entry.op_type)}
+            for name, gradient in handed.items():
+                self._deliver(entry, name, gradient)
+        self._trail.leave(caveats, _wanted_shapes(entry), entry.decided)
+
+    def _account(
+        self,
+        entry: TapeEntry,
+        arrived: Sequence[npt.NDArray[Any] | None],
+        caveats: frozenset[Caveat],
+    ) -> None:
+        power = independent = count = response = 0.0
         for name, gradient in zip(entry.outputs, arrived, strict=True):
             halves = None if gradient is None else self.recorded.error_halves(name)
             if gradient is not None and halves is not None:
-                coherent, single = _weighted_powers(gradient, halves, entry.coherent_axes)
-                power += coherent
-                independent += single
+                found = weighted_powers(gradient, halves, entry.coherent_axes)
+                power += found.coherent
+                independent += found.independent
+                count += found.count
+                response += found.response
         self.powers[entry.index] = power
         self.independent_powers[entry.index] = independent
-        if tainted:
-            self.estimated.add(entry.index)
+        self.number_counts[entry.index] = count
+        self.responses[entry.index] = response
+        if caveats:
+            self.caveats[entry.index] = caveats
         readers: dict[int, float] = {}
         for name in entry.outputs:
             for reader, share in self._readers.get(name, {}).items():
@@ -132,21 +167,19 @@ class BackwardSweep:
             if gradient is None:
                 return None
             name = entry.inputs[position]
+            if entry.step_gain != 1.0:
+                gradient = gradient * gradient.dtype.type(entry.step_gain)
             # One tensor may be read twice by a node: x * x.
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         return gradients
 
-    def _deliver(
-        self, entry: TapeEntry, name: str, gradient: npt.NDArray[Any], *, tainted: bool
-    ) -> None:
+    def _deliver(self, entry: TapeEntry, name: str, gradient: npt.NDArray[Any]) -> None:
         power = sum_of_squares(gradient.ravel())
         if not np.isfinite(power):
             gradient = np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
             power = float(np.linalg.norm(gradient.astype(np.float64)) ** 2)
         present = self.gradients.get(name)
         self.gradients[name] = gradient if present is None else present + gradient
-        if tainted:
-            self._tainted.add(name)
         readers = self._readers.setdefault(name, {})
         if entry.is_layer:
             readers[entry.index] = readers.get(entry.index, 0.0) + power
@@ -211,19 +244,3 @@ def _wanted_shapes(entry: TapeEntry) -> dict[str, tuple[int, ...] | None]:
     inputs = {entry.inputs[i]: entry.input_shapes[i] for i in sorted(entry.wanted)}
     captures = {entry.captures[i]: entry.captured_shapes[i] for i in sorted(entry.wanted_captures)}
     return {**captures, **inputs}
-
-
-def _weighted_powers(
-    gradient: npt.NDArray[Any], halves: npt.NDArray[np.uint16], coherent_axes: tuple[int, ...]
-) -> tuple[float, float]:
-    """sum(g^2 e^2), with g e summed along the coherent axes before it is squared, and without."""
-    product = error_from_halves(halves)
-    np.multiply(product, gradient.reshape(-1), out=product, casting="same_kind")
-    independent = sum_of_squares(product)
-    coherent = independent
-    if coherent_axes:
-        coherent = coherent_power(product.reshape(gradient.shape), coherent_axes)
-    return (
-        coherent if np.isfinite(coherent) else 0.0,
-        independent if np.isfinite(independent) else 0.0,
-    )

@@ -8,14 +8,16 @@ they are squared, and a mean over positions does not reduce them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.divergence.metrics import error_from_halves
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 
-__all__ = ["coherent_axes", "coherent_power"]
+__all__ = ["WeightedPowers", "coherent_axes", "coherent_groups", "weighted_powers"]
 
 _CHANNEL_AXIS_1: Final = frozenset(
     {"BatchNormalization", "Conv", "ConvTranspose", "GroupNormalization", "InstanceNormalization"}
@@ -23,6 +25,59 @@ _CHANNEL_AXIS_1: Final = frozenset(
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 _FEWEST_GROUPS: Final = 4
 """With one random probe, a sum of fewer squares says too little."""
+_MANY: Final = 4096
+"""Of so many numbers, enough have a say in their sum of squares."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedPowers:
+    """What the errors of a tensor, weighted with a gradient, amount to."""
+
+    coherent: float
+    """Sum of squares of their sums along the coherent axes."""
+
+    independent: float
+    """Sum of their squares."""
+
+    count: float
+    """How many numbers have a say in `coherent`, as the inverse of their participation ratio."""
+
+    response: float
+    """Their sum; NaN for a large tensor."""
+
+
+def weighted_powers(
+    gradient: npt.NDArray[Any], halves: npt.NDArray[np.uint16], axes: tuple[int, ...]
+) -> WeightedPowers:
+    """Returns what g e amounts to, for a gradient g and errors e; 0 for what is not finite.
+
+    Args:
+        gradient: Gradient at the tensor, of its shape.
+        halves: Its errors, as `measure_divergence` keeps them.
+        axes: The tensor's coherent axes.
+    """
+    product = error_from_halves(halves)
+    np.multiply(product, gradient.reshape(-1), out=product, casting="same_kind")
+    independent = sum_of_squares(product)
+    groups = product
+    coherent = independent
+    if axes:
+        groups = coherent_groups(product.reshape(gradient.shape), axes)
+        coherent = sum_of_squares(groups)
+    return WeightedPowers(
+        coherent if np.isfinite(coherent) else 0.0,
+        independent if np.isfinite(independent) else 0.0,
+        _participants(groups),
+        float(product.sum(dtype=np.float64)) if product.size <= _MANY else float("nan"),
+    )
+
+
+def _participants(numbers: npt.NDArray[Any]) -> float:
+    if numbers.size > _MANY:
+        return float(_MANY)
+    squares = np.square(numbers, dtype=np.float64)
+    fourth_powers = float(np.sum(squares * squares))
+    return float(np.sum(squares)) ** 2 / fourth_powers if fourth_powers else 0.0
 
 
 def coherent_axes(
@@ -41,8 +96,8 @@ def coherent_axes(
     return tuple(axis for axis in range(output_rank) if axis not in own)
 
 
-def coherent_power(product: npt.NDArray[Any], axes: tuple[int, ...]) -> float:
-    """Returns the sum of squares of `product` after summing it along `axes`.
+def coherent_groups(product: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Returns `product` summed along `axes`, flat.
 
     Where that leaves too few numbers, the first axis is not summed, along which samples of a batch
     are probed on their own, and then the last one is not.
@@ -54,9 +109,7 @@ def coherent_power(product: npt.NDArray[Any], axes: tuple[int, ...]) -> float:
             continue
         kept.append(more)
     summed = tuple(axis for axis in range(product.ndim) if axis not in kept)
-    groups_of = product.sum(axis=summed) if summed else product
-    flat = np.ravel(groups_of)
-    return sum_of_squares(flat)
+    return np.ravel(product.sum(axis=summed) if summed else product)
 
 
 def _own_axes(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.divergence.caveats import describe_caveats
+
 if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.caveats import Caveat
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.precision import Precision
 
@@ -42,6 +45,12 @@ class Symptoms:
     share: float
     """Share of the squared output error, in [0, 1]."""
 
+    caveats: frozenset[Caveat] = frozenset()
+    """What the impact does not see."""
+
+    largest_inexact_integer: float = 0.0
+    """The largest of its floats if they are taken for integers and are not exact; else 0."""
+
 
 def describe_trouble(symptoms: Symptoms, precision: Precision) -> tuple[str, str]:
     """Returns the kind of trouble and the reason in words."""
@@ -67,6 +76,15 @@ def _overflows_unfelt(symptoms: Symptoms, _: Precision) -> bool:
 
 def _describe_benign_overflow(symptoms: Symptoms, _: Precision) -> str:
     return f"benign overflow: |x| up to {symptoms.sums.max_abs:.3g}, absorbed by what follows"
+
+
+def _are_inexact_integers(symptoms: Symptoms, _: Precision) -> bool:
+    return symptoms.largest_inexact_integer > 0.0
+
+
+def _describe_inexact_integers(symptoms: Symptoms, precision: Precision) -> str:
+    limit = f"ids beyond {precision.max_exact_integer} are not exact in {precision.name.upper()}"
+    return f"{limit}, and go up to {symptoms.largest_inexact_integer:.6g}; {_effect(symptoms)}"
 
 
 def _underflows(symptoms: Symptoms, _: Precision) -> bool:
@@ -115,19 +133,24 @@ def _always(_: Symptoms, __: Precision) -> bool:
 
 
 def _effect(symptoms: Symptoms, _: Precision | None = None) -> str:
+    caveat = describe_caveats(symptoms.caveats, judged=symptoms.impact > 0.0)
+    if caveat and not symptoms.impact:
+        return caveat
     text = f"{_percent(symptoms.share)} of the output error"
     introduced = symptoms.sums.introduced_error
     if introduced > 0.0 and symptoms.impact > _NOTABLE_AMPLIFICATION * introduced:
         text += f", amplified {symptoms.impact / introduced:.3g}x on the way"
-    return text
+    return f"{text}; {caveat}" if caveat else text
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share else "none"
+    # Two digits: shares rest on errors being independent, and on a random probe.
+    return f"{float(f'{100 * share:.2g}'):g} %" if share else "none"
 
 
 _KINDS: Final = (
     ("overflow", _overflows, _describe_overflow),
+    ("inexact integers", _are_inexact_integers, _describe_inexact_integers),
     ("benign overflow", _overflows_unfelt, _describe_benign_overflow),
     ("underflow", _underflows, _describe_underflow),
     ("cancellation", _cancels, _describe_cancellation),

@@ -8,6 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.divergence.probes import target_of
+from polygraphy_layerprec.precision import is_floating
+
 __all__ = ["Loss", "loss_seeds"]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -33,13 +36,13 @@ def loss_seeds(loss: Loss, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
         ValueError: If the loss is not a finite number, its gradients do not fit the outputs or are
             not finite, or there are too many output elements for differences.
     """
-    floats = {n: y.astype(np.float64) for n, y in outputs.items() if y.dtype.kind == "f"}
+    floats = {n: y.astype(np.float64) for n, y in outputs.items() if is_floating(y.dtype)}
     returned = _called(loss, {**outputs, **floats})
     value, given = returned if _is_pair(returned) else (returned, None)
     scale = abs(_number(value)) or 1.0
     gradients = _differences(loss, outputs, floats) if given is None else _checked(given, floats)
     return {
-        name: np.asarray(gradient / scale, outputs[name].dtype)
+        name: np.asarray(gradient / scale, target_of(outputs[name]).dtype)
         for name, gradient in gradients.items()
     }
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from polygraphy_layerprec.precision import is_floating
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from polygraphy_layerprec.divergence.activation_store import ActivationStore
 
 __all__ = ["RecordedValues", "error_key"]
+
+_HALF_BYTES: Final = 2
 
 
 class RecordedValues:
@@ -44,7 +49,8 @@ class RecordedValues:
         if index != self._index:
             kept = {name: self._store.get(name) for name in names if name in self._store}
             constants = self._read_constants([name for name in names if name not in kept])
-            self._index, self._values = index, {**constants, **kept}
+            read = {**constants, **kept}
+            self._index, self._values = index, {name: _widened(v) for name, v in read.items()}
         return self._values
 
     def error_halves(self, name: str) -> npt.NDArray[np.uint16] | None:
@@ -57,6 +63,12 @@ class RecordedValues:
         self._index, self._values = None, {}
         for key in keys:
             self._store.drop(key)
+
+
+def _widened(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """FP16 and BF16 in FP32: rules compute with them. Of narrower floats the type counts."""
+    half = is_floating(values.dtype) and values.dtype.itemsize == _HALF_BYTES
+    return values.astype(np.float32) if half else values
 
 
 def error_key(name: str) -> str:

@@ -16,6 +16,7 @@ __all__ = ["DivergenceSums", "merge_sums", "relative_error"]
 class DivergenceSums:
     """What is known of one tensor after any number of elements; `a + b` merges two.
 
+    Elements that are not finite in the reference are counted, and left out of all the rest.
     Magnitudes beyond the precision's largest finite number are clipped to it on both sides before
     errors are taken: an attention mask of -3.4e38 that becomes infinite says the same as before.
     """
@@ -29,8 +30,9 @@ class DivergenceSums:
     introduced_power: float = 0.0
     """Sum of squares of (introduced - reference): exact inputs, weights and output rounded."""
 
-    weight_power: float = 0.0
-    """The part of `introduced_power` due to weights alone, before the output is rounded."""
+    rounding_power: float = 0.0
+    """What rounding the output does by itself, as in `introduced_power`: no part of that, since a
+    rounded input may leave an output with nothing to round."""
 
     cumulative_power: float = 0.0
     """Sum of squares of (candidate - reference). A NaN counts as the loss of its element."""

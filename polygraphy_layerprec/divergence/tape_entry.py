@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from polygraphy_layerprec.divergence.caveats import Caveat
 
 __all__ = ["AdjointImpacts", "TapeEntry"]
 
@@ -62,16 +64,26 @@ class TapeEntry:
     coherent_axes: tuple[int, ...] = ()
     """Axes of the outputs along which the layer's error goes together: see `coherence`."""
 
+    decided: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that decide integers which it takes, with the operator that decides: their errors
+    arrive as well, though not by a gradient."""
+
+    steps: Literal["", "quantized", "narrowed", "decides"] = ""
+    """The kind of `Caveat` where it rounds what arrives by more than FP32 does; else empty."""
+
+    step_gain: float = 1.0
+    """How much larger errors leave its steps than they came: gradients are scaled with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdjointImpacts:
-    """What one backward sweep found."""
+    """What backward sweeps found."""
 
     powers: Mapping[int, float]
     """Squared impact of each layer, by node index."""
 
-    estimated: frozenset[int]
-    """Layers whose gradient passed an operator without a rule, where the gain stood in."""
+    caveats: Mapping[int, frozenset[Caveat]]
+    """What the impacts do not see, for each layer of which there is something."""
 
     consumers: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     """For each layer, how its output's squared gradient divides among the layers that read it:
@@ -80,3 +92,20 @@ class AdjointImpacts:
     independent_powers: Mapping[int, float] = field(default_factory=dict)
     """What the squared impacts were if all errors were independent, element by element: less than
     `powers` by what the coherence of rounded weights adds."""
+
+    number_counts: Mapping[int, float] = field(default_factory=dict)
+    """How many independent numbers tell each squared impact: a sum of squares that one of them
+    dominates is as uncertain as this one is."""
+
+    responses: Mapping[int, float] = field(default_factory=dict)
+    """What the probe itself sees of each layer's error, with its sign; NaN where that is not known.
+    The mean square over many probes is the linear response, whatever the errors have in common."""
+
+    @property
+    def estimated(self) -> frozenset[int]:
+        """Layers whose gradient passed an operator without a rule, where the gain stood in."""
+        return frozenset(
+            index
+            for index, caveats in self.caveats.items()
+            if any(caveat.kind == "gain" for caveat in caveats)
+        )

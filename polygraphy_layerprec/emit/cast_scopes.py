@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.emit.network_view import predecessors_of
+
 if TYPE_CHECKING:
     from polygraphy_layerprec.emit.network_view import LayerView, NetworkView
 
@@ -32,7 +34,8 @@ def find_scopes(view: NetworkView) -> dict[LayerView, frozenset[tuple[LayerView,
 def _with_ancestors(layer: LayerView) -> dict[LayerView, None]:
     found = {layer: None}
     for member in (pending := [layer]):  # grows on the way
-        for producer in member.producers:
+        # The back edge of a loop would lead into both branches of a conditional in its body.
+        for producer in predecessors_of(member):
             if producer not in found:
                 found[producer] = None
                 pending.append(producer)

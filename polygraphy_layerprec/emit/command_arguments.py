@@ -33,7 +33,8 @@ def render_autocast_arguments(constraints: Sequence[Constraint]) -> str:
     AutoCast matches names with regular expressions from the start, so these are anchored; an
     infinite `--data_max` turns off its own rule by magnitude.
     """
-    patterns = [f"^{re.escape(name)}$" for name in _names(constraints)]
+    # Not `$`, which matches before a line break as well.
+    patterns = [rf"^{re.escape(name)}\Z" for name in _names(constraints)]
     option = ["--nodes_to_exclude", *patterns] if patterns else []
     return _line(["--data_max", "inf", *option])
 

@@ -9,7 +9,7 @@ This text is also part of every emitted script.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polygraphy_layerprec.emit.network_view import find_region
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.emit.network_view import LayerView, NetworkView
 
-__all__ = ["LayerConstraint", "LayerMatch", "describe_unmatched", "match_layers", "shorten"]
+__all__ = [
+    "LayerConstraint",
+    "LayerMatch",
+    "as_layer_constraints",
+    "describe_unmatched",
+    "match_layers",
+    "shorten",
+]
 
 _REGION_OPERATORS = ("If", "Loop", "Scan")
 _NEAREST_NAMES = 3
@@ -44,6 +51,10 @@ class LayerConstraint(NamedTuple):
     reason: str
     """Why it was chosen, in words."""
 
+    trace: tuple[str, ...] = ()
+    """Within functions and branches, the node and the calls and branches around it, innermost
+    first, as the parser writes them in the metadata of layers."""
+
 
 class LayerMatch(NamedTuple):
     """The layers of one constraint."""
@@ -58,19 +69,33 @@ class LayerMatch(NamedTuple):
     """What it means in the network."""
 
 
+def as_layer_constraints(constraints: Iterable[Any]) -> list[LayerConstraint]:
+    """Returns records of constraints as what a script says of them."""
+    return [
+        LayerConstraint(c.name, c.op, c.inputs, c.outputs, c.reason, c.trace) for c in constraints
+    ]
+
+
 def match_layers(view: NetworkView, constraints: Sequence[LayerConstraint]) -> list[LayerMatch]:
     """Returns the layers of each constraint, in the order of the constraints."""
     by_tensor: dict[str, list[LayerView]] = {}
     for tensor in view.tensors:
         if tensor.producer is not None:
             by_tensor.setdefault(tensor.name, []).append(tensor.producer)
+    by_trace: dict[tuple[str, ...], list[LayerView]] = {}
     by_metadata: dict[str, list[LayerView]] = {}
     by_name: dict[str, list[LayerView]] = {}
     for layer in view.layers:
-        by_metadata.setdefault(_node_name(layer), []).append(layer)
+        trace = _trace_of(layer)
+        by_trace.setdefault(trace, []).append(layer)
+        by_metadata.setdefault(trace[0], []).append(layer)
         by_name.setdefault(layer.name, []).append(layer)
 
     def match(constraint: LayerConstraint) -> LayerMatch:
+        placed = by_trace.get(constraint.trace, []) if constraint.trace else []
+        if placed:
+            found = _of_trace(placed, constraint, view)
+            return LayerMatch(constraint, "metadata", found)
         starts = [layer for name in constraint.outputs if name for layer in by_tensor.get(name, ())]
         if starts:
             return LayerMatch(
@@ -105,9 +130,27 @@ def shorten(name: str) -> str:
     return ascii(name if len(name) <= _LONGEST_SHOWN else f"{name[: _LONGEST_SHOWN - 3]}...")
 
 
-def _node_name(layer: LayerView) -> str:
+def _trace_of(layer: LayerView) -> tuple[str, ...]:
     # `[ONNX Layer: <name> | <name of the subgraph> | ...]`
-    return layer.metadata.removeprefix("[ONNX Layer: ").removesuffix("]").split(" | ")[0]
+    text = layer.metadata
+    if text.startswith("[ONNX Layer: ") and text.endswith("]"):
+        text = text[len("[ONNX Layer: ") : -1]
+    return tuple(text.split(" | "))
+
+
+def _of_trace(
+    starts: list[LayerView], constraint: LayerConstraint, view: NetworkView
+) -> tuple[LayerView, ...]:
+    """Returns the layers of a node that its metadata tell, and those without any before them."""
+    if constraint.op in _REGION_OPERATORS:
+        return _within_region(starts, _walk_back(starts, constraint, ""), view)
+    found = dict.fromkeys(starts)
+    for layer in (pending := list(found)):  # grows on the way
+        for producer in layer.producers:
+            if producer not in found and not producer.metadata:
+                found[producer] = None
+                pending.append(producer)
+    return tuple(found)
 
 
 def _layers_of(
@@ -135,7 +178,7 @@ def _walk_back(
             producer = None if tensor is None or tensor.name in inputs else tensor.producer
             if producer is None or producer in found:
                 continue
-            if not only_node or not producer.metadata or _node_name(producer) == only_node:
+            if not only_node or not producer.metadata or _trace_of(producer)[0] == only_node:
                 found[producer] = None
                 pending.append(producer)
     return found

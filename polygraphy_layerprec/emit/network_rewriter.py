@@ -27,7 +27,7 @@ from polygraphy_layerprec.emit.typing_rules import Role
 from polygraphy_layerprec.emit.weak_typing import keep_in_fp32, lower_io
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from polygraphy_layerprec.emit.low_precision import LowPrecision
     from polygraphy_layerprec.emit.name_bridge import LayerConstraint, LayerMatch
@@ -45,6 +45,9 @@ def constrain_network(
     precision: str,
     io_precision: str = "fp32",
     allow_unmatched: bool = False,
+    left: Sequence[LayerConstraint] = (),
+    fp32_tensors: Collection[str] = (),
+    low_tensors: Collection[str] = (),
 ) -> str:
     """Changes a TensorRT network in place so that the constrained layers compute in FP32.
 
@@ -55,6 +58,10 @@ def constrain_network(
         io_precision: Type of the network's float inputs and outputs: `fp32`, or `low` for
             `precision`.
         allow_unmatched: Whether a constraint that cannot be met is a warning, not an error.
+        left: Nodes that stay in FP32 by a rule, as far as the network has them.
+        fp32_tensors: Names of tensors that are in FP32 as planned, those that are moved included.
+        low_tensors: Names of tensors that are in `precision` as planned; what neither names is
+            decided here.
 
     Returns:
         One line that says what was done, which is printed too.
@@ -69,8 +76,21 @@ def constrain_network(
     matches = match_layers(view, constraints)
     _check_all_matched(matches, view, allow_unmatched=allow_unmatched)
     kept = {layer for match in matches for layer in match.layers}
-    rewrite = _rewrite_types if is_strongly_typed(network, trt) else _constrain_builder
-    done = rewrite(view, kept, low_precision, low_io=io_precision == "low", lenient=allow_unmatched)
+    low_io = io_precision == "low"
+    if is_strongly_typed(network, trt):
+        by_rule = {layer for match in match_layers(view, left) for layer in match.layers}
+        widths = {**dict.fromkeys(low_tensors, True), **dict.fromkeys(fp32_tensors, False)}
+        done = _rewrite_types(
+            view,
+            kept,
+            low_precision,
+            by_rule=by_rule,
+            widths=widths,
+            low_io=low_io,
+            lenient=allow_unmatched,
+        )
+    else:
+        done = _constrain_builder(view, kept, low_precision, low_io=low_io)
     summary = f"{_PREFIX} {done}; {_summarize_matches(matches)}."
     print(summary)  # noqa: T201
     return summary
@@ -81,11 +101,15 @@ def _rewrite_types(
     kept: set[LayerView],
     precision: LowPrecision,
     *,
+    by_rule: set[LayerView],
+    widths: dict[str, bool],
     low_io: bool,
     lenient: bool,
 ) -> str:
     low_inputs, objection = find_low_inputs(view) if low_io else (frozenset(), "")
-    plan = plan_types(view, kept, precision, low_inputs, low_outputs=low_io)
+    plan = plan_types(
+        view, kept | by_rule, precision, low_inputs, widths=widths, low_outputs=low_io
+    )
     _check_attention(kept, plan, lenient=lenient)
     rewriter = StrongRewriter(view, plan, precision)
     rewriter.rewrite(low_outputs=low_io)
@@ -103,7 +127,6 @@ def _constrain_builder(
     precision: LowPrecision,
     *,
     low_io: bool,
-    lenient: bool,  # noqa: ARG001
 ) -> str:
     count = keep_in_fp32(view, kept)
     done = f"{count} layers kept in FP32, the others left to the builder"

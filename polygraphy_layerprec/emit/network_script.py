@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.records import Constraint, NetworkWidths
 from polygraphy_layerprec.report.atomic_file import write_text_file
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from typing import TypeGuard
 
     from polygraphy_layerprec.precision import Precision
-    from polygraphy_layerprec.records import Constraint
 
 __all__ = ["render_network_script", "save_network_script"]
 
@@ -46,16 +46,20 @@ _HEADER = '''"""Keeps the layers listed below in FP32 and lets TensorRT run othe
 Save this file as constraints.py. The command depends on the TensorRT that builds the engine:
 
 - TensorRT 11 and TensorRT-RTX (the latter with POLYGRAPHY_USE_TENSORRT_RTX=1 in the environment):
-    polygraphy convert model.onnx -o model.engine --trt-npps constraints.py
+    polygraphy convert model.onnx -o model.engine --trt-npps constraints.py \\
+        --trt-cpps constraints.py
 - TensorRT 10, strongly typed:
     polygraphy convert model.onnx -o model.engine --strongly-typed --trt-npps constraints.py
 - TensorRT 8.6 to 10, weakly typed:
     polygraphy convert model.onnx -o model.engine --{precision} \\
         --precision-constraints obey --trt-npps constraints.py
 
+`--trt-cpps` switches TF32 off, which is on by default in TensorRT-RTX; elsewhere Polygraphy leaves
+it off unless `--tf32` is given. With trtexec, add `--noTF32`.
+
 On TensorRT 11 and TensorRT-RTX, `--{precision}` builds an FP32 engine without a word.
 
-The file needs Python 3.10, numpy and TensorRT, and Polygraphy to call `postprocess`.
+The file needs Python 3.8, numpy and TensorRT, and Polygraphy to call `postprocess`.
 """'''
 
 _FOOTER = '''def postprocess(network: Any) -> None:
@@ -66,7 +70,18 @@ _FOOTER = '''def postprocess(network: Any) -> None:
         precision=PRECISION,
         io_precision=IO_PRECISION,
         allow_unmatched=ALLOW_UNMATCHED,
+        left=[LayerConstraint(**constraint) for constraint in LEFT_IN_FP32],
+        fp32_tensors=FP32_TENSORS,
+        low_tensors=LOW_TENSORS,
     )
+
+
+def postprocess_config(builder: Any, network: Any, config: Any) -> None:
+    """Switches TF32 off, in which an FP32 product would keep no more bits than in FP16.
+
+    For Polygraphy's `--trt-config-postprocess-script`; TensorRT-RTX has TF32 on by default.
+    """
+    config.clear_flag(find_tensorrt(network).BuilderFlag.TF32)
 '''
 
 
@@ -78,6 +93,7 @@ def render_network_script(
     model_digest: str = "",
     allow_unmatched: bool = False,
     io_precision: str = "fp32",
+    widths: NetworkWidths | None = None,
 ) -> str:
     """Returns the text of a script for `--trt-network-postprocess-script`.
 
@@ -93,6 +109,7 @@ def render_network_script(
         io_precision: Type of the engine's float inputs and outputs: `fp32`, or `low` for
             `precision`. In strongly typed networks of TensorRT 11 and RTX, inputs of dynamic shape
             stay in FP32, and those beside them.
+        widths: The plan for the network; without one, the script decides for each layer.
 
     Raises:
         ValueError: If the precision or the type of inputs and outputs is none of the above.
@@ -103,6 +120,7 @@ def render_network_script(
     if io_precision not in _IO_PRECISIONS:
         message = f"io_precision must be one of {_IO_PRECISIONS}, got {io_precision!r}"
         raise ValueError(message)
+    widths = widths or NetworkWidths()
     settings = {
         "MODEL_NAME": str(model_name),
         "MODEL_DIGEST": str(model_digest),
@@ -116,7 +134,10 @@ def render_network_script(
         "from __future__ import annotations",
         imports,
         "\n".join(f"{name} = {value!r}" for name, value in settings.items()),
-        _render_constraints(constraints),
+        _render_constraints("CONSTRAINTS", constraints),
+        _render_constraints("LEFT_IN_FP32", widths.left),
+        _render_names("FP32_TENSORS", widths.fp32_tensors),
+        _render_names("LOW_TENSORS", widths.low_tensors),
     ]
     return "\n\n".join(blocks) + "\n\n\n" + "\n\n\n".join([*bodies, _FOOTER])
 
@@ -184,9 +205,14 @@ def _is_for_type_checkers(node: ast.stmt) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def _render_constraints(constraints: Sequence[Constraint]) -> str:
+def _render_names(title: str, names: Sequence[str]) -> str:
+    lines = [f"    {str(name)!r}," for name in names]
+    return "\n".join([f"{title}: tuple[str, ...] = (", *lines, ")"])
+
+
+def _render_constraints(title: str, constraints: Sequence[Constraint]) -> str:
     # Names come from the model and may be anything: they are written by `repr` only.
-    lines = ["CONSTRAINTS: list[dict[str, Any]] = ["]
+    lines = [f"{title}: list[dict[str, Any]] = ["]
     for constraint in constraints:
         fields = {
             "reason": str(constraint.reason),
@@ -195,6 +221,8 @@ def _render_constraints(constraints: Sequence[Constraint]) -> str:
             "inputs": tuple(map(str, constraint.inputs)),
             "outputs": tuple(map(str, constraint.outputs)),
         }
+        if constraint.trace:
+            fields["trace"] = tuple(map(str, constraint.trace))
         lines.append("    {")
         lines += [f"        {key!r}: {value!r}," for key, value in fields.items()]
         lines.append("    },")

@@ -23,6 +23,7 @@ __all__ = [
     "find_region",
     "find_tensorrt",
     "is_strongly_typed",
+    "predecessors_of",
 ]
 
 _REGION_BOUNDARIES = {
@@ -41,13 +42,14 @@ class NetworkError(RuntimeError):
 class TensorView:
     """One tensor, as it was before anything was changed."""
 
-    __slots__ = ("consumers", "is_float", "is_shape", "name", "producer", "tensor")
+    __slots__ = ("consumers", "is_float", "is_shape", "name", "producer", "rank", "tensor")
 
     def __init__(self, tensor: Any, trt: Any) -> None:
         self.tensor = tensor
         self.name: str = tensor.name
         self.is_float: bool = tensor.dtype == trt.float32
         self.is_shape: bool = self.is_float and tensor.is_shape_tensor
+        self.rank: int = _rank_of(tensor)
         self.producer: LayerView | None = None
         self.consumers: list[LayerView] = []
 
@@ -175,12 +177,19 @@ def find_region(layer: LayerView, trt: Any) -> Any:
         return getattr(boundary, attribute)
 
 
+def _rank_of(tensor: Any) -> int:
+    try:
+        return len(tensor.shape)
+    except (ValueError, RuntimeError):  # of a rank that is not known, the length is negative
+        return -1
+
+
 def _sort_topologically(layers: list[LayerView]) -> list[LayerView]:
-    waiting = {layer: len({*_predecessors(layer)}) for layer in layers}
+    waiting = {layer: len({*predecessors_of(layer)}) for layer in layers}
     ready = [layer for layer in layers if waiting[layer] == 0]
     for layer in ready:  # grows on the way
         for follower in dict.fromkeys(layer.consumers):
-            if layer not in _predecessors(follower):
+            if layer not in predecessors_of(follower):
                 continue  # the back edge of a loop
             waiting[follower] -= 1
             if waiting[follower] == 0:
@@ -191,7 +200,8 @@ def _sort_topologically(layers: list[LayerView]) -> list[LayerView]:
     return ready
 
 
-def _predecessors(layer: LayerView) -> list[LayerView]:
+def predecessors_of(layer: LayerView) -> list[LayerView]:
+    """Returns the layers that a layer waits for: what it reads, but for the back edge of a loop."""
     if layer.kind != "RECURRENCE":
         return layer.producers
     initial = layer.inputs[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.records import Constraint, NetworkScript
+from polygraphy_layerprec.records import Constraint, NetworkScript, NetworkWidths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,10 +21,14 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "MODEL_DIGEST": "",
     "IO_PRECISION": "fp32",
     "ALLOW_UNMATCHED": False,
+    "LEFT_IN_FP32": (),
+    "FP32_TENSORS": (),
+    "LOW_TENSORS": (),
 }
 _REQUIRED: Final = ("PRECISION", "CONSTRAINTS")
 _SETTINGS: Final = (*_DEFAULTS, *_REQUIRED)
 _CONSTRAINT_FIELDS: Final = frozenset(Constraint.__dataclass_fields__)
+_OPTIONAL_FIELDS: Final = frozenset({"trace"})
 
 
 def load_network_script(path: str | os.PathLike[str]) -> NetworkScript:
@@ -62,9 +66,12 @@ def parse_network_script(text: str) -> NetworkScript:
         raise ValueError(f"PRECISION must be one of {sorted(PRECISIONS)}")
     if settings["IO_PRECISION"] not in ("fp32", "low"):
         raise ValueError("IO_PRECISION must be 'fp32' or 'low'")
-    if not isinstance(settings["CONSTRAINTS"], (list, tuple)):
-        raise ValueError("CONSTRAINTS is not a list")  # noqa: TRY004 - the file is wrong
-    constraints = tuple(_constraint(item) for item in settings["CONSTRAINTS"])
+    constraints = _constraints("CONSTRAINTS", settings)
+    widths = NetworkWidths(
+        left=_constraints("LEFT_IN_FP32", settings),
+        fp32_tensors=_names("FP32_TENSORS", settings),
+        low_tensors=_names("LOW_TENSORS", settings),
+    )
     return NetworkScript(
         model_name=settings["MODEL_NAME"],
         model_digest=settings["MODEL_DIGEST"],
@@ -72,7 +79,8 @@ def parse_network_script(text: str) -> NetworkScript:
         io_precision=settings["IO_PRECISION"],
         allow_unmatched=bool(settings["ALLOW_UNMATCHED"]),
         constraints=constraints,
-        altered=text != _rendered(settings, constraints),
+        widths=widths,
+        altered=text != _rendered(settings, constraints, widths),
     )
 
 
@@ -106,23 +114,44 @@ def _target(node: ast.stmt) -> str:
     return target.id if isinstance(target, ast.Name) else ""
 
 
+def _constraints(setting: str, settings: Mapping[str, Any]) -> tuple[Constraint, ...]:
+    if not isinstance(settings[setting], (list, tuple)):
+        raise ValueError(f"{setting} is not a list")  # noqa: TRY004 - the file is wrong
+    return tuple(_constraint(item) for item in settings[setting])
+
+
+def _names(setting: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    names = settings[setting]
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"{setting} must be names, got {names!r:.60}")
+    return tuple(names)
+
+
 def _constraint(item: Any) -> Constraint:
-    if not isinstance(item, dict) or item.keys() != _CONSTRAINT_FIELDS:
+    fields = item.keys() | _OPTIONAL_FIELDS if isinstance(item, dict) else frozenset()
+    if fields != _CONSTRAINT_FIELDS:
         raise ValueError(f"a constraint must have {sorted(_CONSTRAINT_FIELDS)}, got {item!r:.60}")
     for field in ("name", "op", "reason"):
         if not isinstance(item[field], str):
             message = f"{field!r} of a constraint must be text, got {item[field]!r:.60}"
             raise ValueError(message)  # noqa: TRY004 - the file is wrong
-    for field in ("inputs", "outputs"):
-        names = item[field]
+    for field in ("inputs", "outputs", "trace"):
+        names = item.get(field, ())
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise ValueError(f"{field!r} of a constraint must be names, got {names!r:.60}")
     return Constraint(
-        item["name"], item["op"], tuple(item["inputs"]), tuple(item["outputs"]), item["reason"]
+        item["name"],
+        item["op"],
+        tuple(item["inputs"]),
+        tuple(item["outputs"]),
+        item["reason"],
+        tuple(item.get("trace", ())),
     )
 
 
-def _rendered(settings: Mapping[str, Any], constraints: tuple[Constraint, ...]) -> str:
+def _rendered(
+    settings: Mapping[str, Any], constraints: tuple[Constraint, ...], widths: NetworkWidths
+) -> str:
     return render_network_script(
         constraints,
         precision=PRECISIONS[settings["PRECISION"]],
@@ -130,4 +159,5 @@ def _rendered(settings: Mapping[str, Any], constraints: tuple[Constraint, ...]) 
         model_digest=settings["MODEL_DIGEST"],
         allow_unmatched=bool(settings["ALLOW_UNMATCHED"]),
         io_precision=settings["IO_PRECISION"],
+        widths=widths,
     )

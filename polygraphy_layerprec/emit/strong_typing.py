@@ -22,7 +22,22 @@ if TYPE_CHECKING:
 
 __all__ = ["StrongRewriter"]
 
-_Scope = frozenset[tuple[LayerView, int]]
+
+_FENCED_KINDS = ("CONVOLUTION", "DECONVOLUTION", "EINSUM", "MATRIX_MULTIPLY")
+_MOVING_ROLES = (Role.FOLLOW, Role.JOIN)
+
+
+def _find_fenced(view: NetworkView, plan: TypePlan) -> set[LayerView]:
+    """Returns the FP32 layers before which a cast from low precision must not vanish.
+
+    They are products, and what only moves values on their way there.
+    """
+    fenced: set[LayerView] = set()
+    for layer in reversed(view.layers):
+        moves = plan.roles[layer] in _MOVING_ROLES and not fenced.isdisjoint(layer.consumers)
+        if layer not in plan.low and (layer.kind in _FENCED_KINDS or moves):
+            fenced.add(layer)
+    return fenced
 
 
 class StrongRewriter:
@@ -35,7 +50,8 @@ class StrongRewriter:
         self._plan = plan
         self._precision = precision
         self._scopes = find_scopes(view)
-        self._casts: dict[tuple[TensorView, bool, _Scope], Any] = {}
+        self._casts: dict[tuple[TensorView, bool, bool, frozenset[tuple[LayerView, int]]], Any] = {}
+        self._fenced = _find_fenced(view, plan)
         self._replaced: dict[TensorView, Any] = {}
         self._names = {t.name for t in view.tensors} | {layer.name for layer in view.layers}
         self._weights: list[Any] = []
@@ -97,7 +113,10 @@ class StrongRewriter:
         for index, tensor in enumerate(tensors[2:], start=2):
             new.set_input(index, tensor)
         new.name = self._derive_name(layer.name)
-        self._replaced[layer.outputs[0]] = new.get_output(0)
+        made = layer.outputs[0]
+        made.tensor.name = self._derive_name(made.name)
+        new.get_output(0).name = made.name
+        self._replaced[made] = new.get_output(0)
         layer.layer = new
 
     def _connect(self, layer: LayerView, index: int) -> None:
@@ -109,13 +128,39 @@ class StrongRewriter:
                 layer.layer.set_input(index, self._replaced[tensor])
             return
         scope = self._scopes.get(layer, frozenset())
-        layer.layer.set_input(index, self._cast(tensor, scope, to_low=wants_low))
+        fenced = not wants_low and layer in self._fenced
+        cast = self._cast(tensor, scope, to_low=wants_low, fenced=fenced)
+        layer.layer.set_input(index, cast)
 
-    def _cast(self, tensor: TensorView, scope: _Scope, *, to_low: bool) -> Any:
-        key = (tensor, to_low, scope)
+    def _cast(
+        self,
+        tensor: TensorView,
+        scope: frozenset[tuple[LayerView, int]],
+        *,
+        to_low: bool,
+        fenced: bool,
+    ) -> Any:
+        key = (tensor, to_low, fenced, scope)
         if key not in self._casts:
-            self._casts[key] = self._add_cast(tensor, to_low=to_low).get_output(0)
+            made = self._add_cast(tensor, to_low=to_low).get_output(0)
+            self._casts[key] = self._fence(made, tensor.rank) if fenced else made
         return self._casts[key]
+
+    def _fence(self, tensor: Any, rank: int) -> Any:
+        """Adds -0.0, which changes no value, not even the sign of a zero.
+
+        Without it, TensorRT-RTX 1.7.1 makes one kernel in low precision of a product and the casts
+        around it.
+        """
+        if rank < 0:
+            return tensor
+        trt, network = self._view.trt, self._view.network
+        zero = np.full((1,) * rank, -0.0, np.float32)
+        self._weights.append(zero)
+        constant = network.add_constant(zero.shape, trt.Weights(zero)).get_output(0)
+        added = network.add_elementwise(tensor, constant, trt.ElementWiseOperation.SUM)
+        added.name = f"layerprec_fence_{self.cast_count}"
+        return added.get_output(0)
 
     def _add_cast(self, tensor: TensorView, *, to_low: bool) -> Any:
         dtype = self._precision.dtype if to_low else self._view.trt.float32
@@ -133,11 +178,12 @@ class StrongRewriter:
         for tensor in self._view.outputs:
             network.unmark_output(tensor.tensor)
         for tensor in self._view.outputs:
-            result = self._replaced.get(tensor, tensor.tensor)
+            holder = self._replaced.get(tensor, tensor.tensor)
+            result = holder
             if tensor in wrong:
                 result = self._add_cast(tensor, to_low=are_low).get_output(0)
+                holder.name = self._derive_name(tensor.name)
             if result is not tensor.tensor:
-                tensor.tensor.name = self._derive_name(tensor.name)
                 result.name = tensor.name
             network.mark_output(result)
 

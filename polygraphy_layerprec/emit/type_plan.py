@@ -13,7 +13,7 @@ from polygraphy_layerprec.emit.network_view import as_class
 from polygraphy_layerprec.emit.typing_rules import LEFT_ALONE, TYPING_RULES, Role, TypingRule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from polygraphy_layerprec.emit.low_precision import LowPrecision
     from polygraphy_layerprec.emit.network_view import LayerView, NetworkView, TensorView
@@ -22,6 +22,7 @@ __all__ = ["TypePlan", "plan_types"]
 
 _FIXED_ROLES = (Role.ACCEPT, Role.ATTEND, Role.CONSTANT, Role.ITERATE)
 _NEVER_FOLDED = ("FILL", "ITERATOR", "RECURRENCE")  # others in each run or iteration
+_MOVING_ROLES = (Role.FOLLOW, Role.JOIN, Role.ITERATE)
 _ADAPTING_ROLES = (Role.CONSTANT, Role.FOLLOW, Role.JOIN, Role.DEQUANTIZE)
 
 
@@ -57,10 +58,24 @@ def plan_types(
     precision: LowPrecision,
     low_inputs: frozenset[TensorView] = frozenset(),
     *,
+    widths: Mapping[str, bool] | None = None,
     low_outputs: bool = False,
 ) -> TypePlan:
-    """Returns the types that keep the layers `kept` in FP32 and as few others as possible."""
+    """Returns the types that keep the layers `kept` in FP32 and as few others as possible.
+
+    Args:
+        view: The network.
+        kept: Layers that stay in FP32.
+        precision: What the others are lowered to.
+        low_inputs: Inputs of the network in low precision.
+        widths: Whether a tensor is in low precision, by name, as far as it was planned.
+        low_outputs: Whether the outputs of the network are in low precision.
+    """
+    planned = _find_planned(view, widths or {})
     roles = {layer: _role(layer, kept, precision, view) for layer in view.layers}
+    for layer, is_low in planned.items():
+        if roles[layer] is Role.LOWER and not is_low:
+            roles[layer] = Role.KEEP
     folded = _find_folded(view)
     # The builder computes these once; kept layers must not find them rounded.
     roles.update((layer, Role.KEEP) for layer in folded if roles[layer] is Role.LOWER)
@@ -70,6 +85,9 @@ def plan_types(
     for layer in view.layers:
         if layer in folded or _moves_constants_only(layer, plan, from_constants):
             from_constants.add(layer)
+        elif layer in planned and roles[layer] in _MOVING_ROLES:
+            if planned[layer]:
+                plan.low.add(layer)
         elif _is_lowered(layer, plan, from_constants, takers) and (
             layer in takers or _fits(layer, plan, from_constants, precision, view)
         ):
@@ -78,6 +96,16 @@ def plan_types(
         if layer in from_constants and _is_wanted_low(layer, plan, view):
             plan.low.add(layer)
     return plan
+
+
+def _find_planned(view: NetworkView, widths: Mapping[str, bool]) -> dict[LayerView, bool]:
+    """Returns whether a layer is in low precision, where a tensor that it makes was planned."""
+    planned = {}
+    for layer in view.layers:
+        for tensor in layer.float_outputs:
+            if tensor.name in widths:
+                planned[layer] = widths[tensor.name]
+    return planned
 
 
 def _role(

@@ -3,15 +3,15 @@
 from polygraphy_layerprec.execution.canary import check_emulation
 from polygraphy_layerprec.execution.emulated import EmulatedExecutor, SampleComparison
 from polygraphy_layerprec.execution.errors import EmulationError, ExecutionError
-from polygraphy_layerprec.execution.mixed import MixedExecutor
 from polygraphy_layerprec.execution.node_evaluation import Evaluation
+from polygraphy_layerprec.execution.planned import PlannedExecutor
 
 __all__ = [
     "EmulatedExecutor",
     "EmulationError",
     "Evaluation",
     "ExecutionError",
-    "MixedExecutor",
+    "PlannedExecutor",
     "SampleComparison",
     "check_emulation",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.streams import is_float, largest_finite
+from polygraphy_layerprec.model.operators import PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sum_of_terms"]
 
-_PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 _SUMS: Final = frozenset({"ReduceSum"})
 _MEANS: Final = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 
@@ -49,7 +49,7 @@ def sum_of_terms(
     Returns:
         The largest sum, or 0 where the node is no reduction or surely stays in range.
     """
-    if node.domain or node.op_type not in _PRODUCTS | _SUMS | _MEANS:
+    if node.domain or node.op_type not in PRODUCTS | _SUMS | _MEANS:
         return 0.0
     names = [name for name in node.inputs[:2] if name and is_float(inputs[name])]
     if not names:

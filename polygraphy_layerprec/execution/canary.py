@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from polygraphy_layerprec.execution.emulated import EmulatedExecutor
 from polygraphy_layerprec.execution.errors import EmulationError
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import FP16
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _cancellation_error() -> float:
     ]
     offset = helper.make_tensor("offset", TensorProto.FLOAT, [], [_OFFSET])
     model = _model(nodes, [offset])
-    executor = EmulatedExecutor(load_graph(model), FP16)
+    executor = EmulatedExecutor(Planner(load_graph(model), FP16).plan())
     errors: list[float | None] = []
 
     def observe(evaluation: Evaluation) -> None:

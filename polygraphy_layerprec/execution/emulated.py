@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.execution.branches import branches_taken, is_flipped, needed_sources
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.node_evaluation import Evaluation, NodeEvaluator
-from polygraphy_layerprec.execution.node_session import tensor_of, value_of
+from polygraphy_layerprec.execution.ort_tensors import value_of
 from polygraphy_layerprec.execution.streams import (
     Streams,
-    is_float,
-    largest_finite,
+    entering_streams,
     union_of_overflows,
 )
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.model import Graph, Node
-    from polygraphy_layerprec.precision import Precision
+    from polygraphy_layerprec.model import Node
+    from polygraphy_layerprec.plan.widths import Plan
 
-__all__ = ["EmulatedExecutor", "SampleComparison", "last_uses"]
+__all__ = ["EmulatedExecutor", "SampleComparison"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +49,29 @@ class SampleComparison:
     failures: Mapping[int, str]
     """Why a node could not run, by node index."""
 
+    flips: frozenset[int]
+    """Indices of `If` nodes where reference and candidate take different branches."""
+
 
 class EmulatedExecutor:
     """Compares a model with itself in low precision, on ONNX-Runtime's CPU kernels."""
 
     def __init__(
         self,
-        graph: Graph,
-        precision: Precision,
+        plan: Plan,
         *,
         needs_gains: Callable[[Node], bool] = lambda _: False,
         keep_errors: bool = False,
     ) -> None:
-        """Prepares to run `graph`.
+        """Prepares to run a graph.
 
         Args:
-            graph: The model.
-            precision: The low precision.
+            plan: What becomes of the tensors of the candidate.
             needs_gains: The nodes whose gains are to be probed, at the cost of a run an input.
             keep_errors: Whether evaluations carry the introduced errors, element by element.
         """
-        self._graph = graph
-        self._evaluator = NodeEvaluator(
-            graph, precision, needs_gains=needs_gains, keep_errors=keep_errors
-        )
-        self._last_uses = last_uses(graph)
+        self._graph = plan.graph
+        self._evaluator = NodeEvaluator(plan, needs_gains=needs_gains, keep_errors=keep_errors)
 
     def compare(
         self,
@@ -85,31 +83,55 @@ class EmulatedExecutor:
         Args:
             sample: An array for each input of the model.
             observe: Called after each node that ran, in execution order.
+
+        Raises:
+            ExecutionError: If ONNX-Runtime has no tensors of an input's type.
         """
-        tensors = {name: _feed(values) for name, values in sample.items()}
+        tensors = entering_streams(self._graph, sample)
         lost: dict[str, str] = {}
         failures: dict[int, str] = {}
+        flips: set[int] = set()
         for node in self._graph.nodes:
-            culprit = next((lost[name] for name in node.sources if name in lost), None)
-            if culprit is None:
-                try:
-                    evaluation, made = self._evaluator.evaluate(node, tensors)
-                except NodeError as error:
-                    failures[node.index] = str(error)
-                    culprit = node.name
+            taken, by_candidate = branches_taken(self._graph, node, tensors)
+            if taken or by_candidate:
+                needed = needed_sources(self._graph, node, tensors)
+                culprit = next((lost[name] for name in needed if name in lost), None)
+                if culprit is None:
+                    try:
+                        made = self._run(node, tensors, observe, taken=taken)
+                    except NodeError as error:
+                        failures[node.index] = str(error)
+                        culprit = node.name
+                    else:
+                        tensors.update((n, s) for n, s in zip(node.outputs, made, strict=True) if s)
                 else:
-                    tensors.update((n, s) for n, s in zip(node.outputs, made, strict=True) if s)
-                    observe(evaluation)
-            else:
-                failures[node.index] = f"it needs the result of {culprit!r}, which failed"
-            if culprit is not None:
-                lost.update(dict.fromkeys(filter(None, node.outputs), culprit))
-            for name in self._last_uses.get(node.index, ()):
+                    failures[node.index] = f"it needs the result of {culprit!r}, which failed"
+                if culprit is not None:
+                    lost.update(dict.fromkeys(filter(None, node.outputs), culprit))
+            flips |= {node.index} if taken and is_flipped(self._graph, node, tensors) else set()
+            for name in self._graph.last_uses.get(node.index, ()):
                 tensors.pop(name, None)
-        return self._collect(tensors, failures)
+        return self._collect(tensors, failures, frozenset(flips))
+
+    def _run(
+        self,
+        node: Node,
+        tensors: Mapping[str, Streams],
+        observe: Callable[[Evaluation], None],
+        *,
+        taken: bool,
+    ) -> list[Streams | None]:
+        if not taken:
+            return self._evaluator.evaluate_candidate(node, tensors)
+        evaluation, made = self._evaluator.evaluate(node, tensors)
+        observe(evaluation)
+        return made
 
     def _collect(
-        self, tensors: Mapping[str, Streams], failures: Mapping[int, str]
+        self,
+        tensors: Mapping[str, Streams],
+        failures: Mapping[int, str],
+        flips: frozenset[int],
     ) -> SampleComparison:
         streams = {
             name: tensors[name]
@@ -126,20 +148,5 @@ class EmulatedExecutor:
                 if stream.nonfinite_from is not None
             ),
             failures,
+            flips,
         )
-
-
-def last_uses(graph: Graph) -> dict[int, list[str]]:
-    """Returns the tensors that nobody needs any more once a node ran, by the node's index."""
-    last = {name: node.index for node in graph.nodes for name in (*node.outputs, *node.sources)}
-    uses: dict[int, list[str]] = {}
-    for name in last.keys() - set(graph.outputs):
-        uses.setdefault(last[name], []).append(name)
-    return uses
-
-
-def _feed(values: np.ndarray[Any, Any]) -> Streams:
-    tensor = tensor_of(values)
-    if not is_float(tensor):
-        return Streams(tensor, tensor, tensor)
-    return Streams(tensor, tensor, tensor, fed=True, max_abs=largest_finite(values))

@@ -52,5 +52,11 @@ class Evaluation:
     gains: Mapping[str, float] = field(default_factory=dict)
     """For each variable input, how much larger an error leaves the node than it came."""
 
+    step_gain: float = 1.0
+    """How much larger the candidate's error leaves a quantizer than it came; at least 1."""
+
+    flipped_count: int = 0
+    """Elements of integers, truth values and whole floats that differ in the candidate."""
+
     error_halves: Mapping[str, npt.NDArray[np.uint16]] = field(default_factory=dict)
     """Introduced error of each float output, as `measure_divergence` keeps it."""

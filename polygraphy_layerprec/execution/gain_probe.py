@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from polygraphy_layerprec.divergence.powers import squared_distance
-from polygraphy_layerprec.execution.node_session import value_of
+from polygraphy_layerprec.execution.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.streams import can_carry_error, is_float, rounded_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnxruntime as ort
 
-    from polygraphy_layerprec.execution.node_session import NodeRunner
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.precision import Precision
 
@@ -28,7 +27,7 @@ _LARGEST_PROBE: Final = 2.0**-5
 
 
 def probe_gains(
-    runner: NodeRunner,
+    run: Callable[[Mapping[str, ort.OrtValue]], Sequence[ort.OrtValue | None]],
     node: Node,
     exact: Mapping[str, ort.OrtValue],
     arriving: Mapping[str, ort.OrtValue],
@@ -43,7 +42,7 @@ def probe_gains(
     say what a small one would do, rounding the exact input takes its place.
 
     Args:
-        runner: Runs the node.
+        run: Runs the node.
         node: The node.
         exact: Every input, as `outputs` were made from them.
         arriving: The candidate's inputs.
@@ -65,11 +64,14 @@ def probe_gains(
         if not (0.0 < change <= _LARGEST_PROBE * _norm(exact[name])):
             probe = rounded_tensor(exact[name], precision, saturate=True)
             change = _distance(exact[name], probe)
+        if not change:  # on the grid already: the arriving error, made small
+            probe = _nearer(exact[name], arriving[name])
+            change = _distance(exact[name], probe)
         if not (0.0 < change < np.inf):
             gains[name] = 0.0
             continue
         known = moved if probe is arriving[name] else None
-        probed = known or runner.run(node, {**exact, name: probe})
+        probed = known or run({**exact, name: probe})
         effect = [_distance(a, b) for a, b in zip(outputs, probed, strict=True) if a and b]
         total = float(np.hypot.reduce(effect)) if effect else 0.0
         gains[name] = total / change if np.isfinite(total) else 0.0
@@ -95,6 +97,16 @@ def _keeps_errors(
         and output is not None
         and exact[name].shape() == output.shape()
     )
+
+
+def _nearer(exact: ort.OrtValue, arriving: ort.OrtValue) -> ort.OrtValue:
+    """What is between two tensors, at the largest distance for a probe; `exact` without one."""
+    distance = _distance(exact, arriving)
+    if not 0.0 < distance < np.inf:
+        return exact
+    share = _LARGEST_PROBE * _norm(exact) / distance
+    first, second = value_of(exact), value_of(arriving)
+    return tensor_of(first + (second - first) * first.dtype.type(min(share, 1.0)))
 
 
 def _norm(tensor: ort.OrtValue) -> float:

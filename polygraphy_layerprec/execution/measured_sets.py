@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.execution.comparison import Progress
-from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
-from polygraphy_layerprec.model import Graph, identify
+from polygraphy_layerprec.matching.constraint_matching import check_ranked_model
+from polygraphy_layerprec.model import Graph
+from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import Ranking
 
@@ -47,12 +49,13 @@ def measured_errors(
     Raises:
         ValueError: If the model is another one than was ranked.
     """
-    _check_same_model(graph, ranking)
+    check_ranked_model(graph, ranking, made="The ranking")
+    part, counted = part_that_counts(graph, outputs)
     measurement = SetMeasurement(
-        graph,
+        part,
         samples,
         precision=PRECISIONS[ranking.precision],
-        outputs=outputs_that_count(graph, outputs),
+        outputs=counted,
     )
     names = [[name for name in layer.outputs if name] for layer in ranking.layers]
     done = 0
@@ -63,7 +66,7 @@ def measured_errors(
         if progress is not None:
             progress(done, 0, f"set of {int(kept.sum())} layers")
         fp32_outputs = [name for index in np.flatnonzero(kept) for name in names[index]]
-        divergence = measurement.divergence_of_kept(fp32_outputs)
+        divergence = measurement.divergence(KeptLayers.of_outputs(fp32_outputs))
         if not max_abs:
             return divergence.error
         # The largest error is among what can be subtracted: what was lost is not.
@@ -71,14 +74,3 @@ def measured_errors(
         return math.inf if lost else divergence.max_abs_error
 
     return error_of
-
-
-def _check_same_model(graph: Graph, ranking: Ranking) -> None:
-    found = identify(graph)
-    if found.digest != ranking.model.digest:
-        raise ValueError(
-            f"The ranking is about another model: {ranking.model.name!r}, "
-            f"{ranking.model.node_count} nodes, digest {ranking.model.digest[:12]}.\n"
-            f"Note: {found.name!r} has {found.node_count} nodes and digest {found.digest[:12]}.\n"
-            f"Rank this model first, with `polygraphy layerprec rank`."
-        )

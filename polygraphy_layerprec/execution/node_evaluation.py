@@ -10,51 +10,54 @@ import numpy as np
 from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
 from polygraphy_layerprec.execution.accumulation import sum_of_terms
 from polygraphy_layerprec.execution.application import Application
+from polygraphy_layerprec.execution.branches import join_branches
 from polygraphy_layerprec.execution.cast_rounding import CastRounder
+from polygraphy_layerprec.execution.decisions import count_flipped
 from polygraphy_layerprec.execution.evaluation import Evaluation
 from polygraphy_layerprec.execution.gain_probe import probe_gains
+from polygraphy_layerprec.execution.lowered_nodes import LoweredNodes
 from polygraphy_layerprec.execution.node_session import NodeRunner, tensor_of, value_of
 from polygraphy_layerprec.execution.row_lookup import narrow_lookup
 from polygraphy_layerprec.execution.saturation import carry_overflows
+from polygraphy_layerprec.execution.step_gain import step_gain
 from polygraphy_layerprec.execution.streams import (
     Streams,
     hands_on_fed,
     is_float,
     largest_finite,
+    rounded_tensor,
     union_of_overflows,
     writable_array,
 )
 from polygraphy_layerprec.execution.weights_in_use import WeightsInUse
 from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.plan.widths import Width, reads_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime as ort
 
-    from polygraphy_layerprec.model import Graph, Node
-    from polygraphy_layerprec.precision import Precision
+    from polygraphy_layerprec.model import Node
+    from polygraphy_layerprec.plan.widths import Plan
 
 __all__ = ["Evaluation", "NodeEvaluator"]
 
 
 class NodeEvaluator:
-    """Runs the nodes of one graph, one after the other."""
+    """Runs the nodes of one graph, one after the other, as a plan says."""
 
     def __init__(
-        self,
-        graph: Graph,
-        precision: Precision,
-        *,
-        needs_gains: Callable[[Node], bool],
-        keep_errors: bool,
+        self, plan: Plan, *, needs_gains: Callable[[Node], bool], keep_errors: bool
     ) -> None:
-        self._precision = precision
+        self._plan = plan
+        self._graph = plan.graph
+        self._precision = plan.precision
         self._needs_gains = needs_gains
         self._keep_errors = keep_errors
-        self._graph = graph
-        self._rounder = CastRounder(precision)
-        self._runner = NodeRunner(graph)
-        self._weights = WeightsInUse(graph)
+        self._rounder = CastRounder(plan.precision)
+        self._runner = NodeRunner(plan.graph)
+        self._weights = WeightsInUse(plan.graph)
+        self._lowered = LoweredNodes(plan.graph, plan.precision, self._runner, self._weights)
 
     def evaluate(
         self, node: Node, tensors: Mapping[str, Streams]
@@ -68,15 +71,41 @@ class NodeEvaluator:
         Raises:
             NodeError: If it cannot run.
         """
+        if node.branches:
+            return join_branches(self._graph, node, tensors)
         weights, streams = self._load(node, tensors)
         inputs = {**weights, **{name: stream.reference for name, stream in streams.items()}}
         outputs = self._runner.run(node, inputs)
         application = Application(node, weights, streams, inputs, outputs)
-        if node.role is Role.FOLDED:
+        if node.is_constant:
             return Evaluation(node, inputs, outputs), [_constant(output) for output in outputs]
-        if node.role is Role.EXACT or not any(o is not None and is_float(o) for o in outputs):
+        if not (node.is_layer and self._plan.is_lowered(node)):
             return self._pass_on(application)
         return self._measure(application)
+
+    def evaluate_candidate(
+        self, node: Node, tensors: Mapping[str, Streams]
+    ) -> list[Streams | None]:
+        """Returns the streams of a node that the candidate alone runs: its branch was not taken.
+
+        Raises:
+            NodeError: If it cannot run.
+        """
+        if node.branches:
+            return join_branches(self._graph, node, tensors)[1]
+        weights, streams = self._load(node, tensors)
+        feeds = {**weights, **_candidates(streams)}
+        if self._plan.is_lowered(node):
+            feeds |= self._lowered.low_weights(node, self._plan, weights)[0]
+            feeds |= self._entering(node, streams)
+            outputs = self._lowered.run(node, self._plan, feeds)
+        else:
+            outputs = self._runner.run(node, feeds)
+        rounds = node.is_layer and self._plan.is_lowered(node)
+        made = [
+            o if o is None or not rounds else rounded_tensor(o, self._precision) for o in outputs
+        ]
+        return _streams(made, made, made)
 
     def _load(
         self, node: Node, tensors: Mapping[str, Streams]
@@ -89,52 +118,97 @@ class NodeEvaluator:
         weights = self._weights.load(node)
         return weights, {name: tensors[name] for name in node.sources if name not in weights}
 
+    def _entering(self, node: Node, streams: Mapping[str, Streams]) -> dict[str, ort.OrtValue]:
+        """The candidate's inputs, those cast that the plan casts."""
+        widths = dict(reads_of(node, self._plan.of(node)))
+        return {
+            name: stream.enter(self._precision)
+            if widths.get(name) is Width.LOW and not self._plan.is_low(name)
+            else stream.candidate
+            for name, stream in streams.items()
+        }
+
     def _pass_on(self, application: Application) -> tuple[Evaluation, list[Streams | None]]:
         node, streams, outputs = application.node, application.streams, application.outputs
         candidates, saturated = outputs, outputs
-        if any(not stream.shared for stream in streams.values()) and not application.is_random:
-            candidates = self._runner.run(node, {**application.weights, **_candidates(streams)})
         overflows = union_of_overflows(streams)
         if overflows and not application.is_random:
             moved = {name: stream.saturated for name, stream in streams.items()}
             saturated = self._runner.run(node, {**application.weights, **moved})
+        entering = self._entering(node, streams)
+        low_weights: Mapping[str, ort.OrtValue] = {}
+        if self._plan.is_lowered(node):
+            low_weights, _ = self._lowered.low_weights(node, self._plan, application.weights)
+        moved_on = any(entering[name] is not streams[name].reference for name in streams)
+        if (moved_on or low_weights) and not application.is_random:
+            feeds = {**application.weights, **low_weights, **entering}
+            candidates = self._runner.run(node, feeds)
         floats = [stream for stream in streams.values() if is_float(stream.reference)]
         float_weights = any(is_float(weight) for weight in application.weights.values())
         moves = bool(floats) and not float_weights and node.role is Role.EXACT
         made = _streams(outputs, candidates, saturated)
         for stream in filter(None, made):
-            stream.on_grid = moves and all(s.on_grid for s in floats)
-            stream.fed = hands_on_fed(node, floats)
+            # What computes in FP32 hands on values that nothing clips.
+            stream.computed = node.is_layer or any(s.computed for s in streams.values())
+            stream.fed = hands_on_fed(node, floats) or node.role in (Role.APART, Role.LAYER)
             stream.max_abs = application.max_abs_input if moves else _largest(stream.reference)
             stream.overflows = overflows
             stream.nonfinite_from = _still_nonfinite(stream.candidate, application.nonfinite_from)
-        gains = self._gains(
-            application, application.inputs, _candidates(streams), outputs, candidates
+        gains = self._plain_gains(application, candidates)
+        arriving = {**application.inputs, **_candidates(streams)}
+        steps = step_gain(node, application.inputs, arriving, outputs, candidates)
+        flipped = 0 if candidates is outputs else count_flipped(node, outputs, candidates)
+        evaluation = Evaluation(
+            node,
+            application.inputs,
+            outputs,
+            gains=gains,
+            step_gain=steps,
+            flipped_count=flipped,
         )
-        return Evaluation(node, application.inputs, outputs, gains=gains), made
+        return evaluation, made
 
     def _measure(self, application: Application) -> tuple[Evaluation, list[Streams | None]]:
         node, streams, outputs = application.node, application.streams, application.outputs
         terms = sum_of_terms(
             self._runner, node, application.inputs, self._largest_of(streams), self._precision
         )
-        rounded_weights, largest_weight = self._weights.round(self._precision)
+        rounded_weights, largest_weight = self._lowered.low_weights(
+            node, self._plan, application.weights
+        )
         weights = {**application.weights, **rounded_weights}
-        entering = {name: stream.enter(self._precision) for name, stream in streams.items()}
+        entering = self._entering(node, streams)
         # What no layer made is rounded by the layer that takes it, as its weights are.
         exact = {
-            name: stream.reference if stream.on_grid or not stream.shared else entering[name]
+            name: stream.reference if stream.computed else entering[name]
             for name, stream in streams.items()
         }
+
+        def run(feeds: Mapping[str, ort.OrtValue]) -> list[ort.OrtValue | None]:
+            return self._lowered.run(node, self._plan, feeds)
+
         changed = rounded_weights or any(exact[n] is not streams[n].reference for n in exact)
-        rerun = changed and not application.is_random
-        introduced = self._runner.run(node, {**weights, **exact}) if rerun else None
-        candidates = self._candidate(application, weights, entering, exact, introduced or outputs)
+        rerun = changed or self._lowered.rounds_inside(node)
+        introduced = run({**weights, **exact}) if rerun else None
         before = {**weights, **exact}
-        gains = self._gains(application, before, entering, introduced or outputs, candidates)
+        if all(entering[name] is exact[name] for name in exact):
+            # In memory of their own, since they are rounded in place.
+            candidates = [None if o is None else _copied(o) for o in introduced or outputs]
+        else:
+            candidates = run({**weights, **entering})
+        if self._lowered.rounds_inside(node):
+            # Rounding within would hide an error as small as that which arrives.
+            gains = self._plain_gains(application)
+        else:
+            gains = self._gains(
+                application, before, entering, introduced or outputs, candidates, run
+            )
+        steps = step_gain(
+            node, {**weights, **application.inputs}, {**weights, **entering}, outputs, candidates
+        )
         sums, candidates, halves = self._compare(node, outputs, introduced, candidates)
         carried = carry_overflows(
-            self._runner,
+            run,
             application,
             {**weights, **entering},
             self._precision,
@@ -153,11 +227,12 @@ class NodeEvaluator:
             harmful_overflows=carried.harmful,
             nonfinite_from=origin if bad else None,
             gains=gains,
+            step_gain=steps,
             error_halves=halves,
         )
         made = _streams(outputs, candidates, carried.outputs)
         for stream in filter(None, made):
-            stream.on_grid = is_float(stream.reference)
+            stream.computed = True
             stream.max_abs = sums.max_abs
             untouched = stream.saturated is stream.reference
             stream.overflows = frozenset() if untouched else carried.overflows
@@ -167,18 +242,20 @@ class NodeEvaluator:
     def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
         return lambda n: streams[n].max_abs if n in streams else self._weights.largest(n)
 
-    def _candidate(
+    def _plain_gains(
         self,
         application: Application,
-        weights: Mapping[str, ort.OrtValue],
-        entering: Mapping[str, ort.OrtValue],
-        exact: Mapping[str, ort.OrtValue],
-        introduced: Sequence[ort.OrtValue | None],
-    ) -> list[ort.OrtValue | None]:
-        """The candidate's outputs, in memory of their own since they are rounded in place."""
-        if application.is_random or all(entering[name] is exact[name] for name in exact):
-            return [None if o is None else _copied(o) for o in introduced]
-        return self._runner.run(application.node, {**weights, **entering})
+        candidates: Sequence[ort.OrtValue | None] | None = None,
+    ) -> Mapping[str, float]:
+        """How errors pass the node in FP32; `candidates` are what the candidate's inputs became."""
+        return self._gains(
+            application,
+            application.inputs,
+            _candidates(application.streams),
+            application.outputs,
+            candidates,
+            lambda feeds: self._runner.run(application.node, feeds),
+        )
 
     def _gains(
         self,
@@ -186,9 +263,10 @@ class NodeEvaluator:
         exact: Mapping[str, ort.OrtValue],
         entering: Mapping[str, ort.OrtValue],
         outputs: Sequence[ort.OrtValue | None],
-        candidates: Sequence[ort.OrtValue | None],
+        candidates: Sequence[ort.OrtValue | None] | None,
+        run: Callable[[Mapping[str, ort.OrtValue]], Sequence[ort.OrtValue | None]],
     ) -> Mapping[str, float]:
-        """How errors pass: `exact` became `outputs`, and `entering` became `candidates`."""
+        """How errors pass: `exact` became `outputs`, `entering` became `candidates` if known."""
         variable = application.variable
         if not variable or not self._needs_gains(application.node):
             return {}
@@ -196,7 +274,7 @@ class NodeEvaluator:
             return dict.fromkeys(variable, 0.0)  # the noise stays the same
         differing = [name for name, tensor in entering.items() if tensor is not exact[name]]
         return probe_gains(
-            self._runner,
+            run,
             application.node,
             exact,
             entering,
@@ -222,8 +300,9 @@ class NodeEvaluator:
                 continue
             exact = value_of(reference)
             inexact = None if introduced is None else introduced[index]
-            low = self._rounder.rounded(inexact or reference)
-            done = low is not None and self._rounder.round_in_place(candidate)
+            rounds = self._plan.of(node).outputs[index] is Width.LOW
+            low = self._rounder.rounded(inexact or reference) if rounds else inexact or reference
+            done = not rounds or (low is not None and self._rounder.round_in_place(candidate))
             values, rounded[index] = writable_array(candidate)
             halves = np.empty(exact.shape, np.uint16) if self._keep_errors else None
             sums += measure_divergence(

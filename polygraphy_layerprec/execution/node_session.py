@@ -2,73 +2,45 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
-import os
+import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Final
-from weakref import WeakKeyDictionary
-
-import numpy as np
-import onnx
-import onnxruntime as ort
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.model import Graph, Node
-from polygraphy_layerprec.model.external_data import DataFolder
-from polygraphy_layerprec.model.weights import locate_weight
+from polygraphy_layerprec.execution.node_model import (
+    Detail,
+    InputDescription,
+    describe_inputs,
+    neutral_node,
+    node_model,
+    session_names,
+)
+from polygraphy_layerprec.execution.ort_tensors import tensor_of, value_of
+from polygraphy_layerprec.execution.sessions import create_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.model import Graph, Node
 
 __all__ = ["NodeRunner", "create_session", "tensor_of", "value_of"]
 
-_NEWEST_IR_VERSION: Final = 9  # ONNX-Runtime 1.17 reads no newer one, and a node needs none
-_ELEMENT_TYPES: Final = {
-    "float": TensorProto.FLOAT,
-    "double": TensorProto.DOUBLE,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-    "bool": TensorProto.BOOL,
-    "string": TensorProto.STRING,
-    **{f"{sign}int{bits}": getattr(TensorProto, f"{sign}INT{bits}".upper())
-       for sign in ("", "u") for bits in (4, 8, 16, 32, 64)},
-    "float8e4m3fn": TensorProto.FLOAT8E4M3FN,
-    "float8e4m3fnuz": TensorProto.FLOAT8E4M3FNUZ,
-    "float8e5m2": TensorProto.FLOAT8E5M2,
-    "float8e5m2fnuz": TensorProto.FLOAT8E5M2FNUZ,
-}  # fmt: skip
-_MOST_THREADS: Final = 16  # dozens of sessions have as many each
-_OWNERS: Final[WeakKeyDictionary[ort.OrtValue, np.ndarray[Any, Any]]] = WeakKeyDictionary()
+_MOST_SHAPED_SESSIONS: Final = 256  # each sample may bring shapes of its own
 
 
-def tensor_of(values: np.ndarray[Any, Any]) -> ort.OrtValue:
-    """Returns ONNX-Runtime's view of an array, which must stay alive and in place."""
-    # `ascontiguousarray` makes a 0-D array 1-D; `require` does not.
-    values = np.require(values, requirements="C")
-    if values.dtype.name == "bfloat16":
-        bits = values.view(np.uint16)
-        tensor = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
-    else:
-        tensor = ort.OrtValue.ortvalue_from_numpy(values)
-    _OWNERS[tensor] = values
-    return tensor
+@dataclass(frozen=True, slots=True)
+class _InformedSession:
+    """A session that knows more than types."""
 
+    inputs: Mapping[str, InputDescription]
+    """What it knows of its inputs, by name in the session."""
 
-def value_of(tensor: ort.OrtValue) -> np.ndarray[Any, Any]:
-    """Returns the elements of a tensor, without a copy where ONNX-Runtime can."""
-    # ONNX-Runtime's own view of an array of numpy's would not keep the array alive.
-    owner = _OWNERS.get(tensor)
-    if owner is not None:
-        return owner
-    if tensor.data_type() == "tensor(bfloat16)":  # a type that numpy lacks
-        return _copied_bits(tensor).view(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
-    values: np.ndarray[Any, Any] = tensor.numpy()
-    return values
+    session: ort.InferenceSession
+    """The session."""
 
-
-def create_session(model: bytes) -> ort.InferenceSession:
-    """Returns a session for a serialized model of a node or two, as `NodeRunner` makes them."""
-    return ort.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
+    names: Sequence[tuple[str, str]]
+    """Its inputs, constants excepted, and the tensors they stand for."""
 
 
 class NodeRunner:
@@ -81,13 +53,16 @@ class NodeRunner:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._sessions: dict[bytes, ort.InferenceSession | NodeError] = {}
+        self._shaped: dict[bytes, ort.InferenceSession | NodeError] = {}
         self._names_by_node: dict[int, list[tuple[str, str]]] = {}
         self._by_node: dict[tuple[int, tuple[str, ...]], ort.InferenceSession] = {}
+        self._details: dict[int, Detail] = {}
+        self._latest: dict[int, _InformedSession] = {}
 
     @property
     def session_count(self) -> int:
         """Distinct node structures met so far."""
-        return len(self._sessions)
+        return len(self._sessions) + len(self._shaped)
 
     def run(self, node: Node, feeds: Mapping[str, ort.OrtValue]) -> list[ort.OrtValue | None]:
         """Returns the node's outputs, None for those that are absent.
@@ -99,11 +74,39 @@ class NodeRunner:
         Raises:
             NodeError: If ONNX-Runtime has no kernel for it or the kernel fails.
         """
-        session = self._session(node, feeds)
+        detail = self._details.get(node.index, Detail.TYPES)
+        try:
+            return self._run_knowing(detail, node, feeds)
+        except NodeError as error:
+            return self._run_knowing_more(detail, node, feeds, error)
+
+    def _run_knowing_more(
+        self,
+        detail: Detail,
+        node: Node,
+        feeds: Mapping[str, ort.OrtValue],
+        first_error: NodeError,
+    ) -> list[ort.OrtValue | None]:
+        for more in list(Detail)[detail + 1 :]:
+            try:
+                outputs = self._run_knowing(more, node, feeds)
+            except NodeError:
+                continue
+            self._details[node.index] = more
+            return outputs
+        if not _is_identity_of_tensor(node, feeds):
+            raise first_error
+        # Without a kernel for its type, ONNX-Runtime still takes the node out of a whole model.
+        return [tensor_of(value_of(feeds[node.inputs[0]]).copy())]
+
+    def _run_knowing(
+        self, detail: Detail, node: Node, feeds: Mapping[str, ort.OrtValue]
+    ) -> list[ort.OrtValue | None]:
+        session, names = self._session(node, feeds, detail)
         present = [index for index, name in enumerate(node.outputs) if name]
         try:
             binding = session.io_binding()
-            for new, name in self._names(node):
+            for new, name in names:
                 binding.bind_ortvalue_input(new, feeds[name])
             for index in present:
                 binding.bind_output(f"o{index}")
@@ -116,147 +119,65 @@ class NodeRunner:
             outputs[index] = result
         return outputs
 
-    def _names(self, node: Node) -> list[tuple[str, str]]:
-        if node.index not in self._names_by_node:
-            self._names_by_node[node.index] = _session_names(node)
-        return self._names_by_node[node.index]
-
-    def _session(self, node: Node, feeds: Mapping[str, ort.OrtValue]) -> ort.InferenceSession:
+    def _session(
+        self, node: Node, feeds: Mapping[str, ort.OrtValue], detail: Detail
+    ) -> tuple[ort.InferenceSession, Sequence[tuple[str, str]]]:
+        """A session of the node, and which tensor goes to which of its inputs."""
+        if detail is not Detail.TYPES:
+            latest = self._informed_session(node, feeds, detail)
+            return latest.session, latest.names
         types = tuple(feeds[name].data_type() for name in node.sources)
-        known = self._by_node.get((node.index, types))
-        if known is not None:
-            return known
-        body = _body(node)
-        key = repr(types).encode() + body.SerializeToString(deterministic=True)
-        if key not in self._sessions:
-            self._sessions[key] = self._create(node, body, types)
-        session = self._sessions[key]
+        session = self._by_node.get((node.index, types))
+        if session is None:
+            inputs = describe_inputs(self._graph, node, feeds, detail)
+            session = self._cached_session(self._sessions, node, inputs)
+            self._by_node[node.index, types] = session
+        return session, self._names(node)
+
+    def _informed_session(
+        self, node: Node, feeds: Mapping[str, ort.OrtValue], detail: Detail
+    ) -> _InformedSession:
+        inputs = describe_inputs(self._graph, node, feeds, detail)
+        latest = self._latest.get(node.index)
+        if latest is None or latest.inputs != inputs:
+            cache = self._sessions if detail is Detail.RANKS else self._shaped
+            if cache is self._shaped and len(cache) >= _MOST_SHAPED_SESSIONS:
+                del cache[next(iter(cache))]
+            session = self._cached_session(cache, node, inputs)
+            names = [(new, name) for new, name in self._names(node) if not inputs[new].constant]
+            latest = self._latest[node.index] = _InformedSession(inputs, session, names)
+        return latest
+
+    def _cached_session(
+        self,
+        cache: dict[bytes, ort.InferenceSession | NodeError],
+        node: Node,
+        inputs: Mapping[str, InputDescription],
+    ) -> ort.InferenceSession:
+        body = neutral_node(node)
+        structure = repr((node.opset, inputs)).encode() + body.SerializeToString(deterministic=True)
+        key = hashlib.sha256(structure).digest()  # constants may be among it
+        if key not in cache:
+            try:
+                model = node_model(self._graph, node, body, inputs)
+                cache[key] = create_session(model.SerializeToString())
+            except Exception as error:  # noqa: BLE001 - as in `_run_knowing`
+                cache[key] = NodeError(_first_line(error))
+        session = cache[key]
         if isinstance(session, NodeError):
             raise session
-        self._by_node[node.index, types] = session
         return session
 
-    def _create(
-        self, node: Node, body: NodeProto, types: Sequence[str]
-    ) -> ort.InferenceSession | NodeError:
-        try:
-            model = self._model(node, body, dict(zip(node.sources, types, strict=True)))
-            return create_session(model.SerializeToString())
-        except Exception as error:  # noqa: BLE001 - as in `run`
-            return NodeError(_first_line(error))
-
-    def _model(self, node: Node, body: NodeProto, types: Mapping[str, str]) -> onnx.ModelProto:
-        inputs = {new: types[name] for new, name in _session_names(node)}
-        for attribute in body.attribute:
-            _embed_weights(attribute, self._graph.folder)
-        nodes = [body]
-        outputs = [f"o{index}" for index, name in enumerate(node.outputs) if name]
-        graph = helper.make_graph(
-            nodes,
-            "node",
-            [_value_info(name, type_name) for name, type_name in inputs.items()],
-            [onnx.ValueInfoProto(name=name) for name in outputs],
-        )
-        opsets = [helper.make_opsetid(d, v) for d, v in self._graph.opsets.items()]
-        return helper.make_model(
-            graph,
-            opset_imports=opsets,
-            ir_version=min(self._graph.ir_version, _NEWEST_IR_VERSION),
-        )
+    def _names(self, node: Node) -> list[tuple[str, str]]:
+        if node.index not in self._names_by_node:
+            self._names_by_node[node.index] = session_names(node)
+        return self._names_by_node[node.index]
 
 
-def _copied_bits(tensor: ort.OrtValue) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    shape = tensor.shape()
-    memory = (ctypes.c_uint16 * math.prod(shape)).from_address(tensor.data_ptr())
-    return np.frombuffer(memory, np.uint16).reshape(shape).copy()
-
-
-def _body(node: Node) -> NodeProto:
-    """The node with neutral names, so that nodes of one structure look alike."""
-    body = NodeProto()
-    body.CopyFrom(node.proto)
-    body.name = ""
-    body.doc_string = ""
-    new_names = {name: new for new, name in _session_names(node) if name not in node.captures}
-    body.input[:] = [new_names.get(name, name) for name in body.input]
-    body.output[:] = [f"o{i}" if name else "" for i, name in enumerate(body.output)]
-    return body
-
-
-def _session_names(node: Node) -> list[tuple[str, str]]:
-    """Pairs of a name in the session and the tensor it stands for; captures keep theirs."""
-    pairs: dict[str, str] = {}
-    for index, name in enumerate(node.inputs):
-        if name and name not in node.captures:
-            pairs.setdefault(name, f"i{index}")
-    pairs.update({name: name for name in node.captures})
-    return [(new, name) for name, new in pairs.items()]
-
-
-def _value_info(name: str, type_name: str) -> onnx.ValueInfoProto:
-    """A graph input of the type that ONNX-Runtime calls, say, `seq(tensor(float))`."""
-    return onnx.ValueInfoProto(name=name, type=_type_proto(type_name))
-
-
-def _type_proto(type_name: str) -> onnx.TypeProto:
-    kind, _, inner = type_name.partition("(")
-    inner = inner.removesuffix(")")
-    if kind == "tensor":
-        return helper.make_tensor_type_proto(_ELEMENT_TYPES[inner], None)
-    make = {"seq": helper.make_sequence_type_proto, "optional": helper.make_optional_type_proto}
-    return make[kind](_type_proto(inner))
-
-
-def _embed_weights(attribute: AttributeProto, folder: DataFolder) -> None:
-    """Brings the large constants of a subgraph into it: a session cannot take them as inputs."""
-    for graph in (attribute.g, *attribute.graphs):
-        _embed_graph(graph, folder)
-    if attribute.HasField("t"):
-        _embed_tensor(attribute.t, folder)
-
-
-def _embed_graph(graph: GraphProto, folder: DataFolder) -> None:
-    for tensor in graph.initializer:
-        _embed_tensor(tensor, folder)
-    for node in graph.node:
-        for attribute in node.attribute:
-            _embed_weights(attribute, folder)
-
-
-def _embed_tensor(tensor: TensorProto, folder: DataFolder) -> None:
-    if tensor.data_location == TensorProto.EXTERNAL:
-        values = locate_weight(tensor, tensor.name, folder).read()
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-
-
-def _session_options() -> ort.SessionOptions:
-    _register_allocator()
-    options = ort.SessionOptions()
-    # Nothing to fuse in one node: optimising would only cost time.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.enable_mem_pattern = False
-    # Not ONNX-Runtime's global thread pool: once made, no other session of this process may have
-    # threads of its own, the user's included.
-    options.intra_op_num_threads = min(_available_threads(), _MOST_THREADS)
-    options.inter_op_num_threads = 1
-    return options
-
-
-def _available_threads() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every platform
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-@cache
-def _register_allocator() -> None:
-    """Makes the memory arena that all sessions share; a process has one."""
-    arena = ort.OrtMemoryInfo(
-        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-    )
-    ort.create_and_register_allocator(arena, None)
+def _is_identity_of_tensor(node: Node, feeds: Mapping[str, ort.OrtValue]) -> bool:
+    if node.op_type != "Identity" or node.domain:
+        return False
+    return bool(feeds[node.inputs[0]].data_type().startswith("tensor"))
 
 
 def _first_line(error: Exception) -> str:

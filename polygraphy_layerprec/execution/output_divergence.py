@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.divergence.metrics import relative_error
+from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import OutputDivergence
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ class _Output:
     mismatches: int = 0
     elements: int = 0
     comparable: bool = True
+    is_floating: bool = True
+
+    @property
+    def mismatch_fraction(self) -> float:
+        return self.mismatches / self.elements if self.elements else 0.0
 
 
 class OutputDivergences:
@@ -48,18 +54,20 @@ class OutputDivergences:
         self, output: _Output, reference: np.ndarray[Any, Any], candidate: np.ndarray[Any, Any]
     ) -> None:
         output.elements += reference.size
+        output.is_floating = is_floating(reference.dtype)
         if reference.shape != candidate.shape:
             output.comparable = False
             output.mismatches += reference.size
             return
         is_nan = (reference != reference) & (candidate != candidate)  # noqa: PLR0124 - for any dtype
         output.mismatches += int(np.count_nonzero((reference != candidate) & ~is_nan))
-        if reference.dtype not in (np.float32, np.float64):
+        if not output.is_floating:
             output.comparable = False
             return
+        reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
         finite = np.isfinite(reference)
         output.nonfinite_count += int(np.count_nonzero(finite & ~np.isfinite(candidate)))
-        exact = reference[finite].astype(np.float64)
+        exact = reference[finite]
         difference = self._as_counted(candidate[finite]) - exact
         output.squared_errors.append(
             relative_error(float(difference @ difference), float(exact @ exact)) ** 2
@@ -75,14 +83,19 @@ class OutputDivergences:
         moved.
         """
         limit = self._precision.max_finite
-        wide = candidate.astype(np.float64)
-        return np.asarray(np.nan_to_num(wide, nan=0.0, posinf=limit, neginf=-limit))
+        return np.asarray(np.nan_to_num(candidate, nan=0.0, posinf=limit, neginf=-limit))
 
     @property
     def error(self) -> float:
-        """Relative L2 error, root mean square over comparable outputs and samples."""
-        squares = [square for o in self._outputs.values() for square in o.squared_errors]
-        return float(np.sqrt(np.mean(squares))) if squares else 0.0
+        """Relative L2 error, root mean square over comparable float outputs and samples.
+
+        Or the share of unequal elements in an integer output, where that is larger: a class that
+        changes says what no distance does.
+        """
+        outputs = self._outputs.values()
+        squares = [square for output in outputs for square in output.squared_errors]
+        shares = [output.mismatch_fraction for output in outputs if not output.is_floating]
+        return max(float(np.sqrt(np.mean(squares))) if squares else 0.0, *shares, 0.0)
 
     @property
     def max_abs_error(self) -> float:
@@ -99,7 +112,7 @@ class OutputDivergences:
                 else None,
                 max_abs_error=o.max_abs_error if o.comparable and o.squared_errors else None,
                 nonfinite_count=o.nonfinite_count,
-                mismatch_fraction=o.mismatches / o.elements if o.elements else 0.0,
+                mismatch_fraction=o.mismatch_fraction,
             )
             for name, o in self._outputs.items()
         )

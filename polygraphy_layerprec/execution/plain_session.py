@@ -11,13 +11,13 @@ import onnx
 import onnxruntime as ort
 
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.node_session import tensor_of, value_of
+from polygraphy_layerprec.execution.ort_tensors import fed_tensor, value_of
 
 __all__ = ["PlainSession"]
 
 
 class PlainSession:
-    """Runs a model on the CPU, optimised as ONNX-Runtime does by default."""
+    """Runs a model on the CPU, optimised as ONNX-Runtime does by default, in FP32 throughout."""
 
     def __init__(
         self,
@@ -37,6 +37,8 @@ class PlainSession:
         """
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        # By default, activations that meet weights of four bits are quantised on the way.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         try:
             source = _source(model, external_data_folder, options)
             self._session = ort.InferenceSession(
@@ -53,10 +55,10 @@ class PlainSession:
             sample: An array for each input of the model.
 
         Raises:
-            ExecutionError: If a kernel fails.
+            ExecutionError: If a kernel fails, or ONNX-Runtime has no tensors of an input's type.
         """
         names = [output.name for output in self._session.get_outputs()]
-        feeds = {name: tensor_of(values) for name, values in sample.items()}
+        feeds = {name: fed_tensor(name, values) for name, values in sample.items()}
         try:
             results = self._session.run_with_ort_values(names, feeds)
         except Exception as error:

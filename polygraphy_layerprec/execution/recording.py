@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry
+from polygraphy_layerprec.divergence.backward_sweep import names_read
 from polygraphy_layerprec.divergence.coherence import coherent_axes
+from polygraphy_layerprec.divergence.probes import sweep_work
 from polygraphy_layerprec.execution.fast_products import fast_product
 from polygraphy_layerprec.execution.node_session import value_of
-from polygraphy_layerprec.execution.streams import can_carry_error, is_float, shape_of
+from polygraphy_layerprec.execution.streams import is_float, shape_of
 from polygraphy_layerprec.model import Graph, Role, WeightBuffer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime as ort
 
+    from polygraphy_layerprec.divergence.probes import Target
+    from polygraphy_layerprec.execution.error_paths import ErrorPaths
     from polygraphy_layerprec.execution.node_evaluation import Evaluation
     from polygraphy_layerprec.model import Node
 
-__all__ = ["TapeRecorder"]
+__all__ = ["TapeRecorder", "tensors_of"]
 
 
 class TapeRecorder:
     """Records the evaluations of one sample at a time."""
 
-    def __init__(self, graph: Graph, *, budget_bytes: int | None = None) -> None:
+    def __init__(self, graph: Graph, paths: ErrorPaths, *, budget_bytes: int | None = None) -> None:
         self._graph = graph
         self._buffer = WeightBuffer()
-        self._reached: set[str] = set()
+        self._paths = paths
+        self._sizes: list[int] = []
         self.tape = Tape(self._read_constants, budget_bytes=budget_bytes, product=fast_product)
 
     def record(self, evaluation: Evaluation) -> None:
         """Appends one evaluation."""
         node = evaluation.node
-        tensors = _tensors(evaluation)
-        wanted = frozenset(i for i, name in enumerate(node.inputs) if name in self._reached)
+        tensors = tensors_of(evaluation)
         is_layer = evaluation.sums is not None
-        captured = frozenset(i for i, n in enumerate(node.captures) if n in self._reached)
-        if not is_layer and not wanted and not captured:
+        paths = self._paths.follow(node, tensors, is_layer=is_layer)
+        if not is_layer and not paths.are_reached:
             return  # no error comes from here, and none passes
-        self._reached |= {n for n in filter(None, node.outputs) if can_carry_error(tensors.get(n))}
         entry = TapeEntry(
             index=node.index,
             op_type=node.op_type,
             domain=node.domain,
-            opset=self._graph.opset(node.domain),
+            opset=node.opset,
             attributes=node.attributes,
             inputs=node.inputs,
             captures=node.captures,
@@ -53,19 +57,24 @@ class TapeRecorder:
             outputs=node.outputs,
             input_shapes=tuple(shape_of(tensors.get(name)) for name in node.inputs),
             output_shapes=tuple(shape_of(tensors.get(name)) for name in node.outputs),
-            wanted=wanted,
-            wanted_captures=captured,
+            wanted=paths.wanted,
+            wanted_captures=paths.captured,
+            decided=paths.decided,
+            steps=paths.steps,
+            step_gain=evaluation.step_gain,
             is_layer=is_layer,
             gains=evaluation.gains,
             coherent_axes=()
             if evaluation.introduced is None
             else self._coherent_axes(node, tensors),
         )
+        read = set(names_read(entry)) - self._graph.weights.keys()
         values = {
             name: value_of(tensor)
             for name, tensor in tensors.items()
-            if name not in self._graph.weights and tensor.data_type().startswith("tensor")
+            if name in read and tensor.data_type().startswith("tensor")
         }
+        self._sizes.append(sum(math.prod(shape or ()) for shape in entry.output_shapes))
         self.tape.record(entry, values, evaluation.error_halves)
 
     def _coherent_axes(self, node: Node, tensors: Mapping[str, ort.OrtValue]) -> tuple[int, ...]:
@@ -81,9 +90,18 @@ class TapeRecorder:
         folded = producer is not None and producer.role is Role.FOLDED
         return (name in self._graph.weights or folded) and is_float(tensors[name])
 
+    def targets(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, Target]:
+        """Returns where the errors of `outputs` are judged: see `ErrorPaths.targets`."""
+        return self._paths.targets(outputs)
+
+    @property
+    def sweep_work(self) -> int:
+        """What one sweep over the recording costs: see `probe_count`."""
+        return sweep_work(self._sizes)
+
     def finish(self) -> None:
-        """Forgets which tensors errors reach, before the next sample."""
-        self._reached.clear()
+        """Forgets what the recording cost, before the next sample."""
+        self._sizes.clear()
 
     def _read_constants(self, names: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
         weights = [self._graph.weights[name] for name in names]
@@ -91,7 +109,8 @@ class TapeRecorder:
         return {weight.name: weight.read(self._buffer) for weight in weights}
 
 
-def _tensors(evaluation: Evaluation) -> dict[str, ort.OrtValue]:
+def tensors_of(evaluation: Evaluation) -> dict[str, ort.OrtValue]:
+    """Returns what a node took and what it made, by name."""
     outputs = zip(evaluation.node.outputs, evaluation.outputs, strict=True)
     made = {name: output for name, output in outputs if name and output is not None}
     return {**evaluation.inputs, **made}

@@ -60,16 +60,22 @@ def check_samples(
         yield check_sample(sample, inputs, where=f"sample {index}")
 
 
-def check_fits(name: str, shape: Sequence[int], itemsize: int) -> None:
-    """Checks, before anything is allocated, that an array leaves room to run a model on it.
+def check_fits(arrays: Mapping[str, tuple[Sequence[int], int]]) -> None:
+    """Checks, before anything is allocated, that a sample leaves room to run a model on it.
+
+    Args:
+        arrays: Shape and bytes per element of each array, by input.
 
     Raises:
-        SampleError: If it takes more than half of all memory.
+        SampleError: If they take more than half of all memory; the largest is named.
     """
-    nbytes, memory = math.prod(shape) * itemsize, _memory_bytes()
-    if nbytes > memory / 2:
+    sizes = {name: math.prod(shape) * itemsize for name, (shape, itemsize) in arrays.items()}
+    total, memory = sum(sizes.values()), _memory_bytes()
+    if total > memory / 2:
+        name = max(sizes, key=sizes.__getitem__)
         raise SampleError(
-            f"The input {name!r} is too large: {list(shape)} takes {nbytes / 2**30:.3g} GiB.\n"
+            f"The input {name!r} is too large: {list(arrays[name][0])} takes "
+            f"{sizes[name] / 2**30:.3g} GiB, and all inputs {total / 2**30:.3g} GiB.\n"
             f"Note: This machine has {memory / 2**30:.3g} GiB of memory, and running the model "
             f"takes a multiple.\n"
             f"Give smaller shapes with `--input-shapes`, or export the model with smaller ones."

@@ -9,7 +9,7 @@ overflows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from polygraphy_layerprec.execution.application import Application
-    from polygraphy_layerprec.execution.node_session import NodeRunner
     from polygraphy_layerprec.precision import Precision
 
 __all__ = ["CarriedOverflows", "SaturatedOutput", "carry_overflows", "saturate_output"]
@@ -63,7 +62,7 @@ class CarriedOverflows:
 
 
 def carry_overflows(
-    runner: NodeRunner,
+    run: Callable[[Mapping[str, ort.OrtValue]], Sequence[ort.OrtValue | None]],
     application: Application,
     lowered: Mapping[str, ort.OrtValue],
     precision: Precision,
@@ -73,7 +72,7 @@ def carry_overflows(
     """Returns the outputs of a layer in the world where only overflow happens.
 
     Args:
-        runner: Runs the node.
+        run: Runs the node as it is lowered.
         application: The node with what it takes.
         lowered: Its rounded weights and inputs, by name.
         precision: The low precision.
@@ -90,7 +89,7 @@ def carry_overflows(
     arrived: Sequence[ort.OrtValue | None] = [None] * len(outputs)
     if origins and not application.is_random:
         saturated = {n: s.saturated for n, s in streams.items() if n not in fed}
-        arrived = runner.run(node, {**lowered, **saturated})
+        arrived = run({**lowered, **saturated})
     results = list(outputs)
     carried, harmful = frozenset[int](), frozenset[int]()
     for index, (reference, infinite) in enumerate(zip(outputs, arrived, strict=True)):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.mixed import MixedExecutor
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.planned import PlannedExecutor
 from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.plan import KeptLayers, Planner, Target
+from polygraphy_layerprec.precision import is_floating
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.precision import Precision
 
 __all__ = ["SetMeasurement"]
@@ -31,6 +33,7 @@ class SetMeasurement:
         *,
         precision: Precision,
         outputs: tuple[str, ...],
+        target: Target = Target.STRONG,
     ) -> None:
         """Runs the reference.
 
@@ -39,17 +42,19 @@ class SetMeasurement:
             samples: Input samples, which are kept.
             precision: The low precision.
             outputs: Names of the outputs that count.
+            target: Whom the sets are planned for.
 
         Raises:
             SampleError: If a sample does not fit the model.
             ExecutionError: If there is no sample, or no output that counts can be computed: every
                 set would seem to be without error.
         """
-        self._executor = MixedExecutor(graph, precision)
+        self._executor = PlannedExecutor(graph, precision)
+        self._planner = Planner(graph, precision, target)
         self._precision = precision
         self._outputs = outputs
         self._samples = list(check_samples(samples, graph.inputs))
-        self._references = [self._executor.run(sample, lambda _: False) for sample in self._samples]
+        self._references = [self._executor.run(sample) for sample in self._samples]
         if not self._samples:
             raise ExecutionError("There is no input sample to measure sets of layers with.")
         if not any(name in reference for reference in self._references for name in outputs):
@@ -58,22 +63,16 @@ class SetMeasurement:
                 f"can be measured.\nNote: The samples have inputs: {list(self._samples[0])!r}."
             )
 
-    def divergence_of_kept(self, fp32_outputs: Collection[str]) -> OutputDivergences:
-        """Returns how far the outputs move if all layers are lowered but those that make these."""
-        kept = frozenset(fp32_outputs) - {""}  # the name of every output that is absent
-        return self.divergence(lambda node: kept.isdisjoint(node.outputs))
+    def divergence(self, kept: KeptLayers, *, exact_inputs: bool = False) -> OutputDivergences:
+        """Returns how far the outputs move if all layers are lowered but those that are kept.
 
-    def divergence(
-        self, lowered: Callable[[Node], bool], *, exact_inputs: bool = False
-    ) -> OutputDivergences:
-        """Returns how far the outputs move if the layers that `lowered` names are lowered.
-
-        With `exact_inputs` these take what other layers made as it is, and so add their introduced
-        error alone.
+        With `exact_inputs` lowered layers take what other layers made as it is, and so add their
+        introduced error alone.
         """
+        plan = self._planner.plan(kept)
         divergences = OutputDivergences(self._outputs, self._precision)
         for sample, reference in zip(self._samples, self._references, strict=True):
-            candidate = self._executor.run(sample, lowered, exact_inputs=exact_inputs)
+            candidate = self._executor.run(sample, plan, exact_inputs=exact_inputs)
             divergences.add(reference, {**candidate, **_lost_outputs(reference, candidate)})
         return divergences
 
@@ -83,6 +82,6 @@ def _lost_outputs(reference: Sample, candidate: Sample) -> dict[str, np.ndarray[
     return {
         name: np.full_like(expected, np.nan)
         for name, expected in reference.items()
-        if expected.dtype.kind == "f"
+        if is_floating(expected.dtype)
         and (name not in candidate or candidate[name].shape != expected.shape)
     }

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.execution.node_session import tensor_of, value_of
+from polygraphy_layerprec.execution.errors import NodeError
+from polygraphy_layerprec.execution.ort_tensors import fed_tensor, tensor_of, value_of
 from polygraphy_layerprec.precision import round_to_precision
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-    from polygraphy_layerprec.model import Node
+    from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.precision import Precision
 
 __all__ = [
     "Streams",
     "can_carry_error",
+    "entering_streams",
     "hands_on_fed",
     "is_float",
     "largest_finite",
@@ -44,9 +47,6 @@ class Streams:
 
     saturated: ort.OrtValue
     """In FP32, but infinite where the precision's range ends: shows what overflow alone does."""
-
-    on_grid: bool = False
-    """Whether the candidate's values are numbers of the precision, so that rounding keeps them."""
 
     constant: bool = False
     """Whether it depends on constants alone."""
@@ -77,12 +77,34 @@ class Streams:
         return self.candidate is self.reference
 
     def enter(self, precision: Precision) -> ort.OrtValue:
-        """Returns the candidate as a lowered layer takes it: rounded, if it is not yet."""
-        if self.on_grid:
-            return self.candidate
+        """Returns the candidate rounded, as it is cast; constants are clipped when converted."""
         if self.rounded is None:
-            self.rounded = rounded_tensor(self.candidate, precision, saturate=not self.fed)
+            self.rounded = rounded_tensor(self.candidate, precision, saturate=self.constant)
         return self.rounded
+
+
+def entering_streams(
+    graph: Graph, sample: Mapping[str, np.ndarray[Any, Any]]
+) -> dict[str, Streams]:
+    """Returns what is there before any node runs: what is fed, and constants that are outputs.
+
+    Raises:
+        ExecutionError: If ONNX-Runtime has no tensors of an input's type.
+    """
+    streams = {}
+    for name, values in sample.items():
+        tensor = fed_tensor(name, values)
+        if is_float(tensor):
+            largest = largest_finite(values)
+            streams[name] = Streams(tensor, tensor, tensor, fed=True, max_abs=largest)
+        else:
+            streams[name] = Streams(tensor, tensor, tensor)
+    for name in graph.outputs:
+        if name in graph.weights:
+            with contextlib.suppress(NodeError):  # as an output that cannot be computed
+                constant = tensor_of(graph.weights[name].read())
+                streams[name] = Streams(constant, constant, constant, constant=True)
+    return streams
 
 
 def is_float(tensor: ort.OrtValue) -> bool:

@@ -86,6 +86,11 @@ class TensorDivergence:
         return self.sums.element_count > 0
 
     @property
+    def is_of_integers(self) -> bool:
+        """Whether its elements are integers, of which only whether they are equal is known."""
+        return self.element_count > 0 and not (self.compared_count or self.reshaped_count)
+
+    @property
     def cumulative_error(self) -> float | None:
         """Relative L2 error in [0, inf); None where nothing was measured or shapes differed."""
         return self.sums.cumulative_error if self.is_measured else None

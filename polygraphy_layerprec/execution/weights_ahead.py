@@ -33,7 +33,11 @@ class WeightsAhead:
         self._weights: dict[int, list[Weight]] = {}
         for node in graph.nodes:
             weights = [graph.weights[name] for name in node.sources if name in graph.weights]
-            large = [w for w in weights if _SMALLEST_BYTES <= w.nbytes <= _LARGEST_BYTES]
+            large = [
+                weight
+                for weight in weights
+                if _SMALLEST_BYTES <= weight.nbytes <= _LARGEST_BYTES and not weight.dtype.hasobject
+            ]
             if large:
                 self._weights[node.index] = large
         self._order = sorted(self._weights)

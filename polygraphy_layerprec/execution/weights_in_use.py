@@ -14,6 +14,8 @@ from polygraphy_layerprec.model import Weight, WeightBuffer
 from polygraphy_layerprec.precision import round_flat
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnxruntime as ort
 
     from polygraphy_layerprec.model import Graph, Node
@@ -43,7 +45,7 @@ class WeightsInUse:
         needed = [self._graph.weights[name] for name in node.sources if name in self._graph.weights]
         read = self._ahead.take(node)
         others = [weight for weight in needed if weight.name not in read]
-        self._buffer.reset(weight for weight in others if weight.name not in self._kept)
+        self._buffer.reset(w for w in others if w.name not in self._kept and not w.dtype.hasobject)
         pairs = {name: (values, tensor_of(values)) for name, values in read.items()}
         pairs.update((weight.name, self._read(weight)) for weight in others)
         self._loaded = {name: values for name, (values, _) in pairs.items()}
@@ -56,11 +58,17 @@ class WeightsInUse:
             self._largest[name] = largest_finite(self._loaded[name])
         return self._largest[name]
 
-    def round(self, precision: Precision) -> tuple[dict[str, ort.OrtValue], float]:
-        """Rounds the loaded float weights; large ones in place, so the exact ones are gone.
+    def round(
+        self, precision: Precision, names: Collection[str]
+    ) -> tuple[dict[str, ort.OrtValue], float]:
+        """Rounds some of the loaded weights; large ones in place, so the exact ones are gone.
 
         Values beyond the range become the largest finite number, as when TensorRT's weights are
         converted.
+
+        Args:
+            precision: The low precision.
+            names: Names of the weights to round; others are left alone.
 
         Returns:
             The rounded weights by name, without small ones that rounding leaves as they are, and
@@ -69,7 +77,7 @@ class WeightsInUse:
         changed = {}
         largest = 0.0
         for name, values in self._loaded.items():
-            if values.dtype not in _FLOATS or not values.size:
+            if name not in names or values.dtype not in _FLOATS or not values.size:
                 continue
             if name in self._kept:
                 rounded, magnitude = self._round_kept(name, precision)
@@ -103,7 +111,8 @@ class WeightsInUse:
         kept = self._kept.get(weight.name)
         if kept is not None:
             return kept
-        values = weight.read(self._buffer)
+        # Text has no bytes that a buffer could hold.
+        values = weight.read(None if weight.dtype.hasobject else self._buffer)
         if weight.nbytes > _KEPT_BYTES:
             return values, tensor_of(values)
         # Kept for good: it may not lie in memory that the next node uses again.

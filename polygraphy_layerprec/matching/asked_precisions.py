@@ -10,16 +10,40 @@ from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.script_reading import load_network_script
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.plain_session import PlainSession
-from polygraphy_layerprec.matching.constraint_matching import check_same_model
-from polygraphy_layerprec.model import identify
-from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.matching.constraint_matching import (
+    check_ranked_model,
+    check_same_model,
+    kept_layers_of,
+)
+from polygraphy_layerprec.plan import Planner, Target, Width
+from polygraphy_layerprec.plan.network_widths import network_widths
+from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.records import AskedPrecisions, NetworkWidths
 from polygraphy_layerprec.report.ranking_file import load_ranking
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.model import Graph
+    from collections.abc import Sequence
 
-__all__ = ["asked_by_mixed_onnx", "asked_by_nobody", "asked_by_ranking", "asked_by_script"]
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import Constraint
+
+__all__ = [
+    "asked_by_mixed_onnx",
+    "asked_by_nobody",
+    "asked_by_ranking",
+    "asked_by_script",
+    "widths_of",
+]
+
+
+def widths_of(
+    graph: Graph, precision: str, constraints: Sequence[Constraint], *, io_precision: str = "fp32"
+) -> NetworkWidths:
+    """Returns what the plan that keeps the constrained layers says of a network's other tensors."""
+    io_width = Width.LOW if io_precision == "low" else Width.FP32
+    planner = Planner(graph, PRECISIONS[precision], Target.STRONG, io_width=io_width)
+    return network_widths(planner.plan(kept_layers_of(graph, constraints)))
 
 
 def asked_by_nobody(precision: str) -> AskedPrecisions:
@@ -37,12 +61,13 @@ def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisio
     path = os.fspath(path)
     script = load_network_script(path)
     source = f"the script {path!r}"
-    warnings = []
+    warnings: list[str] = []
     if script.model_digest:
-        check_same_model(
-            identify(graph),
+        warnings += check_same_model(
+            graph,
             name=script.model_name,
             digest=script.model_digest,
+            tensors=(),
             made=f"The script {path!r}",
         )
     else:
@@ -57,7 +82,9 @@ def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisio
             f"{path!r} asks for inputs and outputs in {script.precision.upper()}; these are left "
             f"in FP32 here."
         )
-    return AskedPrecisions(source, script.precision, script.constraints, tuple(warnings))
+    return AskedPrecisions(
+        source, script.precision, script.constraints, tuple(warnings), widths=script.widths
+    )
 
 
 def asked_by_ranking(
@@ -71,16 +98,15 @@ def asked_by_ranking(
     """
     path = os.fspath(path)
     ranking = load_ranking(path)
-    check_same_model(
-        identify(graph),
-        name=ranking.model.name,
-        digest=ranking.model.digest,
-        made=f"The ranking {path!r}",
-    )
+    uncertain = check_ranked_model(graph, ranking, made=f"The ranking {path!r}")
     selection = select_layers(ranking, request)
     warnings = () if selection.reached else (_not_reached(selection.forecast_error),)
     return AskedPrecisions(
-        f"the ranking {path!r}", ranking.precision, constraints_of(selection), warnings
+        f"the ranking {path!r}",
+        ranking.precision,
+        constraints_of(selection),
+        (*uncertain, *warnings),
+        widths=widths_of(graph, ranking.precision, constraints_of(selection)),
     )
 
 
@@ -112,7 +138,11 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
         warnings.append(f"No layer of {path!r} is in low precision.")
     precision = mixed.precisions[0] if mixed.precisions else "fp16"
     return AskedPrecisions(
-        f"the mixed-precision model {path!r}", precision, mixed.kept, tuple(warnings)
+        f"the mixed-precision model {path!r}",
+        precision,
+        mixed.kept,
+        tuple(warnings),
+        target="onnx",
     )
 
 
@@ -135,6 +165,6 @@ def _loading_problem(path: str, fatal: tuple[str, ...]) -> str:
 
 def _not_reached(forecast: float) -> str:
     return (
-        f"No set of layers is foretold to meet the tolerance; the best is foretold to leave "
+        f"No set of layers is forecast to meet the tolerance; the best is forecast to leave "
         f"{forecast:.3g}."
     )

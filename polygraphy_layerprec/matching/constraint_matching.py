@@ -7,45 +7,82 @@ from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.model import identify
+from polygraphy_layerprec.model.digest import are_comparable
+from polygraphy_layerprec.plan import KeptLayers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import Constraint, ModelIdentity
+    from polygraphy_layerprec.records import Constraint, Ranking
 
-__all__ = ["check_same_model", "describe_unmatched", "fp32_outputs_of", "unmatched_constraints"]
+__all__ = [
+    "check_ranked_model",
+    "check_same_model",
+    "describe_unmatched",
+    "kept_layers_of",
+    "unmatched_constraints",
+]
 
 _NEAREST_NAMES: Final = 3
 _MOST_DESCRIBED: Final = 10
+_DIGEST_SHOWN: Final = 14
 _LONGEST_COMPARED: Final = 80  # hostile names would take minutes to compare in full
 
 
-def check_same_model(found: ModelIdentity, *, name: str, digest: str, made: str) -> None:
-    """Checks that a file was made for the model that is there.
+def check_same_model(
+    graph: Graph, *, name: str, digest: str, tensors: Iterable[str], made: str
+) -> tuple[str, ...]:
+    """Checks that a file was made for the model that is there, and returns what is uncertain.
 
     Args:
-        found: The model that is there.
+        graph: The model that is there.
         name: File name of the model that the file was made for.
-        digest: Digest of that model.
+        digest: Digest of that model, of any version.
+        tensors: Names of tensors that its layers make, which say more where the versions differ.
         made: What was made for it, in words: `The script 'constraints.py'`.
 
     Raises:
-        ValueError: If the digests differ.
+        ValueError: If the digests differ, or cannot be compared and a tensor is missing.
     """
+    found = identify(graph)
     if digest == found.digest:
-        return
-    raise ValueError(
-        f"{made} is about another model: {name!r}, digest {digest[:12]}.\n"
-        f"Note: {found.name!r} has digest {found.digest[:12]}. A model that was exported again is "
-        f"another one, even under the same name.\n"
-        f"Give the model that it was made for, or rank this one first, with "
-        f"`polygraphy layerprec rank`."
+        return ()
+    missing = [tensor for tensor in tensors if tensor and tensor not in graph.producers]
+    if are_comparable(digest, found.digest) or missing:
+        lacks = f" It makes no tensor {missing[0]!a}." if missing else ""
+        raise ValueError(
+            f"{made} is about another model: {name!r}, digest {_shortened(digest)}.\n"
+            f"Note: {found.name!r} has digest {_shortened(found.digest)}.{lacks} A model that was "
+            f"exported again is another one, even under the same name.\n"
+            f"Give the model that it was made for, or rank this one first, with "
+            f"`polygraphy layerprec rank`."
+        )
+    warning = (
+        f"{made} is from a version with another kind of digest, so that only names of tensors say "
+        f"that it is about {found.name!r}. Rank the model again to be sure."
+    )
+    return (warning,)
+
+
+def check_ranked_model(graph: Graph, ranking: Ranking, *, made: str) -> tuple[str, ...]:
+    """Checks that a ranking is about the model that is there; see `check_same_model`."""
+    return check_same_model(
+        graph,
+        name=ranking.model.name,
+        digest=ranking.model.digest,
+        tensors=[next(filter(None, layer.outputs), "") for layer in ranking.layers],
+        made=made,
     )
 
 
-def fp32_outputs_of(graph: Graph, constraints: Sequence[Constraint]) -> frozenset[str]:
-    """Returns the output tensors of the constrained layers.
+def _shortened(digest: str) -> str:
+    return digest[:_DIGEST_SHOWN]
+
+
+def kept_layers_of(graph: Graph, constraints: Sequence[Constraint]) -> KeptLayers:
+    """Returns the constrained layers.
 
     Raises:
         ExecutionError: If a constraint matches no layer of the model; the text names the nearest.
@@ -58,7 +95,7 @@ def fp32_outputs_of(graph: Graph, constraints: Sequence[Constraint]) -> frozense
             f"Rank this model first, with `polygraphy layerprec rank`."
         )
     names = {name for constraint in constraints for name in constraint.outputs if name}
-    return frozenset(names & graph.producers.keys())
+    return KeptLayers.of_outputs(names & graph.producers.keys())
 
 
 def unmatched_constraints(

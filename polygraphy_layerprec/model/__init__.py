@@ -1,8 +1,10 @@
-"""Read a model: layers, topology, names, and weights on demand."""
+"""Read a model: typed values, layers, topology, names, and weights on demand."""
 
+from polygraphy_layerprec.model.digest import identify
 from polygraphy_layerprec.model.errors import ModelError
-from polygraphy_layerprec.model.graph import Graph, GraphInput, Node, Role
-from polygraphy_layerprec.model.loading import identify, load_graph
+from polygraphy_layerprec.model.graph import Graph, GraphInput, Node, build_graph
+from polygraphy_layerprec.model.loading import load_graph
+from polygraphy_layerprec.model.roles import Role
 from polygraphy_layerprec.model.weights import Weight, WeightBuffer
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Role",
     "Weight",
     "WeightBuffer",
+    "build_graph",
     "identify",
     "load_graph",
 ]

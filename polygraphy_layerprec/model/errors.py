@@ -10,7 +10,7 @@ from onnx.checker import ValidationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ModelError", "told_damage"]
+__all__ = ["ModelError", "damaged_tensor", "told_damage"]
 
 # What onnx raises on a model that is not as it should be, in both its languages; and what follows
 # names and operands that are not there.
@@ -24,6 +24,11 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (
 
 class ModelError(ValueError):
     """A model that cannot be read; the text says what is wrong, where, and what to do."""
+
+
+def damaged_tensor(name: str, what: str) -> ModelError:
+    """Returns the error that a constant tensor is not what it says it is."""
+    return ModelError(f"Tensor {name!r} is damaged: {what}.\nCopy or export the model again.")
 
 
 @contextmanager

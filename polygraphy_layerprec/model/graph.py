@@ -1,38 +1,28 @@
-"""The model as the later stages see it: nodes in execution order, and constants by name."""
+"""The model as every later stage sees it: typed values, nodes with roles, constants by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, NodeProto, helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper
 
+from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE, ValueType
 from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.expansion import Expansion, Guard, PlacedNode, expand
 from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.names import block_of, unique_names
-from polygraphy_layerprec.model.node_order import sort_nodes
-from polygraphy_layerprec.model.operators import is_exact, normal_domain
+from polygraphy_layerprec.model.operators import normal_domain
+from polygraphy_layerprec.model.ordering import sort_nodes, two_producers
+from polygraphy_layerprec.model.roles import Role, find_roles
+from polygraphy_layerprec.model.value_types import infer_types
 from polygraphy_layerprec.model.weights import Weight, locate_weight
 
-__all__ = ["Graph", "GraphInput", "Node", "Role", "build_graph"]
-
-
-class Role(Enum):
-    """What a node means to the measurement."""
-
-    COMPUTES = "computes"
-    """Rounds its result: a layer, if an output is of a floating-point type."""
-
-    EXACT = "exact"
-    """Moves values or chooses among them: introduces no error."""
-
-    FOLDED = "folded"
-    """Depends on constants alone: a builder computes it once, so it counts as a weight."""
+__all__ = ["Graph", "GraphInput", "Node", "build_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +41,36 @@ class GraphInput:
 
 @dataclass(frozen=True)
 class Node:
-    """One node of the main graph."""
+    """One node, of the main graph, of a branch, or of a function that was called."""
 
     index: int
     """Position in execution order, from 0."""
 
     name: str
-    """Unique name."""
+    """Unique name, under the path of calls."""
 
     role: Role
     """What it means to the measurement."""
 
     proto: NodeProto
-    """The node as it stands in the model; large constants in its subgraphs stay on disk."""
+    """The node, its tensors under their names in this graph; large constants in its bodies stay on
+    disk."""
+
+    opset: int
+    """Operator-set version that its operator is of."""
 
     captures: tuple[str, ...]
-    """Tensors that its subgraphs take from the main graph."""
+    """Tensors that its bodies take from the graph around it."""
+
+    guards: tuple[Guard, ...] = ()
+    """The branches that it stands in, outermost first: it runs if all of them do."""
+
+    branches: tuple[tuple[str, ...], ...] = ()
+    """Of an `If`: the tensors that each branch gives, the one for true first."""
+
+    trace: tuple[str, ...] = ()
+    """The node, and the calls and branches around it, innermost first, as TensorRT's parser writes
+    them."""
 
     @cached_property
     def op_type(self) -> str:
@@ -90,8 +94,9 @@ class Node:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """Every tensor it reads: its inputs and what its subgraphs capture."""
-        return tuple(dict.fromkeys(name for name in (*self.inputs, *self.captures) if name))
+        """Every tensor it reads: inputs, what its bodies capture, and what branches give."""
+        given = (name for branch in self.branches for name in branch)
+        return tuple(dict.fromkeys(n for n in (*self.inputs, *self.captures, *given) if n))
 
     @cached_property
     def attributes(self) -> Mapping[str, Any]:
@@ -105,14 +110,30 @@ class Node:
             ) from error
 
     @property
+    def path(self) -> tuple[str, ...]:
+        """The calls and branches around it, innermost first; empty in the main graph."""
+        return self.trace[1:]
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether a precision is chosen for it."""
+        return self.role is Role.LAYER
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its values are those of constants: builders convert them like weights."""
+        fills = self.op_type == "ConstantOfShape" and not self.domain
+        return self.role is Role.FOLDED or fills
+
+    @property
     def block(self) -> str:
         """The part of the model it belongs to."""
-        return block_of(self.proto.name)
+        return block_of(self.name if self.path else self.proto.name)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model without its weights."""
+    """A model without its weights: one flat list of nodes, calls and branches expanded."""
 
     name: str
     """File name without folders; empty for a model in memory."""
@@ -132,6 +153,9 @@ class Graph:
     weights: Mapping[str, Weight]
     """Constants by tensor name: initialisers and Constant nodes."""
 
+    types: Mapping[str, ValueType]
+    """Element type and shape of every value."""
+
     opsets: Mapping[str, int]
     """Operator-set version by domain."""
 
@@ -140,6 +164,23 @@ class Graph:
 
     weight_bytes: int
     """Size of all weights."""
+
+    proto: onnx.ModelProto
+    """The model as it stands in the file; large weights stay on disk."""
+
+    @cached_property
+    def layers(self) -> tuple[Node, ...]:
+        """The nodes that a precision is chosen for."""
+        return tuple(node for node in self.nodes if node.is_layer)
+
+    def element_type(self, name: str) -> int:
+        """Member of `TensorProto.DataType`, `NOT_A_TENSOR`, or `UNKNOWN_TYPE`."""
+        found = self.types.get(name)
+        return UNKNOWN_TYPE if found is None else found.element_type
+
+    def is_fp32(self, name: str) -> bool:
+        """Whether a name is that of an FP32 tensor."""
+        return self.element_type(name) == TensorProto.FLOAT
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
@@ -155,13 +196,26 @@ class Graph:
         """The node that writes a tensor."""
         return {name: node for node in self.nodes for name in node.outputs if name}
 
+    @cached_property
+    def last_uses(self) -> Mapping[int, tuple[str, ...]]:
+        """The tensors that nobody needs any more once a node ran, by the node's index."""
+        last = {}
+        for node in self.nodes:
+            conditions = (guard.condition for guard in node.guards)
+            for name in (*node.outputs, *node.sources, *conditions):
+                last[name] = node.index
+        uses: dict[int, list[str]] = {}
+        for name in last.keys() - set(self.outputs):
+            uses.setdefault(last[name], []).append(name)
+        return {index: tuple(names) for index, names in uses.items()}
+
     def opset(self, domain: str = "") -> int:
         """Operator-set version of `domain`, 1 where the model does not say."""
         return self.opsets.get(domain, 1)
 
 
 def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Graph:
-    """Returns the graph of `model`, whose local functions are inlined already.
+    """Returns the graph of `model`.
 
     Args:
         model: The model; its large tensors may be references to files.
@@ -170,34 +224,56 @@ def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Gra
 
     Raises:
         ModelError: If the graph is not one: a tensor nobody makes, two that share a name, a
-            cycle, or data that is missing.
+            cycle, or data that is missing; or if it is nested without bounds.
     """
-    graph = model.graph
     _check_text(model)
-    weights = {t.name: locate_weight(t, t.name, folder) for t in graph.initializer}
-    protos = []
-    for proto in graph.node:
-        weight = _constant_weight(proto, folder)
-        if weight is None:
-            protos.append(proto)
-        else:
-            weights[weight.name] = weight
-    inputs = [value for value in graph.input if value.name not in weights]
-    known = {*weights, *(value.name for value in inputs)}
-    ordered = sort_nodes(protos, known)
-    _check_outputs(graph, known.union(*(proto.output for proto in protos)))
+    expansion = expand(model)
+    weights = {n: locate_weight(t, n, folder) for n, t in expansion.weights.items()}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    fed = [value.name for value in inputs]
+    nodes = list(_without_constants(expansion, weights, fed, folder))
+    known = {*weights, *fed}
+    ordered = sort_nodes(nodes, known)
+    _check_outputs(model.graph, known, ordered)
     opsets = {normal_domain(o.domain): o.version for o in model.opset_import}
+    graph_inputs = tuple(_graph_input(value) for value in inputs)
+    types = infer_types(
+        ordered,
+        weights,
+        inputs,
+        declared=expansion.declared,
+        opsets=opsets,
+        ir_version=model.ir_version,
+    )
     return Graph(
         name=name,
         folder=folder,
-        nodes=tuple(_make_nodes(ordered, set(weights))),
-        inputs=tuple(_graph_input(value) for value in inputs),
-        outputs=tuple(value.name for value in graph.output),
+        nodes=tuple(_make_nodes(ordered, find_roles(ordered, weights, types))),
+        inputs=graph_inputs,
+        outputs=tuple(value.name for value in model.graph.output),
         weights=weights,
+        types=types,
         opsets=opsets,
         ir_version=model.ir_version,
         weight_bytes=sum(weight.nbytes for weight in weights.values()),
+        proto=model,
     )
+
+
+def _without_constants(
+    expansion: Expansion, weights: dict[str, Weight], inputs: Iterable[str], folder: DataFolder
+) -> Iterator[PlacedNode]:
+    """Yields the nodes; those that are constants are added to `weights` instead."""
+    taken = {*weights, *inputs}
+    for node in expansion.nodes:
+        weight = _constant_weight(node.proto, folder)
+        if weight is None:
+            yield node
+        elif weight.name in taken:
+            raise two_producers(weight.name, node.proto)
+        else:
+            weights[weight.name] = weight
+            taken.add(weight.name)
 
 
 def _check_text(model: onnx.ModelProto) -> None:
@@ -214,7 +290,8 @@ def _check_text(model: onnx.ModelProto) -> None:
         )
 
 
-def _check_outputs(graph: GraphProto, made: set[str]) -> None:
+def _check_outputs(graph: onnx.GraphProto, known: set[str], nodes: Sequence[PlacedNode]) -> None:
+    made = {name for node in nodes if not node.guards for name in node.proto.output} | known
     missing = [value.name for value in graph.output if value.name not in made]
     if missing or not graph.output:
         raise ModelError(
@@ -223,26 +300,20 @@ def _check_outputs(graph: GraphProto, made: set[str]) -> None:
         )
 
 
-def _make_nodes(
-    ordered: Sequence[tuple[NodeProto, tuple[str, ...]]], constants: set[str]
-) -> Iterator[Node]:
-    names = unique_names((p.name, p.op_type, p.output) for p, _ in ordered)
-    for index, ((proto, captures), name) in enumerate(zip(ordered, names, strict=True)):
-        role = _role(proto, captures, constants)
-        if role is Role.FOLDED:
-            constants.update(proto.output)
-        yield Node(index, name, role, proto, captures)
-
-
-def _role(proto: NodeProto, captures: Sequence[str], constants: set[str]) -> Role:
-    sources = [name for name in (*proto.input, *captures) if name]
-    if sources and all(name in constants for name in sources):
-        return Role.FOLDED
-    reduction = next(
-        (a.s.decode(errors="replace") for a in proto.attribute if a.name == "reduction"), "none"
-    )
-    exact = is_exact(proto.op_type, proto.domain, reduction=reduction)
-    return Role.EXACT if exact else Role.COMPUTES
+def _make_nodes(placed: Sequence[PlacedNode], roles: Sequence[Role]) -> Iterator[Node]:
+    names = unique_names((p.label, p.proto.op_type, p.proto.output) for p in placed)
+    for index, (node, role, name) in enumerate(zip(placed, roles, names, strict=True)):
+        yield Node(
+            index,
+            name,
+            role,
+            node.proto,
+            node.opset,
+            node.captures,
+            node.guards,
+            node.branches,
+            node.trace,
+        )
 
 
 def _constant_weight(proto: NodeProto, folder: DataFolder) -> Weight | None:
@@ -253,7 +324,9 @@ def _constant_weight(proto: NodeProto, folder: DataFolder) -> Weight | None:
     if attribute.name == "value":
         return locate_weight(attribute.t, name, folder)
     if attribute.name not in {"value_float", "value_floats", "value_int", "value_ints"}:
-        return None  # text and sparse constants run as nodes
+        if attribute.name == "sparse_value":
+            return locate_weight(attribute.sparse_tensor, name, folder)
+        return None  # text constants run as nodes
     dtype = np.float32 if "float" in attribute.name else np.int64
     values = np.array(helper.get_attribute_value(attribute), dtype)
     return locate_weight(onnx.numpy_helper.from_array(values, name), name, folder)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 
 import onnx
-import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from polygraphy_layerprec.model.errors import ModelError, told_damage
 from polygraphy_layerprec.model.external_data import DataFolder, data_folder_of
 from polygraphy_layerprec.model.graph import Graph, build_graph
 from polygraphy_layerprec.model.wire_format import read_skeleton
-from polygraphy_layerprec.records import ModelIdentity
 
-__all__ = ["identify", "load_graph"]
+__all__ = ["load_graph"]
 
 # Below this a tensor stays with the graph: kept once, it saves a read every time it is used.
 _INLINE_BYTES = 4096
-_DIGEST_BYTES = 2048
 
 
 def load_graph(
@@ -43,23 +39,6 @@ def load_graph(
     proto = _read(path, _INLINE_BYTES if external_data_folder is None else sys.maxsize)
     folder = data_folder_of(path, external_data_folder)
     return _to_graph(proto, os.path.basename(path), folder)
-
-
-def identify(graph: Graph) -> ModelIdentity:
-    """Returns which model this is.
-
-    The digest covers operators, attributes, tensor names, and of each weight its type, shape, first
-    and last values. Reading every weight would cost as much as the ranking.
-    """
-    digest = hashlib.sha256()
-    for node in graph.nodes:
-        digest.update(node.proto.SerializeToString(deterministic=True))
-    for name, weight in sorted(graph.weights.items()):
-        digest.update(repr((name, str(weight.dtype), weight.shape)).encode())
-        # The same bytes wherever they are: moving weights to another file changes no model.
-        digest.update(weight.read_ends(_DIGEST_BYTES))
-    digest.update(repr((graph.inputs, graph.outputs, sorted(graph.opsets.items()))).encode())
-    return ModelIdentity(graph.name, digest.hexdigest(), len(graph.nodes), graph.opset())
 
 
 def _read(path: str, inline_bytes: int) -> onnx.ModelProto:
@@ -89,6 +68,4 @@ def _to_graph(proto: onnx.ModelProto, name: str, folder: DataFolder) -> Graph:
             f"Give the path of a binary `.onnx` file."
         )
     with told_damage(name or "The model", ValueError):
-        if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
         return build_graph(proto, name=name, folder=folder)

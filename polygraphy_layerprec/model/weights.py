@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
-from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.errors import ModelError, damaged_tensor
 from polygraphy_layerprec.model.external_data import DataFolder
+from polygraphy_layerprec.model.sparse import dense_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from io import FileIO
 
     import numpy.typing as npt
@@ -66,9 +67,19 @@ class Weight:
         return values
 
     @property
+    def tensor_type(self) -> int:
+        """Member of `TensorProto.DataType`."""
+        return int(self.tensor.data_type)
+
+    @property
+    def element_count(self) -> int:
+        """Number of elements, 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
     def is_plain(self) -> bool:
         """Whether the bytes are in a file just as they are in memory."""
-        return self.path is not None and self.stored_bytes == self.nbytes
+        return self.path is not None and self._stored_bytes == self.nbytes
 
     def read_rows(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Returns some entries along the first axis of a tensor that `is_plain`.
@@ -87,6 +98,29 @@ class Weight:
                 self._read_into(target, file, self.offset + row * row_bytes)
         return values
 
+    def read_chunks(self, chunk_bytes: int) -> Iterator[bytes]:
+        """Yields the values as ONNX stores them in `raw_data`, a bounded number of bytes at a time.
+
+        Raises:
+            ModelError: As `read` does.
+        """
+        if self.path is None:
+            raw = self.tensor.raw_data
+            if not self.tensor.HasField("raw_data"):
+                raw = numpy_helper.from_array(_values_of(self.tensor)).raw_data
+            for start in range(0, len(raw), chunk_bytes):
+                yield raw[start : start + chunk_bytes]
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            remaining = self._stored_bytes
+            while remaining:
+                chunk = file.read(min(remaining, chunk_bytes))
+                if not chunk:
+                    raise self._cut_short(remaining, file.tell())
+                remaining -= len(chunk)
+                yield chunk
+
     def read_ends(self, count: int) -> bytes:
         """Returns the first and the last `count` bytes, or all bytes where there are fewer.
 
@@ -94,7 +128,9 @@ class Weight:
             ModelError: As `read` does.
         """
         if not self.is_plain or self.nbytes <= 2 * count:
-            whole = self.read().tobytes()
+            values = self.read()
+            # An array of texts holds addresses.
+            whole = repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
             return whole if len(whole) <= 2 * count else whole[:count] + whole[-count:]
         assert self.path is not None
         ends = np.empty((2, count), np.uint8)
@@ -108,10 +144,13 @@ class Weight:
         view = values.reshape(-1).view(np.uint8)
         file.seek(offset)
         if file.readinto(memoryview(view)) != view.nbytes:
-            raise ModelError(
-                f"The weights file {self.path!r} became shorter while it was in use.\n"
-                f"Note: Tensor {self.name!r} wants {view.nbytes} bytes at {offset}."
-            )
+            raise self._cut_short(view.nbytes, offset)
+
+    def _cut_short(self, wanted: int, offset: int) -> ModelError:
+        return ModelError(
+            f"The weights file {self.path!r} became shorter while it was in use.\n"
+            f"Note: Tensor {self.name!r} wants {wanted} bytes at {offset}."
+        )
 
     def _copied(self, values: npt.NDArray[Any], buffer: WeightBuffer | None) -> npt.NDArray[Any]:
         if buffer is None:
@@ -121,8 +160,7 @@ class Weight:
         return target
 
     @property
-    def stored_bytes(self) -> int:
-        """Size of the values as stored: smaller than in memory where elements are packed."""
+    def _stored_bytes(self) -> int:
         entries = {entry.key: entry.value for entry in self.tensor.external_data}
         return int(entries.get("length", self.nbytes))
 
@@ -131,7 +169,7 @@ class Weight:
         assert self.path is not None
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            raw = file.read(self.stored_bytes)
+            raw = file.read(self._stored_bytes)
         inline = TensorProto(
             name=self.name, data_type=self.tensor.data_type, dims=self.shape, raw_data=raw
         )
@@ -170,12 +208,17 @@ class WeightBuffer:
         return -(-nbytes // self._ALIGNMENT) * self._ALIGNMENT
 
 
-def locate_weight(tensor: TensorProto, name: str, folder: DataFolder) -> Weight:
+def locate_weight(tensor: TensorProto | SparseTensorProto, name: str, folder: DataFolder) -> Weight:
     """Returns where the bytes of `tensor` are; those in files are looked for in `folder`.
 
     Raises:
-        ModelError: If the file is missing, too short, or outside `folder`.
+        ModelError: If the file is missing, too short, or outside `folder`, or if a sparse tensor
+            is damaged or too large.
     """
+    if isinstance(tensor, SparseTensorProto):
+        values = locate_weight(tensor.values, name, folder).read()
+        indices = locate_weight(tensor.indices, name, folder).read()
+        tensor = dense_tensor(values, indices, tuple(tensor.dims), name)
     try:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except KeyError:
@@ -184,19 +227,19 @@ def locate_weight(tensor: TensorProto, name: str, folder: DataFolder) -> Weight:
             f"Note: onnx is version {onnx.__version__}. Try a newer one."
         ) from None
     shape = tuple(tensor.dims)
-    nbytes = dtype.itemsize * _element_count(shape)
+    nbytes = dtype.itemsize * math.prod(shape)
     if min(shape, default=0) < 0:
-        raise _inconsistent(name, f"its shape is {list(shape)}")
+        raise damaged_tensor(name, f"its shape is {list(shape)}")
     if tensor.data_location != TensorProto.EXTERNAL:
         if nbytes > _LARGEST_EXPANSION * tensor.ByteSize():
-            raise _inconsistent(name, f"{nbytes} bytes are missing from it")
+            raise damaged_tensor(name, f"{nbytes} bytes are missing from it")
         return Weight(name, dtype, shape, nbytes, tensor, None, 0)
     entries = {entry.key: entry.value for entry in tensor.external_data}
     path = folder.data_path(entries.get("location", ""), name)
     offset = _number(entries, "offset", 0, name)
     length = _number(entries, "length", nbytes, name)
     if length not in {nbytes, (nbytes + 1) // 2, (nbytes + 3) // 4}:  # down to two bits an element
-        raise _inconsistent(name, f"{length} bytes are stored for {list(shape)} of {dtype}")
+        raise damaged_tensor(name, f"{length} bytes are stored for {list(shape)} of {dtype}")
     wanted = offset + length
     available = os.path.getsize(path)
     if available < wanted:
@@ -211,7 +254,7 @@ def locate_weight(tensor: TensorProto, name: str, folder: DataFolder) -> Weight:
 def _number(entries: dict[str, str], key: str, default: int, name: str) -> int:
     text = entries.get(key, str(default))
     if not text.isascii() or not text.isdigit():
-        raise _inconsistent(name, f"its {key} in the data file is {text!r}")
+        raise damaged_tensor(name, f"its {key} in the data file is {text!r}")
     return int(text)
 
 
@@ -219,12 +262,4 @@ def _values_of(tensor: TensorProto) -> npt.NDArray[Any]:
     try:
         return np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
-        raise _inconsistent(tensor.name, str(error)) from error
-
-
-def _inconsistent(name: str, what: str) -> ModelError:
-    return ModelError(f"Tensor {name!r} is damaged: {what}.\nCopy or export the model again.")
-
-
-def _element_count(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
+        raise damaged_tensor(tensor.name, str(error)) from error

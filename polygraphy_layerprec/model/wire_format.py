@@ -27,6 +27,7 @@ _CHILDREN: Final = {
     ("attribute", 10): "tensor",
     ("attribute", 11): "graph",
 }
+_DEEPEST: Final = 100  # protobuf's own limit
 _RAW_DATA_FIELD: Final = 9
 _EXTERNAL_DATA_FIELD: Final = 13
 _DATA_LOCATION_FIELD: Final = 14
@@ -57,25 +58,37 @@ class _Scanner:
         self._location = location
         self._inline_bytes = inline_bytes
 
-    def message(self, kind: str, end: int) -> bytes:
+    def message(self, kind: str, end: int, depth: int = 0) -> bytes:
         """Copies the message that ends at byte `end`, large tensors excepted."""
+        if depth > _DEEPEST:
+            raise ModelError(
+                f"{self._location!r} nests messages in more than {_DEEPEST} levels, which protobuf "
+                f"refuses.\nExport the model with fewer bodies within each other."
+            )
         parts: list[bytes] = []
+        reference = b""
         while self._file.tell() < end:
             tag = self._varint(end)
             number, wire_type = tag >> 3, tag & 7
             if number == 0:
                 raise self._malformed()
             if wire_type == _LENGTH_DELIMITED:
-                parts.append(self._length_delimited(kind, number, end))
+                field, large = self._length_delimited(kind, number, end, depth)
+                parts.append(field)
+                reference = reference or large
             elif wire_type == _VARINT:
                 parts.append(_encode_varint(tag) + _encode_varint(self._varint(end)))
             elif wire_type in _FIXED_SIZES:
                 parts.append(_encode_varint(tag) + self._bytes(_FIXED_SIZES[wire_type], end))
             else:
                 raise self._malformed()
-        return b"".join(parts)
+        # The last value of a field counts: the file itself may say that the data is embedded.
+        return b"".join([*parts, reference])
 
-    def _length_delimited(self, kind: str, number: int, end: int) -> bytes:
+    def _length_delimited(
+        self, kind: str, number: int, end: int, depth: int
+    ) -> tuple[bytes, bytes]:
+        """The copied field, and in place of large data the reference to it."""
         length = self._varint(end)
         start = self._file.tell()
         if start + length > end:
@@ -86,14 +99,14 @@ class _Scanner:
             )
         if kind == "tensor" and number == _RAW_DATA_FIELD and length > self._inline_bytes:
             self._file.seek(length, os.SEEK_CUR)
-            return self._external_reference(start, length)
+            return b"", self._external_reference(start, length)
         child = _CHILDREN.get((kind, number))
         # What is small holds no large tensor: copied whole, it costs no walk.
         if child is None or length <= self._inline_bytes:
             payload = self._bytes(length, end)
         else:
-            payload = self.message(child, start + length)
-        return _encode_field(number, payload)
+            payload = self.message(child, start + length, depth + 1)
+        return _encode_field(number, payload), b""
 
     def _external_reference(self, offset: int, length: int) -> bytes:
         entries = {"location": self._location, "offset": str(offset), "length": str(length)}

@@ -210,5 +210,6 @@ def _warnings(first: Ranking, second: Ranking, pairs: Sequence[Pair]) -> Iterato
     if first.precision != second.precision:
         yield f"The rankings are about different precisions: {first.precision}, {second.precision}."
     for ranking, which in ((first, "first"), (second, "second")):
-        if ranking.unmeasured:
-            yield f"The {which} ranking is without {len(ranking.unmeasured)} layers that failed."
+        failed = sum(layer.failed for layer in ranking.unmeasured)
+        if failed:
+            yield f"The {which} ranking is without {failed} layers that failed."

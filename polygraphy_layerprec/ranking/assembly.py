@@ -6,12 +6,12 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.model import Graph, identify
-from polygraphy_layerprec.ranking.order import forecast_error, rank_correlation
+from polygraphy_layerprec.ranking.doubts import describe_instability, describe_refutation
+from polygraphy_layerprec.ranking.order import forecast_error, forecast_holds
+from polygraphy_layerprec.ranking.stability import order_stability
 from polygraphy_layerprec.records import (
     ImpactMethod,
     NonFiniteOrigin,
@@ -26,35 +26,44 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.execution.comparison import Comparison
-    from polygraphy_layerprec.precision import Precision
+    from polygraphy_layerprec.model import Node
+    from polygraphy_layerprec.plan import Plan
 
-__all__ = ["assemble_ranking", "nothing_to_rank"]
+__all__ = ["assemble_ranking", "nothing_to_judge", "nothing_to_rank"]
 
 
 def assemble_ranking(
     graph: Graph,
+    plan: Plan,
     comparison: Comparison,
     layers: tuple[RankedLayer, ...],
     *,
-    precision: Precision,
     impact: ImpactMethod,
     outputs: tuple[str, ...],
     generated_inputs: bool,
+    of_loss: bool = False,
 ) -> Ranking:
     """Returns the ranking with everything that a reader must know beside the layers.
 
     Args:
-        graph: The model.
+        graph: The whole model.
+        plan: What became of the tensors of the candidate, in the part of it that was run.
         comparison: What the samples said.
         layers: The layers, worst first.
-        precision: The low precision.
         impact: How impacts were asked to be found.
         outputs: Names of the outputs that count; none where all do.
         generated_inputs: Whether the samples were made up.
+        of_loss: Whether impacts are on a loss of the user's own.
     """
+    error = OutputError(
+        measured=comparison.outputs.error,
+        forecast=forecast_error(layers),
+        outputs=comparison.outputs.records(),
+        forecast_of_loss=of_loss,
+    )
     return Ranking(
         model=identify(graph),
-        precision=precision.name,
+        precision=plan.precision.name,
         conditions=RunConditions(
             backend="onnxruntime-emulated",
             versions=_versions(),
@@ -63,16 +72,14 @@ def assemble_ranking(
             impact=impact,
             outputs=outputs,
         ),
-        output_error=OutputError(
-            measured=comparison.outputs.error,
-            forecast=forecast_error(layers),
-            outputs=comparison.outputs.records(),
-        ),
+        output_error=error,
         layers=layers,
-        unmeasured=_unmeasured(graph, comparison),
+        unmeasured=_unmeasured(graph, plan, comparison),
         nonfinite_origins=_nonfinite_origins(graph, comparison),
-        stability=_stability(comparison.observations.sample_powers),
-        warnings=_warnings(graph, comparison, layers, generated_inputs=generated_inputs),
+        stability=order_stability(comparison.observations.sample_powers),
+        warnings=_warnings(
+            graph, plan, comparison, layers, error, outputs, generated_inputs=generated_inputs
+        ),
     )
 
 
@@ -92,11 +99,67 @@ def nothing_to_rank(graph: Graph, comparison: Comparison) -> ExecutionError:
     )
 
 
-def _unmeasured(graph: Graph, comparison: Comparison) -> tuple[UnmeasuredLayer, ...]:
-    return tuple(
-        UnmeasuredLayer(graph.nodes[i].name, graph.nodes[i].op_type, graph.nodes[i].outputs, reason)
-        for i, reason in sorted(comparison.failures.items())
+def nothing_to_judge(
+    graph: Graph, comparison: Comparison, outputs: tuple[str, ...]
+) -> ExecutionError:
+    """Returns the error that says why no layer can be judged by any output.
+
+    Args:
+        graph: The model.
+        comparison: What the samples said.
+        outputs: The outputs that count.
+    """
+    if comparison.failures:
+        node = graph.nodes[min(comparison.failures)]
+        taken = [name for name in node.sources if name in graph.producers]
+        return ExecutionError(
+            f"No layer can be judged: none of the outputs {list(outputs)!r} can be computed.\n"
+            f"Note: The first to fail is {node.name!r} ({node.op_type}): "
+            f"{comparison.failures[node.index]}\n"
+            + (
+                f"Rank the model up to there: `--outputs {' '.join(taken)}`."
+                if taken
+                else "Give other inputs with `--load-inputs`."
+            )
+        )
+    return ExecutionError(
+        f"No layer can be judged by the outputs {list(outputs)!r}.\n"
+        f"Note: With these inputs each is zero or not finite throughout, or made of integers that "
+        f"no rounding changes.\n"
+        f"Give other inputs with `--load-inputs`, or name other tensors with `--outputs`."
     )
+
+
+def _unmeasured(graph: Graph, plan: Plan, comparison: Comparison) -> tuple[UnmeasuredLayer, ...]:
+    reasons = {
+        node.index: "it stands in a branch that no sample takes; it is lowered all the same"
+        for node in _not_taken(plan.graph, comparison)
+    }
+    for left in plan.left:
+        index = graph.producers[next(filter(None, left.outputs))].index
+        if graph.nodes[index].is_layer:
+            reasons.setdefault(index, f"it stays in FP32: {left.reason}")
+    reasons |= comparison.failures
+    return tuple(
+        UnmeasuredLayer(
+            (node := graph.nodes[i]).name,
+            node.op_type,
+            node.outputs,
+            reason,
+            failed=i in comparison.failures,
+        )
+        for i, reason in sorted(reasons.items())
+    )
+
+
+def _not_taken(graph: Graph, comparison: Comparison) -> list[Node]:
+    return [
+        node
+        for node in graph.layers
+        if node.guards
+        and node.index not in comparison.ran
+        and node.index not in comparison.failures
+    ]
 
 
 def _nonfinite_origins(graph: Graph, comparison: Comparison) -> tuple[NonFiniteOrigin, ...]:
@@ -113,22 +176,23 @@ def _nonfinite_origins(graph: Graph, comparison: Comparison) -> tuple[NonFiniteO
     )
 
 
-def _stability(sample_powers: Sequence[Sequence[float]]) -> float | None:
-    """Rank correlation of the impacts between even and odd samples."""
-    powers = np.array(sample_powers)
-    if powers.shape[1] < 2:
-        return None
-    return rank_correlation(powers[:, ::2].mean(axis=1), powers[:, 1::2].mean(axis=1))
-
-
 def _warnings(
     graph: Graph,
+    plan: Plan,
     comparison: Comparison,
     layers: Sequence[RankedLayer],
+    error: OutputError,
+    outputs: tuple[str, ...],
     *,
     generated_inputs: bool,
 ) -> tuple[str, ...]:
     warnings = []
+    judged = [output.name for output in comparison.outputs.records()]
+    if not outputs and not set(judged) <= set(graph.outputs):
+        warnings.append(
+            f"Every output needs an operator that ONNX-Runtime lacks. Layers are judged by what it "
+            f"takes: {', '.join(map(repr, judged))}."
+        )
     if generated_inputs:
         warnings.append(
             "The inputs were made up, and random data mislead: give real ones with `--load-inputs`."
@@ -139,18 +203,48 @@ def _warnings(
             f"{len(comparison.lowered_already)} nodes, {first!r} the first, run in FP16 or BF16 in "
             f"the model itself: they are part of the reference and are not ranked."
         )
+    warnings += _branch_warnings(plan.graph, comparison, graph)
+    in_double = [node for node in plan.left if node.reason == "it computes in DOUBLE"]
+    if in_double:
+        warnings.append(
+            f"{len(in_double)} nodes, {in_double[0].name!r} the first, compute in DOUBLE, which "
+            f"TensorRT turns into FP32: they are not lowered."
+        )
     estimated = sum(layer.impact_method == "gain" for layer in layers)
     if estimated and comparison.with_adjoint:
         warnings.append(
             f"The impact of {estimated} layers passes an operator without a rule for gradients, "
-            f"where a measured gain stood in: see `impact_method`."
+            f"where a measured gain stood in: see their reasons."
         )
-    if any(layer.overflow for layer in layers):
+    if any(layer.overflow for layer in layers) and forecast_holds(error):
         warnings.append(
             "The forecast leaves out overflow, whose damage is not a rounding error: it holds once "
             "the layers that overflow are kept in FP32."
         )
-    return tuple(warnings)
+    flipped = {graph.nodes[i].name: n for i, n in comparison.observations.flipped.items()}
+    stability = order_stability(comparison.observations.sample_powers)
+    doubts = (
+        describe_refutation(error, layers, flipped),
+        describe_instability(stability, len(layers)),
+    )
+    return (*warnings, *filter(None, doubts))
+
+
+def _branch_warnings(part: Graph, comparison: Comparison, graph: Graph) -> list[str]:
+    warnings = []
+    skipped = _not_taken(part, comparison)
+    if skipped:
+        warnings.append(
+            f"{len(skipped)} layers, {skipped[0].name!r} the first, are in branches that no sample "
+            f"takes: they are lowered, and nothing is known of their errors."
+        )
+    if comparison.flips:
+        first = graph.nodes[min(comparison.flips)].name
+        warnings.append(
+            f"Low precision changes the decision of {len(comparison.flips)} conditionals, "
+            f"{first!r} the first: other layers run than in FP32."
+        )
+    return warnings
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

@@ -167,7 +167,7 @@ def _overflows(
 
 
 def _output_error(ranking: Ranking, comparison: TensorComparison) -> OutputError:
-    """The measured error; the emulated one if no output was measured, or is of floats."""
+    """The measured error as in `OutputDivergences`; the emulated one if no output was measured."""
     emulated = ranking.output_error
     counted = ranking.conditions.outputs or tuple(output.name for output in emulated.outputs)
     found = [comparison[name] for name in counted]
@@ -175,9 +175,11 @@ def _output_error(ranking: Ranking, comparison: TensorComparison) -> OutputError
         return emulated
     compared = sum(divergence.compared_count for divergence in found)
     squared = math.fsum(divergence.squared_error for divergence in found)
-    return OutputError(
-        measured=math.sqrt(squared / compared) if compared else emulated.measured,
-        forecast=emulated.forecast,
+    shares = [d.mismatch_count / d.element_count for d in found if d.is_of_integers]
+    measured = [*shares, math.sqrt(squared / compared)] if compared else shares
+    return replace(
+        emulated,
+        measured=max(measured, default=emulated.measured),
         outputs=tuple(
             comparison[output.name].to_output_divergence(output.name)
             if output.name in counted

@@ -5,28 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.caveats import describe_caveats
 from polygraphy_layerprec.divergence.kinds import Symptoms, describe_trouble
 from polygraphy_layerprec.records import ImpactMethod, RankedLayer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from polygraphy_layerprec.divergence.caveats import Caveat
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.precision import Precision
+    from polygraphy_layerprec.records import OutputError, Ranking
 
 __all__ = [
     "LayerObservation",
+    "errors_agree",
     "first_output",
     "forecast_error",
+    "forecast_holds",
+    "forecast_is_refuted",
     "order_layers",
     "rank_correlation",
     "rank_layers",
+    "ranks",
     "with_exact_impacts",
 ]
+
+_FORECAST_FACTOR: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +87,21 @@ class LayerObservation:
     flops: float
     """As in `RankedLayer`."""
 
+    caveats: frozenset[Caveat] = frozenset()
+    """What `impact_power` does not see."""
+
+    largest_inexact_integer: float = 0.0
+    """The largest of its floats if they are taken for integers and are not exact; else 0."""
+
+    trace: tuple[str, ...] = ()
+    """As in `Constraint`."""
+
     independent_power: float | None = None
     """What `impact_power` were if all errors were independent, element by element; None where
     coherence is not known of."""
+
+    impact_uncertainty: float | None = None
+    """As in `RankedLayer`."""
 
 
 def rank_layers(
@@ -95,7 +116,8 @@ def order_layers(layers: Sequence[RankedLayer]) -> tuple[RankedLayer, ...]:
     """Returns the layers, worst first, with their ranks.
 
     Overflow that does damage comes before any score, in execution order: the first one is where to
-    look. Then impact decides, and execution order among equals; a layer where terms cancel stands
+    look. Integers that are not exact come next, since an id that is off by one is another one. Then
+    impact decides, and execution order among equals; a layer where terms cancel stands
     with the worst of its terms.
     """
     urgencies = _urgencies(layers)
@@ -103,6 +125,7 @@ def order_layers(layers: Sequence[RankedLayer]) -> tuple[RankedLayer, ...]:
         layers,
         key=lambda layer: (
             not layer.overflow,
+            layer.kind != "inexact integers",
             0.0 if layer.overflow else -urgencies[layer.name],
             layer.graph_index,
         ),
@@ -142,7 +165,12 @@ def with_exact_impacts(
             that are missing keep their impact.
     """
     return [
-        replace(observation, impact_power=impacts[name] ** 2, impact_method="exact")
+        replace(
+            observation,
+            impact_power=impacts[name] ** 2,
+            impact_method="exact",
+            caveats=frozenset(),
+        )
         if (name := first_output(observation.outputs)) in impacts
         else observation
         for observation in observations
@@ -157,6 +185,37 @@ def forecast_error(layers: Sequence[RankedLayer]) -> float:
     return math.sqrt(math.fsum(layer.impact**2 for layer in layers))
 
 
+def forecast_holds(error: OutputError) -> bool:
+    """Returns whether the forecast is within 3x of what was measured.
+
+    Impacts add up as small independent errors do. Where a decision flips, a value overflows or
+    nothing of a value is left, errors are not small, and the measurement is the answer. True where
+    the two cannot be compared: no output has an error, or the forecast is of a loss.
+    """
+    if error.forecast_of_loss or all(output.error is None for output in error.outputs):
+        return True
+    return errors_agree(error.forecast, error.measured)
+
+
+def errors_agree(first: float, second: float) -> bool:
+    """Returns whether one error is at most 3x the other.
+
+    >>> errors_agree(0.002, 0.006), errors_agree(0.0, 0.001)
+    (True, False)
+    """
+    low, high = sorted((first, second))
+    return high <= _FORECAST_FACTOR * low or high == low
+
+
+def forecast_is_refuted(ranking: Ranking) -> bool:
+    """Returns whether the forecast is no answer for any set of layers.
+
+    It leaves out overflow, so where layers overflow it may still hold once they are kept in FP32.
+    """
+    overflows = any(layer.overflow for layer in ranking.layers)
+    return not overflows and not forecast_holds(ranking.output_error)
+
+
 def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
     """Returns Spearman's rank correlation, in [-1, 1]; ties share their mean rank.
 
@@ -166,14 +225,15 @@ def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | Non
     >>> rank_correlation([1, 2, 3], [10, 20, 90])
     1.0
     """
-    a, b = _ranks(np.asarray(first, np.float64)), _ranks(np.asarray(second, np.float64))
+    a, b = ranks(np.asarray(first, np.float64)), ranks(np.asarray(second, np.float64))
     if a.size < 2 or not np.ptp(a) or not np.ptp(b):
         return None
     a, b = a - a.mean(), b - b.mean()
     return round(float(a @ b / np.sqrt((a @ a) * (b @ b))), 12)
 
 
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the place of each value, from 1 for the smallest; ties share their mean place."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[group], np.float64)
@@ -192,6 +252,8 @@ def _described(observation: LayerObservation, total: float, precision: Precision
             harmful_overflow=observation.harmful_overflow,
             impact=impact,
             share=share,
+            caveats=observation.caveats,
+            largest_inexact_integer=observation.largest_inexact_integer,
         ),
         precision,
     )
@@ -219,23 +281,25 @@ def _described(observation: LayerObservation, total: float, precision: Precision
         overflow=observation.harmful_overflow,
         kind=kind,
         reason=reason,
+        caveat=describe_caveats(observation.caveats, judged=impact > 0.0),
         weight_share=_weight_share(observation),
         readers=observation.readers,
         flops=observation.flops,
+        trace=observation.trace,
+        impact_uncertainty=observation.impact_uncertainty,
     )
 
 
 def _weight_share(observation: LayerObservation) -> float:
     """The share of the squared impact that does not come from rounding the output.
 
-    At the layer itself the two add up as squares. Rounded outputs err independently, so what
-    coherence adds on the way to the outputs belongs to the weights.
+    Rounded outputs err independently, so what coherence adds on the way to the outputs belongs to
+    the weights.
     """
     sums = observation.sums
     if not sums.introduced_power:
         return 0.0
-    share = min(1.0, sums.weight_power / sums.introduced_power)
-    if observation.independent_power is None or not observation.impact_power:
-        return share
-    from_output = (1.0 - share) * observation.independent_power / observation.impact_power
+    from_output = min(1.0, sums.rounding_power / sums.introduced_power)
+    if observation.independent_power is not None and observation.impact_power:
+        from_output *= observation.independent_power / observation.impact_power
     return 1.0 - min(1.0, from_output)

@@ -130,11 +130,14 @@ class RankedLayer:
     """Whether values leave the range here and the damage reaches a layer that is in range."""
 
     kind: str
-    """The kind of trouble: `overflow`, `benign overflow`, `underflow`, `cancellation`,
-    `long reduction`, `rounding` or `exact`."""
+    """The kind of trouble: `overflow`, `inexact integers`, `benign overflow`, `underflow`,
+    `cancellation`, `long reduction`, `rounding` or `exact`."""
 
     reason: str
     """The kind with the figures behind it, in words."""
+
+    caveat: str = ""
+    """Why `impact` may be off, in words; empty where nothing is known to be."""
 
     weight_share: float = 0.0
     """Share of the squared impact that is due to rounded weights and inputs, in [0, 1]; the rest
@@ -147,10 +150,16 @@ class RankedLayer:
     flops: float = 0.0
     """Floating-point operations of one sample, on average; 2 for a multiply and add."""
 
+    trace: tuple[str, ...] = ()
+    """As in `Constraint`."""
+
+    impact_uncertainty: float | None = None
+    """Standard error of `impact` over the samples, relative to it; None with fewer than two."""
+
 
 @dataclass(frozen=True, slots=True)
 class UnmeasuredLayer:
-    """A layer that could not be measured."""
+    """A layer that was not measured."""
 
     name: str
     """Unique name, as in `RankedLayer`."""
@@ -162,7 +171,10 @@ class UnmeasuredLayer:
     """ONNX names of the output tensors."""
 
     reason: str
-    """What went wrong, in words."""
+    """Why not, in words."""
+
+    failed: bool = True
+    """Whether it was tried in vain; false where it stays in FP32, and where no sample runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +232,9 @@ class OutputError:
     outputs: tuple[OutputDivergence, ...]
     """One for each model output, in the model's order."""
 
+    forecast_of_loss: bool = False
+    """Whether the forecast is of a loss of the user's own, and not of what was measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -241,13 +256,13 @@ class Ranking:
     """Measured layers, worst first."""
 
     unmeasured: tuple[UnmeasuredLayer, ...]
-    """Layers that could not be measured, in graph order."""
+    """Layers that were not measured, in graph order."""
 
     nonfinite_origins: tuple[NonFiniteOrigin, ...]
     """Where infinities and NaN start, in graph order."""
 
     stability: float | None
-    """Spearman rank correlation of the impacts between the two halves of the samples, in
+    """Spearman rank correlation of the impacts between two samples, the mean over all pairs, in
     [-1, 1]; None with fewer than two samples."""
 
     warnings: tuple[str, ...]

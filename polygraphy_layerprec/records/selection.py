@@ -9,6 +9,7 @@ from polygraphy_layerprec.records.ranking import RankedLayer
 __all__ = [
     "Constraint",
     "CurvePoint",
+    "NetworkWidths",
     "Selection",
     "SelectionCost",
 ]
@@ -32,6 +33,25 @@ class Constraint:
 
     reason: str
     """Why it was chosen, in words: `overflow: |x| up to 8.1e5`, `31 % of the output error`."""
+
+    trace: tuple[str, ...] = ()
+    """Within functions and branches, the node and the calls and branches around it, innermost
+    first, as TensorRT's parser writes them; names of tensors are not the network's there."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkWidths:
+    """What a plan says of a TensorRT network beyond the layers that were chosen."""
+
+    left: tuple[Constraint, ...] = ()
+    """Nodes that stay in FP32 by a rule."""
+
+    fp32_tensors: tuple[str, ...] = ()
+    """ONNX names of tensors that nodes make in FP32; those within functions have no name of their
+    own in a network and are not among them."""
+
+    low_tensors: tuple[str, ...] = ()
+    """ONNX names of tensors that nodes make in low precision."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from polygraphy_layerprec.records.ranking import ModelIdentity, OutputDivergence
-from polygraphy_layerprec.records.selection import Constraint
+from polygraphy_layerprec.records.selection import Constraint, NetworkWidths
 
 __all__ = [
     "AskedPrecisions",
     "EngineMeasurement",
+    "LayerPrecision",
     "NetworkScript",
+    "ObtainedPrecision",
     "ObtainedPrecisions",
     "Verification",
     "VerifiedOutput",
@@ -40,6 +42,9 @@ class NetworkScript:
     constraints: tuple[Constraint, ...]
     """The layers it keeps in FP32, in its order."""
 
+    widths: NetworkWidths
+    """What it says of other tensors; empty in scripts of earlier versions."""
+
     altered: bool
     """Whether anything in the file differs from what this version writes for the same literals."""
 
@@ -59,6 +64,12 @@ class AskedPrecisions:
 
     warnings: tuple[str, ...]
     """What the reader must know, in words."""
+
+    target: str = "network-strong"
+    """Whom the others are lowered for: a member of `plan.Target` by value."""
+
+    widths: NetworkWidths = field(default_factory=NetworkWidths)
+    """What a plan says of other tensors, for a network; empty where that is left to the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +93,76 @@ class VerifiedOutput:
     make it worse; None where there is no error to recover."""
 
 
+ObtainedPrecision = Literal["fp32", "low", "fused", "absent"]
+"""What a layer obtained in an engine: all that shows is FP32; low precision; it is inside a fused
+kernel that does not tell; or no kernel holds it, since it was folded, removed, or is not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrecision:
+    """What one layer of the model was asked to compute in, and what it obtained."""
+
+    name: str
+    """Name of the node, or else its first output."""
+
+    op: str
+    """ONNX operator."""
+
+    asked: Literal["fp32", "low"]
+    """Whether it was to stay in FP32, or to be lowered."""
+
+    obtained: ObtainedPrecision
+    """What it computes in, as far as the engine tells."""
+
+    kernels: tuple[str, ...]
+    """Names of the engine layers that hold it."""
+
+    types: str
+    """Types of the floats these read and give, in words: `FP16 -> FP16, FP32`; may be empty."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it was to stay in FP32 and does not."""
+        return self.asked == "fp32" and self.obtained == "low"
+
+
 @dataclass(frozen=True, slots=True)
 class ObtainedPrecisions:
     """What became of the precisions asked for, as far as an engine tells."""
 
-    asked_count: int
-    """Layers that were to stay in FP32."""
+    layers: tuple[LayerPrecision, ...]
+    """The layers that were asked for, in the model's order."""
 
-    fp32_count: int
-    """How many of them compute in FP32, to all that the engine shows."""
-
-    lowered: tuple[str, ...]
-    """Those that give low-precision tensors, by node name or else by first output."""
-
-    unseen_count: int
-    """Those that the engine does not show: fused into others, or not named."""
+    kernel_count: int
+    """Layers of the engine."""
 
     low_tensor_fraction: float | None
     """Share of the float tensors between layers that are narrower than FP32, in [0, 1]; None if
     the engine shows no float tensor."""
 
+    @property
+    def kept(self) -> tuple[LayerPrecision, ...]:
+        """The layers that were to stay in FP32."""
+        return tuple(layer for layer in self.layers if layer.asked == "fp32")
+
+    @property
+    def failures(self) -> tuple[LayerPrecision, ...]:
+        """Those that were to stay in FP32 and do not."""
+        return tuple(layer for layer in self.layers if layer.is_failure)
+
+    @property
+    def not_lowered(self) -> tuple[LayerPrecision, ...]:
+        """Those that were to be lowered and compute in FP32."""
+        return tuple(x for x in self.layers if x.asked == "low" and x.obtained == "fp32")
+
+    def count_kept(self, obtained: ObtainedPrecision) -> int:
+        """Returns how many of the layers that were to stay in FP32 obtained this."""
+        return sum(layer.obtained == obtained for layer in self.kept)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineMeasurement:
-    """One engine that was built and run."""
+    """One engine that was built, and run where there is a GPU."""
 
     name: Literal["fp32", "lowered", "constrained"]
     """Which model it is made of, as in `VerifiedOutput`."""
@@ -113,8 +170,8 @@ class EngineMeasurement:
     size_bytes: int
     """Size when serialised."""
 
-    latency_seconds: float
-    """Median time of an inference, copies to and from the GPU included."""
+    latency_seconds: float | None
+    """Median time of an inference, copies to and from the GPU included; None if it was not run."""
 
     obtained: ObtainedPrecisions | None
     """What the engine says about its layers; None if it says nothing that can be read."""

@@ -52,17 +52,22 @@ def write_text_file(path: str, text: str) -> None:
 
 def write_file(path: str, write: Callable[[BinaryIO], object]) -> None:
     """Lets `write` fill the file at `path`; `write_files` says how."""
-    write_files({path: write})
+
+    def fill(file: BinaryIO) -> None:
+        write(file)
+
+    write_files({path: fill})
 
 
-def write_files(writes: Mapping[str, Callable[[BinaryIO], object]]) -> None:
+def write_files(writes: Mapping[str, Callable[[BinaryIO], str | None]]) -> None:
     """Lets each function fill the file at its path, by way of a temporary file beside it.
 
     An interrupt or a full disk leaves what was there before: no file is replaced until all are
     complete.
 
     Args:
-        writes: What fills a file, by its path, in the order in which they are called.
+        writes: What fills a file, by its path, in the order in which they are called. It may
+            return another path in the same folder, for a file that is named by its content.
 
     Raises:
         ValueError: If a path cannot be written.
@@ -72,16 +77,15 @@ def write_files(writes: Mapping[str, Callable[[BinaryIO], object]]) -> None:
         check_writable(path)
     with contextlib.ExitStack() as temporaries:
         complete = [
-            (temporaries.enter_context(_filled_beside(path, write)), os.path.realpath(path))
-            for path, write in writes.items()
+            temporaries.enter_context(_filled_beside(path, write)) for path, write in writes.items()
         ]
         for temporary, target in complete:  # a link stays, its target is replaced
             os.replace(temporary, target)
 
 
 @contextlib.contextmanager
-def _filled_beside(path: str, write: Callable[[BinaryIO], object]) -> Iterator[str]:
-    """Gives a file that is complete and lies beside the target of `path`; it is gone afterwards."""
+def _filled_beside(path: str, write: Callable[[BinaryIO], str | None]) -> Iterator[tuple[str, str]]:
+    """Gives a file that is complete, and what it is to replace; it is gone afterwards."""
     target = os.path.realpath(path)
     temporary: str | None = None
     try:
@@ -89,9 +93,9 @@ def _filled_beside(path: str, write: Callable[[BinaryIO], object]) -> Iterator[s
             dir=os.path.dirname(target), prefix=".", suffix=".partial"
         )
         with os.fdopen(descriptor, "wb") as file:
-            write(file)
+            target = os.path.realpath(write(file) or path)
         os.chmod(temporary, _file_mode(target))
-        yield temporary
+        yield temporary, target
     except OSError as error:
         if temporary is not None and error.filename not in (None, temporary):
             raise  # about what `write` reads

@@ -14,19 +14,22 @@ __all__ = ["format_selection"]
 _LAYERS_SHOWN: Final = 10
 
 
-def format_selection(selection: Selection, total: int, *, width: int = 80) -> list[str]:
+def format_selection(
+    selection: Selection, total: int, *, refuted: bool = False, width: int = 80
+) -> list[str]:
     """Returns the choice as lines of text without control characters.
 
     Args:
         selection: What was chosen.
         total: How many layers there were to choose from.
+        refuted: Whether the ranking's forecast does not hold, so that none is an answer.
         width: Terminal cells in a line.
     """
     cost = selection.cost
     head = (
         f"Chosen: {cost.layer_count} of {total} layers stay in FP32 | "
         f"{100 * cost.flops_fraction:.1f}% of the operations, {cost.cast_count} tensors are cast; "
-        f"output error: {_error(selection)}"
+        f"output error: {_error(selection, refuted=refuted)}"
     )
     lines = wrap_text(head, width)
     for layer in selection.layers[:_LAYERS_SHOWN]:
@@ -50,8 +53,9 @@ def _plain_choice(selection: Selection, width: int) -> list[str]:
     return wrap_text(text, width)
 
 
-def _error(selection: Selection) -> str:
-    forecast = f"forecast {selection.forecast_error:.3g}"
+def _error(selection: Selection, *, refuted: bool) -> str:
+    forecast = f"forecast {selection.forecast_error:.2g}"
     if selection.measured_error is None:
-        return forecast
-    return f"measured {selection.measured_error:.3g}, {forecast}"
+        return f"unknown: the {forecast} is refuted by what was measured" if refuted else forecast
+    measured = f"measured {selection.measured_error:.3g}"
+    return measured if refuted else f"{measured}, {forecast}"

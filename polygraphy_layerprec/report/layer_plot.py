@@ -28,6 +28,7 @@ _LAYERS_NAMED: Final = 12
 _NAME_WIDTH: Final = 46
 _STYLES: Final = {
     "overflow": ("^", "#c8371b"),
+    "inexact integers": ("X", "#8c3b7a"),
     "benign overflow": ("v", "#d08a2e"),
     "underflow": ("s", "#2b87c8"),
     "cancellation": ("D", "#8e4bb5"),

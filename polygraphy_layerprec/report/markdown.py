@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.ranking.order import forecast_holds
 from polygraphy_layerprec.report.columns import printable, shorten
+from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.html.agreement_page import judge_agreement
 from polygraphy_layerprec.report.html.numbers import count_of, format_error, format_percent
 from polygraphy_layerprec.report.html.series import largest_magnitude
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import (
         NetworkScript,
         OutputDivergence,
+        OutputError,
         RankedLayer,
         Ranking,
         RankingAgreement,
@@ -97,13 +100,18 @@ def format_ranking_markdown(
     head = (
         f"**{code_span(ranking.model.name or 'model')}**: {len(layers)} of "
         f"{count_of(len(ranking.layers), 'layer')} in {low}; output error "
-        f"{format_error(error.measured)} measured, {format_error(error.forecast)} forecast"
+        f"{format_error(error.measured)} measured, {_forecast(error)}"
     )
     titles = ["#", "Layer", "Op", "Impact", "Share", "Introduced", "Cumulative", "Max |x|", "Why"]
     rows = [_layer_cells(layer, is_kept=layer.name in kept) for layer in layers]
     lines = [head, "", *_table([title.replace("|", "\\|") for title in titles], rows, "rllrrrrrl")]
     lines += [f"\n> {escape_markdown(warning)}" for warning in ranking.warnings]
     return [*lines, "", f"<sub>{_conditions(ranking)}</sub>"]
+
+
+def _forecast(error: OutputError) -> str:
+    refuted = "" if forecast_holds(error) else ", refuted"
+    return f"{format_error(error.forecast)} forecast{refuted}"
 
 
 def format_script_markdown(script: NetworkScript) -> list[str]:
@@ -197,7 +205,8 @@ def _conditions(ranking: Ranking) -> str:
     inputs = "made up" if conditions.inputs == "generated" else "of the user"
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions)
     text = (
-        f"{count_of(conditions.sample_count, 'sample')} {inputs}; {conditions.backend}, impact by "
+        f"{count_of(conditions.sample_count, 'sample')} {inputs}; "
+        f"stability of the order {describe_stability(ranking)}; {conditions.backend}, impact by "
         f"{conditions.impact}; digest {ranking.model.digest[:16]}; {versions}"
     )
     return escape_markdown(text)

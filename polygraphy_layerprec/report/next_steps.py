@@ -130,7 +130,10 @@ def build_commands(
     for kind in installed or _ALL:
         prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if kind == "rtx" else ""
         flags = [*_flags(kind, precision), *_profile(shape_ranges or {})]
-        command = shlex.join([*base, *flags, "--trt-npps", script_path])
+        scripts = ["--trt-npps", script_path]
+        if kind == "rtx":  # where TF32 is on by default, which the same file switches off
+            scripts += ["--trt-cpps", script_path]
+        command = shlex.join([*base, *flags, *scripts])
         commands.append((_VERSIONS[kind], f"{prefix}{command}"))
     return commands
 

@@ -13,6 +13,7 @@ from polygraphy_layerprec.report.columns import (
     shorten,
     wrap_text,
 )
+from polygraphy_layerprec.report.digits import certain_digits, describe_forecast, describe_stability
 from polygraphy_layerprec.report.roll_up import roll_up_by_block, roll_up_by_op
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _GROUPS_SHOWN: Final = 8
 _UNMEASURED_SHOWN: Final = 3
 _PATH_STEPS_SHOWN: Final = 3
 _NAME_WIDTH: Final = 48
+_SURE_OF_A_THOUSANDTH: Final = 0.005
 
 
 def format_ranking(
@@ -101,7 +103,7 @@ def _layer_table(layers: Sequence[RankedLayer], method: str, width: int) -> list
     figures = [
         Column("Op", tuple(layer.op for layer in layers), minimum=8, cut="end"),
         Column("Impact", tuple(_impact(layer, method) for layer in layers), "right"),
-        Column("Share", tuple(_percent(layer.share) for layer in layers), "right"),
+        Column("Share", tuple(_share(layer) for layer in layers), "right"),
         Column("Introd.", tuple(_error(layer.introduced_error) for layer in layers), "right"),
         Column("Cumul.", tuple(_error(layer.cumulative_error) for layer in layers), "right"),
         Column("Max |x|", tuple(_error(_largest(layer)) for layer in layers), "right"),
@@ -122,11 +124,14 @@ def _layer_table(layers: Sequence[RankedLayer], method: str, width: int) -> list
 def _format_output_error(ranking: Ranking, width: int) -> list[str]:
     error = ranking.output_error
     outputs = error.outputs
-    known = any(output.error is not None for output in outputs)
+    # Integer outputs have no relative error: the share of their unequal elements stands for it.
+    known = error.measured > 0.0 or any(
+        output.error is not None or not output.mismatch_fraction for output in outputs
+    )
     measured = f"{error.measured:.3g}" if known else "unknown"
     head = (
         f"Output error: every layer in {ranking.precision.upper()} | "
-        f"measured: {measured}, forecast from the impacts: {error.forecast:.3g}"
+        f"measured: {measured}, {describe_forecast(error)}"
     )
     columns = [
         Column("Output", tuple(output.name for output in outputs), minimum=16),
@@ -135,12 +140,10 @@ def _format_output_error(ranking: Ranking, width: int) -> list[str]:
         Column("NaN/Inf", tuple(str(output.nonfinite_count) for output in outputs), "right"),
         Column("Unequal", tuple(_percent(o.mismatch_fraction) for o in outputs), "right"),
     ]
-    lines = wrap_text(head, width)
-    if ranking.stability is not None:
-        text = (
-            f"Stability: rank correlation between halves of the samples | {ranking.stability:.2f}"
-        )
-        lines += wrap_text(text, width)
+    lines = [
+        *wrap_text(head, width),
+        *wrap_text(f"Stability of the order: {describe_stability(ranking)}", width),
+    ]
     return lines + _indent(align_columns(columns, width=width - len(_INDENT)))
 
 
@@ -211,7 +214,14 @@ def _largest(layer: RankedLayer) -> float:
 
 
 def _impact(layer: RankedLayer, method: str) -> str:
-    return _error(layer.impact) + ("" if layer.impact_method == method else "~")
+    digits = certain_digits(layer.impact_uncertainty)
+    return f"{layer.impact:.{digits - 1}e}" + ("" if layer.impact_method == method else "~")
+
+
+def _share(layer: RankedLayer) -> str:
+    # Shares go with the square of the impact: their relative error is twice as large.
+    uncertainty = 2.0 * (layer.impact_uncertainty or 0.0) * layer.share
+    return f"{100 * layer.share:.{1 if uncertainty <= _SURE_OF_A_THOUSANDTH else 0}f}%"
 
 
 def _error(value: float | None) -> str:

@@ -8,13 +8,11 @@ from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
     printable,
-    shorten,
     wrap_text,
 )
+from polygraphy_layerprec.report.obtained_precisions import format_obtained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from polygraphy_layerprec.records import (
         EngineMeasurement,
         OutputDivergence,
@@ -30,7 +28,6 @@ _BACKENDS: Final = {
     "tensorrt": "on TensorRT engines",
 }
 _FP32_TITLES: Final = {"onnxruntime-emulated": "FP32 on ORT", "tensorrt": "FP32 on TRT"}
-_LAYERS_SHOWN: Final = 5
 # Infinities count as the largest finite number when they are measured.
 _INFINITE_ERROR: Final = 1e30
 
@@ -45,7 +42,7 @@ def format_verification(verification: Verification, *, width: int = 80) -> list[
     return [
         *_format_head(verification, width),
         *_format_outputs(verification, width),
-        *_format_engines(verification.engines, width),
+        *_format_engines(verification, width),
     ]
 
 
@@ -126,37 +123,29 @@ class _Total:
         self.nonfinite = str(sum(counts)) if counts else "-"
 
 
-def _format_engines(engines: Sequence[EngineMeasurement], width: int) -> list[str]:
+def _format_engines(verification: Verification, width: int) -> list[str]:
+    engines = verification.engines
     if not engines:
         return []
     columns = [
         Column("Engine", tuple(engine.name for engine in engines)),
         Column("Size", tuple(f"{e.size_bytes / 2**20:.1f} MiB" for e in engines), "right"),
-        Column("Latency", tuple(f"{1e3 * e.latency_seconds:.3f} ms" for e in engines), "right"),
+        Column("Latency", tuple(map(_latency, engines)), "right"),
         Column("Low tensors", tuple(map(_low_tensors, engines)), "right"),
     ]
-    lines = ["Engines: median latency, copies to and from the GPU included"]
+    was_run = any(engine.latency_seconds is not None for engine in engines)
+    told = "median latency, copies to and from the GPU included" if was_run else "built, not run"
+    lines = [f"Engines: {told}"]
     lines += [_INDENT + line for line in align_columns(columns, width=width - len(_INDENT))]
+    low = verification.precision.upper()
     for engine in engines:
         if engine.name == "constrained":
-            lines += _format_obtained(engine, width)
+            lines += format_obtained(engine.obtained, low, width=width)
     return lines
 
 
-def _format_obtained(engine: EngineMeasurement, width: int) -> list[str]:
-    obtained = engine.obtained
-    if obtained is None:
-        return wrap_text("Obtained: the engine does not tell the precision of its layers", width)
-    text = (
-        f"Obtained: {obtained.fp32_count} of {obtained.asked_count} layers asked for are in FP32, "
-        f"{len(obtained.lowered)} in low precision, {obtained.unseen_count} not to be seen"
-    )
-    lines = wrap_text(text, width)
-    for name in obtained.lowered[:_LAYERS_SHOWN]:
-        lines.append(f"{_INDENT}in low precision: {shorten(printable(name), width - 20)}")
-    if len(obtained.lowered) > _LAYERS_SHOWN:
-        lines.append(f"{_INDENT}and {len(obtained.lowered) - _LAYERS_SHOWN} more")
-    return lines
+def _latency(engine: EngineMeasurement) -> str:
+    return "-" if engine.latency_seconds is None else f"{1e3 * engine.latency_seconds:.3f} ms"
 
 
 def _low_tensors(engine: EngineMeasurement) -> str:

@@ -84,7 +84,9 @@ def select_layers(
 def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
     """Returns a constraint for each selected layer, with its reason."""
     return tuple(
-        Constraint(layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason)
+        Constraint(
+            layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason, layer.trace
+        )
         for layer in selection.layers
     )
 

@@ -143,7 +143,10 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
 
     def add_to_script_impl(self, script: Script) -> None:
         """Adds the runner, and the loaders that it needs."""
+        from polygraphy_layerprec.tools.run_inputs import use_own_inputs
+
         graph = self._add_graph(script, self._model_to_run(script))
+        use_own_inputs(script, self.arg_groups, graph)
         candidate = self._add_loader(
             script,
             "CandidateFromGraph",

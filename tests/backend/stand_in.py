@@ -14,9 +14,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from polygraphy_layerprec.backend.engine_spec import EngineError
-from polygraphy_layerprec.execution.mixed import MixedExecutor
 from polygraphy_layerprec.execution.plain_session import PlainSession
-from polygraphy_layerprec.model import Graph, Role
+from polygraphy_layerprec.execution.planned import PlannedExecutor
+from polygraphy_layerprec.model import Graph
+from polygraphy_layerprec.plan import KeptLayers, Planner
 from polygraphy_layerprec.precision import FP16
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ class StandIn:
         if spec.kind == "reference":
             return PlainSession(_with_outputs(self._model, marked)).run
         graph = replace(self._graph, outputs=(*self._graph.outputs, *marked))
-        executor = MixedExecutor(graph, FP16)
-        if spec.kind == "lowered":
-            return lambda sample: executor.run(sample, lambda _: True)
-        return lambda sample: executor.run(sample, lambda node: spec.layer in node.outputs)
+        kept = KeptLayers()
+        if spec.kind != "lowered":
+            kept = KeptLayers.all_but(graph, graph.producers[spec.layer])
+        plan, executor = Planner(graph, FP16).plan(kept), PlannedExecutor(graph, FP16)
+        return lambda sample: executor.run(sample, plan)
 
     def _unfused(self) -> tuple[str, ...]:
         """Every second layer: the others are fused away."""
-        layers = [node for node in self._graph.nodes if node.role is Role.COMPUTES]
-        names = [node.outputs[0] for node in layers[::2]]
+        names = [node.outputs[0] for node in self._graph.layers[::2]]
         return tuple(name for name in names if name not in self._graph.outputs)
 
 

@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from polygraphy_layerprec.backend.engine_inspection import (
+from polygraphy_layerprec.backend.engine_inspection import parse_layer_information
+from polygraphy_layerprec.backend.engine_layers import (
     EngineLayer,
-    compare_precisions,
-    parse_layer_information,
+    EngineTensor,
+    low_fraction,
+    split_metadata,
 )
-from polygraphy_layerprec.records import Constraint
 
 
 def tensor(name: str, kind: str, *, layout: str) -> dict:
@@ -34,7 +35,6 @@ def information(layout: str) -> str:
     low = "FP16" if layout == "old" else "Half"
     wide = "FP32" if layout == "old" else "Float"
     layers = [
-        layer("a", "[ONNX Layer: a]", [("x", wide)], [("ta", low)]),
         layer("b", "[ONNX Layer: b | graph]", [("ta", low)], [("tb", wide)]),
         layer(
             "c+d",
@@ -42,58 +42,63 @@ def information(layout: str) -> str:
             [("tb", wide), ("n", "Int32")],
             [("td", wide)],
         ),
-        layer("e+f", "[ONNX Layer: e][ONNX Layer: f]", [("td", wide)], [("tf", low)]),
     ]
     borders = {"Bindings": ["x"]} if layout == "old" else {"I/O Tensors": [{"Name": "x"}]}
     return json.dumps({"Layers": layers, **borders})
-
-
-def asked(name: str, *outputs: str) -> Constraint:
-    return Constraint(name, "Add", (), outputs, "a test")
 
 
 @pytest.mark.parametrize("layout", ["old", "new"])
 def test_layers_and_float_tensors_are_read(layout):
     layers = parse_layer_information(information(layout))
 
-    assert layers[1] == EngineLayer(("b",), (("ta", 16),), (("tb", 32),))
-    assert layers[2] == EngineLayer(("c", "d[0]"), (("tb", 32),), (("td", 32),))
+    ta, tb = EngineTensor("ta", "FP16", (1, 8)), EngineTensor("tb", "FP32", (1, 8))
+    td = EngineTensor("td", "FP32", (1, 8))
+    assert layers == (
+        EngineLayer("b", "kgen", ("b | graph",), (ta,), (tb,)),
+        EngineLayer("c+d", "kgen", ("c", "d[0]"), (tb,), (td,)),
+    )
+    assert low_fraction(layers) == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("layout", ["old", "new"])
-def test_asked_is_compared_with_obtained(layout):
-    constraints = [
-        asked("a", "ta"),  # given in low precision
-        asked("b", "tb"),
-        asked("c", "tc"),  # fused into a layer all in FP32
-        asked("e", "te"),  # fused into one that gives low precision: nobody knows
-        asked("gone", "tg"),
-        asked("", "td"),
-    ]
+def test_weights_are_read_where_they_are_told():
+    text = json.dumps({"Layers": [{"Constants": [{"Name": "w", "Datatype": "Float"}]}]})
 
-    obtained = compare_precisions(parse_layer_information(information(layout)), constraints)
+    (layer,) = parse_layer_information(text)
 
-    assert obtained.asked_count == 6
-    assert obtained.fp32_count == 3
-    assert obtained.lowered == ("a",)
-    assert obtained.unseen_count == 2
-    assert obtained.low_tensor_fraction == pytest.approx(2 / 5)  # ta, tf of x, ta, tb, td, tf
-
-
-def test_a_layer_without_a_name_goes_by_its_tensor():
-    layers = parse_layer_information(information("old"))
-
-    assert compare_precisions(layers, [asked("", "ta")]).lowered == ("ta",)
+    assert layer.constants == (EngineTensor("w", "FP32"),)
+    assert not layer.constants[0].is_scalar  # as far as is known
 
 
 @pytest.mark.parametrize(
-    ("kind", "bits"),
-    [("FP32", 32), ("Float", 32), ("Half", 16), ("BF16", 16), ("BFloat16", 16), ("FP8", 8)],
+    ("kind", "name"),
+    [
+        ("FP32", "FP32"),
+        ("Float", "FP32"),
+        ("Half", "FP16"),
+        ("BF16", "BF16"),
+        ("BFloat16", "BF16"),
+        ("FP8", "FP8"),
+    ],
 )
-def test_every_float_type_has_a_width(kind, bits):
+def test_every_float_type_is_known(kind, name):
     text = json.dumps({"Layers": [{"Outputs": [{"Name": "t", "Datatype": kind}]}]})
 
-    assert parse_layer_information(text)[0].output_bits == (("t", bits),)
+    (output,) = parse_layer_information(text)[0].outputs
+
+    assert output == EngineTensor("t", name)
+    assert output.is_low == (name != "FP32")
+
+
+@pytest.mark.parametrize("separator", ["\x1e", "\x1f", ""])
+def test_fused_nodes_are_told_apart(separator):
+    text = separator.join(["[ONNX Layer: a]b | c]", "[ONNX Layer: d | then (then_branch)]"])
+
+    assert split_metadata(text) == ("a]b | c", "d | then (then_branch)")
+
+
+@pytest.mark.parametrize("text", ["", "made by hand", "[Torch Layer: a]"])
+def test_other_metadata_name_no_nodes(text):
+    assert split_metadata(text) == ()
 
 
 def test_names_alone_tell_nothing():
@@ -101,9 +106,7 @@ def test_names_alone_tell_nothing():
 
 
 def test_an_engine_without_float_tensors_has_no_share():
-    layers = parse_layer_information('{"Layers": [{"Name": "a"}]}')
-
-    assert compare_precisions(layers, []).low_tensor_fraction is None
+    assert low_fraction(parse_layer_information('{"Layers": [{"Name": "a"}]}')) is None
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"Layers": 3}'])

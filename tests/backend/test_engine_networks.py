@@ -14,7 +14,7 @@ from polygraphy_layerprec.backend.engine_networks import (
 )
 from polygraphy_layerprec.backend.engine_spec import EngineError
 from polygraphy_layerprec.emit.name_bridge import LayerConstraint
-from polygraphy_layerprec.model import Role, load_graph
+from polygraphy_layerprec.model import load_graph
 from tests.emit.conftest import Tensorrt
 from tests.emit.onnx_zoo import ZOO
 from tests.models import (
@@ -187,8 +187,7 @@ def test_an_output_under_another_name_is_an_error_that_says_what_to_do(tensorrt)
 def test_what_can_be_marked_builds_in_fp32_and_lowered(tensorrt, name):
     model = ZOO[name]()
     graph = load_graph(model)
-    layers = [n for n in graph.nodes if n.role is Role.COMPUTES]
-    names = [name for n in layers for name in n.outputs if name and name not in graph.outputs]
+    names = [name for n in graph.layers for name in n.outputs if name and name not in graph.outputs]
     for lowers in (False, True):
         parsed = tensorrt.parse(model)
         reasons = why_not_markable(parsed.network, names)

@@ -23,7 +23,7 @@ def test_a_missing_tensorrt_is_an_error_that_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(tensorrt_module.importlib, "import_module", fail)
 
-    with pytest.raises(ExecutionError, match=r"pip install tensorrt[\s\S]*--backend emulated"):
+    with pytest.raises(ExecutionError, match=r"pip install tensorrt-rtx[\s\S]*RTX=1[\s\S]*--build"):
         tensorrt_module.load_tensorrt()
 
 

@@ -298,9 +298,10 @@ def test_probes_are_signs_scaled_by_the_norms_of_the_outputs():
         "ids": np.arange(4),
     }
     seeds = output_seeds(outputs, rng=RNG(0))
-    assert set(seeds) == {"a", "b"}
+    assert set(seeds) == {"a", "b", "infinite"}
+    np.testing.assert_allclose(np.abs(seeds.pop("infinite")), [0.0, 1 / np.sqrt(3)], rtol=1e-6)
     for name in seeds:
-        scale = np.linalg.norm(outputs[name]) * np.sqrt(2)
+        scale = np.linalg.norm(outputs[name]) * np.sqrt(3)
         np.testing.assert_allclose(np.abs(seeds[name]), 1 / scale, rtol=1e-6)
         assert seeds[name].dtype == outputs[name].dtype
         assert seeds[name].shape == outputs[name].shape

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec import rank_model
-from polygraphy_layerprec.divergence.coherence import coherent_axes, coherent_power
+from polygraphy_layerprec.divergence.coherence import (
+    coherent_axes,
+    coherent_groups,
+    weighted_powers,
+)
 from tests.models import build_model, node, normal, tensor
 
 
@@ -41,20 +45,24 @@ def test_a_weight_is_used_again_along_the_axes_on_which_it_does_not_differ(
     assert coherent_axes(op_type, constants, rank) == axes
 
 
+def summed_power(product, axes):
+    return float(np.sum(coherent_groups(product, axes) ** 2))
+
+
 def test_errors_add_up_along_coherent_axes_before_they_are_squared():
     ones = np.ones((3, 5, 8), np.float32)
 
-    assert coherent_power(ones, ()) == 3 * 5 * 8
-    assert coherent_power(ones, (0,)) == 5 * 8 * 3**2
-    assert coherent_power(ones, (0, 1)) == 8 * (3 * 5) ** 2
+    assert summed_power(ones, ()) == 3 * 5 * 8
+    assert summed_power(ones, (0,)) == 5 * 8 * 3**2
+    assert summed_power(ones, (0, 1)) == 8 * (3 * 5) ** 2
 
 
 def test_errors_of_opposite_signs_cancel_along_coherent_axes():
     product = np.ones((2, 6), np.float32)
     product[1] = -1.0
 
-    assert coherent_power(product, (0,)) == 0.0
-    assert coherent_power(product, (1,)) == 2 * 6  # two sums are too few: the last axis stays
+    assert summed_power(product, (0,)) == 0.0
+    assert summed_power(product, (1,)) == 2 * 6  # two sums are too few: the last axis stays
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,28 @@ def test_errors_of_opposite_signs_cancel_along_coherent_axes():
     ],
 )
 def test_too_few_sums_are_split_along_the_first_axis_and_then_the_last(shape, axes, power):
-    assert coherent_power(np.ones(shape, np.float32), axes) == power
+    assert summed_power(np.ones(shape, np.float32), axes) == power
+
+
+@pytest.mark.parametrize(
+    ("values", "axes", "count"),
+    [
+        ([[1.0, 1.0], [1.0, 1.0]], (), 4.0),
+        ([[8.0, 0.0], [0.0, 0.0]], (), 1.0),
+        ([[1.0, 1.0], [1.0, -1.0]], (), 4.0),
+        ([[0.0, 0.0], [0.0, 0.0]], (), 0.0),
+        ([[1.0] * 3] * 4, (1,), 4.0),  # four sums
+    ],
+)
+def test_as_many_numbers_tell_a_sum_of_squares_as_take_part_in_it(values, axes, count):
+    ones = np.ones(np.shape(values), np.float32)
+    halves = (ones.view(np.uint32) >> 16).astype(np.uint16)
+
+    found = weighted_powers(np.array(values, np.float32), halves, axes)
+
+    assert found.count == pytest.approx(count)
+    assert found.independent == pytest.approx(np.sum(np.square(values)))
+    assert found.response == pytest.approx(np.sum(values))
 
 
 def mean_model(layer, weight, x_shape, mean):

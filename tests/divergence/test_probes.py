@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry, probe_count
+from polygraphy_layerprec.divergence.probes import (
+    merge_targets,
+    output_scales,
+    sweep_work,
+    target_of,
+)
 from polygraphy_layerprec.pipeline import measure_exact_impacts
 from tests.models import build_model, node, normal, tensor
 
@@ -30,14 +38,39 @@ from tests.models import build_model, node, normal, tensor
     ],
 )
 def test_outputs_of_few_rows_are_probed_more_often(shape, count):
-    assert probe_count({"y": np.zeros(shape, np.float32)}) == count
+    assert probe_count([shape]) == count
 
 
 def test_the_output_with_most_rows_decides():
-    outputs = {"one": np.zeros((1, 9)), "many": np.zeros((16, 2)), "scalar": np.zeros(())}
+    assert probe_count([(1, 9), (16, 2), ()]) == 1
+    assert probe_count([]) == 4
 
-    assert probe_count(outputs) == 1
-    assert probe_count({}) == 4
+
+def test_what_stands_for_half_an_output_counts_half():
+    values = np.array([3.0, 4.0], np.float32)
+    output, half = target_of(values), replace(target_of(values), weight=0.5)
+
+    scales = output_scales({"y": output, "a": half, "b": half, "nought": target_of(0 * values)})
+
+    assert scales == pytest.approx({"y": 0.5 / 25, "a": 0.25 / 25, "b": 0.25 / 25})
+
+
+def test_the_weights_of_a_tensor_that_stands_for_several_outputs_add_up():
+    target = target_of(np.ones(3, np.float16))
+
+    merged = merge_targets([("a", target), ("b", target), ("a", replace(target, weight=0.5))])
+
+    assert {name: t.weight for name, t in merged.items()} == {"a": 1.5, "b": 1.0}
+    assert target.dtype == np.float32
+    assert target_of(np.ones(3)).dtype == np.float64
+
+
+def test_more_probes_are_taken_where_they_cost_next_to_nothing():
+    small, large = sweep_work([64] * 10), sweep_work([2**20] * 500)
+
+    assert probe_count([(1000, 10)], work=small) == 16
+    assert probe_count([(1, 10)], work=large) == 4
+    assert probe_count([(1000, 10)], work=large) == 1
 
 
 def sweep(*probes):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
+import pytest
 
 from polygraphy_layerprec.divergence.activation_store import ActivationStore
 from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry
@@ -96,3 +98,24 @@ def test_memory_falls_while_the_sweep_goes_back():
 
     assert held == sorted(held, reverse=True)
     assert held[0] > held[-1] > 0
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
+def test_rules_compute_with_halves_in_fp32(kind):
+    """The square of 300, of which a derivative is made, leaves the range of FP16."""
+    store = ActivationStore()
+    store.put("x", np.full(2, 300.0).astype(kind))
+    recorded = RecordedValues(store, lambda _: {})
+
+    values = recorded.values(0, ["x"])["x"]
+
+    assert values.dtype == np.float32
+    assert values.tolist() == [300.0, 300.0]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int8, ml_dtypes.float8_e4m3fn])
+def test_values_of_other_types_stay_what_they_are(kind):
+    store = ActivationStore()
+    store.put("x", np.ones(2).astype(kind))
+
+    assert RecordedValues(store, lambda _: {}).values(0, ["x"])["x"].dtype == kind

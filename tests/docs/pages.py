@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from markdown_it import MarkdownIt
 
+from tests.processes import LONGEST_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
@@ -41,7 +43,6 @@ _FAILED_LINE: Final = {
 }
 _MARKER: Final = re.compile(r"<!--\s*Polygraphy Test:\s*(.*?)\s*-->", re.DOTALL)
 _MARKERS: Final[dict[str, Handling]] = {"Ignore": "ignore", "XFAIL": "fail"}
-_SECONDS: Final = 300
 _NEEDS_TENSORRT: Final = re.compile(
     r"polygraphy (?:convert|debug)|--trt(?:\s|$)|--trt-(?:npps|network)|--display-as[ =]trt"
     r"|--backend[ =]tensorrt|\.engine\b|import tensorrt"
@@ -163,7 +164,7 @@ def _run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=LONGEST_SECONDS,
         check=False,
     )
 

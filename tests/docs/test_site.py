@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.processes import LONGEST_SECONDS
+
 for needed in ("sphinx", "myst_parser", "furo"):
     pytest.importorskip(needed, reason="the `docs` extra is not installed")
 
@@ -26,7 +28,7 @@ def build(source, target):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=LONGEST_SECONDS,
     )
 
 

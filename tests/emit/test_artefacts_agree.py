@@ -9,10 +9,10 @@ from polygraphy_layerprec.emit.mixed_onnx import lower_model
 from polygraphy_layerprec.emit.name_bridge import match_layers
 from polygraphy_layerprec.emit.network_rewriter import constrain_network
 from polygraphy_layerprec.emit.network_view import NetworkView
-from polygraphy_layerprec.execution import MixedExecutor
 from polygraphy_layerprec.pipeline import load_graph
-from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.plan import Target
 from tests.emit.networks import make_model
+from tests.planned_runs import run_lowered, run_reference
 
 pytestmark = pytest.mark.trt
 
@@ -132,7 +132,7 @@ def errors(reference, candidate):
 
 def ranked(graph):
     """The layers of the model that give floats."""
-    return [n for n in graph.nodes if n.role.value == "computes" and n.op_type != "Greater"]
+    return list(graph.layers)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -141,14 +141,13 @@ def test_mixed_model_errs_as_the_emulation_says(name, choice, tmp_path):
     graph = graph_of(MODELS[name], tmp_path / "model.onnx")
     kept = {output for layer in chosen(ranked(graph), choice) for output in layer.outputs}
     sample = sample_of(graph)
-    executor = MixedExecutor(graph, FP16)
-    reference = executor.run(sample, lambda _: False)
-    emulated = errors(reference, executor.run(sample, lambda n: kept.isdisjoint(n.outputs)))
+    reference = run_reference(graph, sample)
+    emulated = errors(reference, run_lowered(graph, sample, kept, target=Target.ONNX))
 
     mixed, _ = lower_model(MODELS[name], kept)
 
     lowered = graph_of(mixed, tmp_path / "mixed.onnx")
-    found = errors(reference, MixedExecutor(lowered, FP16).run(sample, lambda _: False))
+    found = errors(reference, run_reference(lowered, sample))
     for output, error in emulated.items():
         assert found[output] == pytest.approx(error, rel=0.5, abs=1e-6)
 

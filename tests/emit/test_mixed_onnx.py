@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -10,15 +11,16 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, NodeProto, TensorProto, inliner, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner, shape_inference
 
 from polygraphy_layerprec.emit.mixed_onnx import LoweringSummary, lower_model
-from polygraphy_layerprec.execution import MixedExecutor
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
-from polygraphy_layerprec.model import Role, load_graph
+from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error
+from polygraphy_layerprec.plan import Target
 from polygraphy_layerprec.precision import BF16, FP16, Precision
 from tests.emit.onnx_zoo import ZOO, feeds
+from tests.planned_runs import run_reference
 
 _LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _OPSET_OF_BF16 = 13
@@ -41,7 +43,17 @@ def _named(case: str) -> ModelProto:
 
 
 def layer_outputs(model: ModelProto) -> list[str]:
-    return [name for node in model.graph.node for name in node.output if name]
+    graph = load_graph(model)
+    return [name for node in graph.nodes for name in node.outputs if graph.is_fp32(name)]
+
+
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """Yields the nodes of a graph and of its branches."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_nodes(attribute.g)
 
 
 def run_model(model: ModelProto, inputs: dict[str, np.ndarray], *, optimized: bool = False) -> list:
@@ -86,6 +98,9 @@ def assert_types_as_asked(
     left = {entry.name for entry in summary.left_in_fp32}
     lowered = 0
     for node in original.graph.node:
+        if node.name not in rewritten:
+            assert node.op_type == "Constant" or mixed.opset_import != original.opset_import
+            continue  # a weight like any other, or a function that was expanded
         was = _operand_types(node, before)
         now = _operand_types(rewritten[node.name], after)
         if not kept.isdisjoint(node.output):
@@ -94,7 +109,8 @@ def assert_types_as_asked(
             assert low not in now - was, f"{node.name} ({node.op_type}) must stay in FP32"
         elif node.op_type not in _READERS:
             lowered += low in now and TensorProto.FLOAT in was
-    assert lowered == summary.lowered
+    if len(load_graph(original).nodes) <= len(original.graph.node):  # no branches, no functions
+        assert lowered == summary.lowered
 
 
 @pytest.mark.parametrize("case", _NAMES)
@@ -171,25 +187,23 @@ def test_lowered_model_runs_with_an_error_of_half_precision(case: str, io_precis
 @pytest.mark.parametrize("case", sorted(ZOO.keys() - _NOT_EMULATED_ALIKE))
 def test_mixed_model_errs_as_much_as_the_emulation_says(case: str, part: int) -> None:
     model, inputs = _named(case), feeds(_named(case))
-    layers = [node for node in load_graph(model).nodes if node.role is Role.COMPUTES]
+    layers = load_graph(model).layers
     chosen = random.Random(1).sample(layers, len(layers) // part) if part else []
     kept = [name for layer in chosen for name in layer.outputs if name]
 
     mixed, _ = lower_model(model, kept)
 
     # Node by node, so that ONNX-Runtime can drop no cast and no rounding with it.
-    reference, candidate = (
-        MixedExecutor(load_graph(m), FP16).run(inputs, lambda _: False) for m in (model, mixed)
-    )
+    reference, candidate = (run_reference(m, inputs) for m in (model, mixed))
     divergences = OutputDivergences(tuple(reference), FP16)
     divergences.add(reference, candidate)
-    emulated_error = measure_output_error(model, [inputs], fp32_outputs=kept)
-    # Bodies stay in FP32 in the model, and what follows may be rounded a node sooner or later.
+    emulated_error = measure_output_error(model, [inputs], fp32_outputs=kept, target=Target.ONNX)
+    # What FP16 kernels round besides: sums in parts, a scale times a shift.
     assert divergences.error == pytest.approx(emulated_error, rel=0.5)
 
 
 @pytest.mark.parametrize("case", _NAMES)
-@settings(max_examples=4, deadline=None, derandomize=True, database=None)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_any_choice_of_layers_is_valid_and_typed_as_asked(case: str, data: st.DataObject) -> None:
     model = _named(case)
@@ -210,14 +224,16 @@ def test_any_choice_of_layers_is_valid_and_typed_as_asked(case: str, data: st.Da
 def test_nothing_is_cast_forth_and_back(case: str) -> None:
     model = _named(case)
     outputs = layer_outputs(model)
-    own = {node.name for node in model.graph.node}
+    own = {node.name for node in load_graph(model).nodes}
     for seed in range(3):
         kept = random.Random(seed).sample(outputs, len(outputs) // 2)
 
         mixed, summary = lower_model(model, kept)
 
         inserted = [
-            node for node in mixed.graph.node if node.name not in own and node.op_type == "Cast"
+            node
+            for node in all_nodes(mixed.graph)
+            if node.name not in own and node.op_type == "Cast"
         ]
         assert len(inserted) == summary.casts
         made = {node.output[0] for node in inserted}

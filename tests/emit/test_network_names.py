@@ -189,7 +189,7 @@ def test_a_node_with_a_body_keeps_the_body_and_not_what_it_captures(
     assert all(types[node] == {"HALF"} for node in lowered)
 
 
-@settings(max_examples=20, derandomize=True, database=None)
+@settings(max_examples=20)
 @given(name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40))
 def test_any_unicode_name_matches(tensorrt, constraints_of, name):
     model = chain(["first", name])

@@ -141,7 +141,7 @@ def test_random_sets_of_constraints_build(tensorrt, constraints_of, name):
     assert f"{len(chosen)} of {len(chosen)} constraints matched" in summary
 
 
-@settings(max_examples=60, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(data=st.data(), name=st.sampled_from(FREELY_CONSTRAINED))
 def test_any_set_of_constraints_builds(tensorrt, constraints_of, data, name):
     constraints = constraints_of(MODELS[name]())

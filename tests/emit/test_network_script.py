@@ -21,6 +21,7 @@ from polygraphy_layerprec.precision import BF16, FP16, Precision
 from polygraphy_layerprec.records import Constraint
 from tests.emit.networks import MODELS, make_model
 from tests.emit.test_network_names import HOSTILE_NAMES, chain, kept_tensors
+from tests.processes import LONGEST_SECONDS
 
 POLYGRAPHY = [sys.executable, "-c", "from polygraphy.tools import main; main()"]
 
@@ -52,6 +53,14 @@ def load(text, folder, name="constraints_under_test"):
     return module
 
 
+def test_the_script_is_written_in_the_grammar_of_python_3_8():
+    text = render_network_script([constraint()], precision=FP16, model_name="m.onnx")
+
+    ast.parse(text, feature_version=(3, 8))
+    with pytest.raises(SyntaxError):
+        ast.parse("with (a as b, c as d):\n    pass\n", feature_version=(3, 8))
+
+
 def polygraphy(*arguments, folder):
     environment = os.environ | {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
     return subprocess.run(
@@ -61,7 +70,7 @@ def polygraphy(*arguments, folder):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LONGEST_SECONDS,
     )
 
 
@@ -151,7 +160,7 @@ def test_settings_that_no_script_can_have_are_refused(options):
         render_network_script([], **options)
 
 
-@settings(max_examples=100, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(texts=st.lists(st.text(), min_size=5, max_size=5))
 def test_any_text_survives_as_a_literal(texts):
     name, op, tensor, reason, model = texts

@@ -65,7 +65,7 @@ def fake_tensorrt(monkeypatch):
 
 
 def tensor(name, dtype="float32", *, is_shape=False):
-    return SimpleNamespace(name=name, dtype=dtype, is_shape_tensor=is_shape)
+    return SimpleNamespace(name=name, dtype=dtype, is_shape_tensor=is_shape, shape=(2, 4))
 
 
 def constraint(layer):

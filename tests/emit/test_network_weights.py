@@ -25,7 +25,7 @@ def widen(converted):
     return (converted.astype(np.uint32) << 16).view(np.float32)
 
 
-@settings(max_examples=300, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(values=FLOATS, name=st.sampled_from(["fp16", "bf16"]))
 def test_weights_are_rounded_to_nearest_and_saturate(values, name):
     converted = widen(convert_weights(values, find_low_precision(name, TENSORRT)))

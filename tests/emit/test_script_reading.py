@@ -21,7 +21,7 @@ def constraint(name: str = "layer", **fields) -> Constraint:
     return Constraint(name, **values)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     constraints=st.lists(
         st.builds(

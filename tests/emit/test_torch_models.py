@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from polygraphy_layerprec.emit.mixed_onnx import lower_model
 from polygraphy_layerprec.emit.network_script import render_network_script
-from polygraphy_layerprec.execution import MixedExecutor
-from polygraphy_layerprec.model import Role, load_graph
+from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error
+from polygraphy_layerprec.plan import Target
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
 from tests.emit.test_mixed_onnx import run_model, signature_of
 from tests.emit.test_network_rewriter import check_types, inputs_of, layers_of, outputs_of, types_of
+from tests.planned_runs import run_reference
 from tests.torch_models import TORCH_MODELS, export_model, feeds_of
 
 WITH_BODIES = {"scripted if, legacy", "scripted loop, legacy", "conditional, dynamo"}
@@ -41,8 +42,7 @@ def layers_to_rank(name):
     graph = load_graph(export_model(name))
     return [
         Constraint(node.proto.name, node.op_type, node.inputs, node.outputs, "a test")
-        for node in graph.nodes
-        if node.role is Role.COMPUTES
+        for node in graph.layers
     ]
 
 
@@ -75,16 +75,15 @@ def check_mixed_model(name, chosen):
 
     onnx.checker.check_model(mixed, full_check=True)
     assert signature_of(mixed) == signature_of(model)
-    emulated_error = measure_output_error(model, [feeds], fp32_outputs=kept)
+    emulated_error = measure_output_error(model, [feeds], fp32_outputs=kept, target=Target.ONNX)
     (reference,) = run_model(model, feeds)
     (candidate,) = run_model(mixed, feeds, optimized=True)
     # Casts that cancel out are dropped, and with them some of the roundings.
     assert relative_error(candidate, reference) <= 2 * emulated_error + 2.0**-20
     # Node by node nothing is dropped.
-    executor = MixedExecutor(load_graph(mixed), FP16)
-    node_by_node = executor.run(feeds, lambda _: False)["y"]
+    node_by_node = run_reference(mixed, feeds)["y"]
     tolerance = 0.5 if name in WITH_BODIES else 0.1
-    exact = MixedExecutor(load_graph(model), FP16).run(feeds, lambda _: False)["y"]
+    exact = run_reference(model, feeds)["y"]
     assert relative_error(node_by_node, exact) == pytest.approx(emulated_error, rel=tolerance)
 
 
@@ -103,7 +102,7 @@ def test_with_every_layer_kept_nothing_is_rounded(tensorrt, name):
 
 
 @pytest.mark.trt
-@settings(max_examples=2, derandomize=True, database=None)
+@settings(max_examples=2)
 @given(data=st.data())
 def test_any_choice_of_layers_builds_with_types_as_asked(tensorrt, name, data):
     layers = layers_to_rank(name)
@@ -128,7 +127,7 @@ def test_mixed_model_all_kept_gives_the_same_bits(name):
 
 
 @pytest.mark.onnxrt
-@settings(max_examples=4, derandomize=True, database=None)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_mixed_model_of_any_choice_errs_as_the_emulation_says(name, data):
     layers = layers_to_rank(name)

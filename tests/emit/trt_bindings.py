@@ -8,6 +8,7 @@ have the attributes of that version and no others, and prints what it did to the
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import importlib.util
 import json
@@ -71,12 +72,19 @@ def prepare_bindings(version: str) -> Path:
     if compiler is None:
         raise UnavailableError("no C compiler")
     cache.mkdir(mode=0o700, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may want it at once
+        if not folder.exists():
+            _make_bindings(version, folder, compiler)
+    return folder
+
+
+def _make_bindings(version: str, folder: Path, compiler: str) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         _download(BINDINGS[version], scratch)
         _compile_libraries(compiler, Path(scratch, "tensorrt_bindings"), version.partition(".")[0])
         Path(scratch).rename(folder)
         Path(scratch).mkdir()  # for the context manager to remove
-    return folder
 
 
 def _download(package: str, folder: str) -> None:
@@ -111,7 +119,7 @@ def run_script(folder: Path, script: Path, *, strongly_typed: bool) -> dict[str,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     if done.returncode:
         raise RuntimeError(done.stderr)

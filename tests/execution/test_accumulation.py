@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.execution import EmulatedExecutor
-from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.precision import FP16
 from tests.models import build_model, node, tensor
+from tests.planned_runs import emulated_executor
 
 
 def terms_of(operator, x, *weights, **attributes):
@@ -17,7 +15,7 @@ def terms_of(operator, x, *weights, **attributes):
     shapes = [tensor("x", x.shape)], [tensor("y", None)]
     model = build_model([made], *shapes, dict(zip(names, weights, strict=True)))
     found = []
-    executor = EmulatedExecutor(load_graph(model), FP16)
+    executor = emulated_executor(model)
     executor.compare({"x": x}, lambda e: found.append(e.largest_sum_of_terms))
     return found[0]
 

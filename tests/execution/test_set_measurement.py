@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError
+from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import BF16, FP16
 from tests import models
 from tests.execution.numpy_emulation import half
 from tests.models import build_model, node, normal, sample_inputs, scalar, tensor
+from tests.planned_runs import emulated_executor
 
 pytestmark = pytest.mark.onnxrt
 
@@ -22,6 +24,10 @@ def measurement_of(model, samples=None, *, precision=FP16, outputs=None):
     return SetMeasurement(
         graph, samples, precision=precision, outputs=tuple(outputs or graph.outputs)
     )
+
+
+def kept(outputs):
+    return KeptLayers.of_outputs(outputs)
 
 
 def relative(candidate, reference):
@@ -42,16 +48,16 @@ def test_all_in_fp32_is_without_error():
     model = models.small_transformer()
     outputs = [name for each in load_graph(model).nodes for name in each.outputs]
 
-    assert measurement_of(model).divergence_of_kept(outputs).error == 0.0
+    assert measurement_of(model).divergence(kept(outputs)).error == 0.0
 
 
 @pytest.mark.parametrize("precision", [FP16, BF16])
 def test_none_in_fp32_has_the_error_of_the_comparison(precision):
     model = models.small_cnn()
     sample = sample_inputs(model)
-    compared = EmulatedExecutor(load_graph(model), precision).compare(sample, lambda _: None)
+    compared = emulated_executor(model, precision).compare(sample, lambda _: None)
 
-    error = measurement_of(model, [sample], precision=precision).divergence_of_kept(()).error
+    error = measurement_of(model, [sample], precision=precision).divergence(kept(())).error
 
     expected = relative(compared.candidate["logits"], compared.reference["logits"])
     assert error == pytest.approx(expected, rel=1e-6)
@@ -64,8 +70,8 @@ def test_the_layers_that_make_the_named_tensors_are_kept():
     left = relative(half(half(x) * half(w)), x * w)
     right = relative(half(half(x) + half(w)), x + w)
 
-    def error(kept):
-        return measurement.divergence_of_kept(kept).error
+    def error(outputs):
+        return measurement.divergence(kept(outputs)).error
 
     assert error(["right"]) == pytest.approx(left / np.sqrt(2), rel=1e-6)
     assert error(["left"]) == pytest.approx(right / np.sqrt(2), rel=1e-6)
@@ -75,25 +81,25 @@ def test_the_layers_that_make_the_named_tensors_are_kept():
 def test_only_the_outputs_that_count_are_measured():
     measurement = measurement_of(two_branches(), outputs=["left"])
 
-    assert measurement.divergence_of_kept(["left"]).error == 0.0
-    assert measurement.divergence_of_kept(["right"]).error > 0.0
+    assert measurement.divergence(kept(["left"])).error == 0.0
+    assert measurement.divergence(kept(["right"])).error > 0.0
 
 
 def test_a_single_layer_is_measured_alone():
     model = two_branches()
     measurement = measurement_of(model)
 
-    alone = measurement.divergence(lambda n: n.name == "left", exact_inputs=True).error
+    alone = measurement.divergence(kept(["right"]), exact_inputs=True).error
 
-    assert alone == pytest.approx(measurement.divergence_of_kept(["right"]).error)
+    assert alone == pytest.approx(measurement.divergence(kept(["right"])).error)
 
 
 def test_samples_count_alike_and_are_read_once():
     model = models.small_cnn()
     samples = [sample_inputs(model, seed=seed) for seed in range(3)]
-    single = [measurement_of(model, [sample]).divergence_of_kept(()).error for sample in samples]
+    single = [measurement_of(model, [sample]).divergence(kept(())).error for sample in samples]
 
-    error = measurement_of(model, iter(samples)).divergence_of_kept(()).error
+    error = measurement_of(model, iter(samples)).divergence(kept(())).error
 
     assert error == pytest.approx(np.sqrt(np.mean(np.square(single))))
 
@@ -102,14 +108,14 @@ def test_random_numbers_of_several_samples_do_not_count_as_error():
     model = models.random_numbers()
     samples = [sample_inputs(model, seed=seed) for seed in range(3)]
 
-    assert measurement_of(model, samples).divergence_of_kept(()).error < 1e-2
+    assert measurement_of(model, samples).divergence(kept(())).error < 1e-2
 
 
 def test_the_empty_name_of_an_absent_output_keeps_nothing():
     model = models.optional_tensors()
     measurement = measurement_of(model)
 
-    assert measurement.divergence_of_kept([""]).error == measurement.divergence_of_kept(()).error
+    assert measurement.divergence(kept([""])).error == measurement.divergence(kept(())).error
 
 
 def test_an_output_of_another_shape_is_lost_and_not_perfect():
@@ -123,7 +129,7 @@ def test_an_output_of_another_shape_is_lost_and_not_perfect():
     model = build_model(nodes, [tensor("x", [2])], [tensor("y", ["n"])], weights)
     sample = {"x": np.array([2048.8, 2048.2], np.float32)}
 
-    lowered = measurement_of(model, [sample]).divergence_of_kept(())
+    lowered = measurement_of(model, [sample]).divergence(kept(()))
 
     assert lowered.error == 1.0
     assert lowered.records()[0].nonfinite_count == 1

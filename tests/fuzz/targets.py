@@ -18,6 +18,7 @@ from polygraphy.comparator import IterationResult, RunResults
 from polygraphy.json import to_json
 from polygraphy.logger import G_LOGGER
 
+from polygraphy_layerprec.backend.sample_files import read_samples
 from polygraphy_layerprec.backend.saved_results import compare_saved_results
 from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
@@ -31,7 +32,6 @@ from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
-from polygraphy_layerprec.tools.sample_files import read_samples
 from tests.fuzz.mutations import mutate_json, mutate_model, mutate_npz, mutate_script
 from tests.models import (
     chain,
@@ -154,7 +154,7 @@ def _json_samples() -> Sequence[bytes]:
 def _read_samples(path: str) -> None:
     graph = load_graph("model.onnx")
     with contextlib.suppress(SampleError):
-        for where, sample in read_samples(path):
+        for where, sample in read_samples(path, graph.inputs):
             check_sample(sample, graph.inputs, where=where)
 
 

@@ -9,11 +9,10 @@ from onnx import TensorProto, helper
 
 from polygraphy_layerprec.model import ModelError, Role, load_graph
 from polygraphy_layerprec.model.names import block_of, unique_names
-from polygraphy_layerprec.model.operators import draws_random_numbers, is_exact
+from polygraphy_layerprec.model.operators import Behavior, behavior_of, draws_random_numbers
 from tests.models import (
     build_model,
     constant_nodes,
-    if_with_capture,
     loop_with_capture,
     node,
     normal,
@@ -46,7 +45,6 @@ def test_nodes_that_may_run_in_any_order_keep_the_one_of_the_file():
 @pytest.mark.parametrize(
     ("build", "name", "captures"),
     [
-        (if_with_capture, "branch", ("h", "weight")),
         (loop_with_capture, "repeat", ("h", "half")),
         (scan_with_capture, "recur", ("gate",)),
     ],
@@ -65,7 +63,8 @@ def test_a_body_may_hand_an_outer_tensor_to_its_output():
     }
     nodes = [node("Tanh", ["x"], "h"), node("If", ["go"], "y", name="if", **branches)]
     graph = load_graph(build_model(nodes, [*X, tensor("go", [], TensorProto.BOOL)], Y))
-    assert graph.nodes[1].captures == ("h",)
+    assert graph.nodes[1].branches == (("h",), ("h",))
+    assert graph.nodes[1].sources == ("go", "h")
 
 
 def test_constant_nodes_are_weights_and_what_follows_from_them_is_folded():
@@ -76,7 +75,7 @@ def test_constant_nodes_are_weights_and_what_follows_from_them_is_folded():
     assert graph.weights["shift"].shape == ()
     roles = {n.name: n.role for n in graph.nodes}
     assert roles["filled"] is Role.FOLDED
-    assert roles["product"] is roles["unchanged"] is Role.COMPUTES
+    assert roles["product"] is roles["unchanged"] is Role.LAYER
     assert graph.weight_bytes == 4 * 12 + 4 + 8
 
 
@@ -99,15 +98,15 @@ def test_what_only_moves_values_is_exact():
     ]
     weights = {"i": np.array([[0]], np.int64), "u": normal(0, 1, 2)}
     graph = load_graph(build_model(nodes, X, [tensor("y", [4, 2])], weights))
-    exact, computes = Role.EXACT, Role.COMPUTES
-    assert [n.role for n in graph.nodes] == [exact, exact, exact, computes, computes]
+    exact, layer = Role.EXACT, Role.LAYER
+    assert [n.role for n in graph.nodes] == [exact, exact, exact, layer, layer]
     assert graph.nodes[2].attributes == {"reduction": "none"}
     assert graph.nodes[2].block == ""
 
 
 def test_operators_of_other_domains_always_compute():
-    assert is_exact("Relu", "ai.onnx")
-    assert not is_exact("Relu", "vendor")
+    assert behavior_of("Relu", "ai.onnx") is behavior_of("Relu", "") is Behavior.CHOOSES
+    assert behavior_of("Relu", "vendor") is Behavior.COMPUTES
     assert draws_random_numbers("RandomNormalLike", "")
     assert not draws_random_numbers("RandomNormalLike", "vendor")
     assert not draws_random_numbers("Add", "")
@@ -204,6 +203,15 @@ def test_a_graph_that_is_none_says_what_is_wrong(case):
     with pytest.raises(ModelError) as raised:
         load_graph(broken(case))
     assert case in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["c", "w", "x"])
+def test_a_constant_that_writes_what_is_there_already_is_told(name):
+    constants = [node("Constant", [], made, value_float=1.0) for made in ("c", name)]
+    nodes = [*constants, node("Sum", ["x", "c", "w"], "y")]
+
+    with pytest.raises(ModelError, match=f"Two nodes write the tensor '{name}'"):
+        load_graph(build_model(nodes, X, Y, {"w": scalar(2.0)}))
 
 
 def test_attributes_come_as_python_values():

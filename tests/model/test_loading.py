@@ -15,18 +15,25 @@ from polygraphy_layerprec.model.wire_format import read_skeleton
 from tests.models import (
     build_model,
     constant_nodes,
+    if_with_capture,
     local_function,
     loop_with_capture,
     node,
     normal,
+    optional_tensors,
     quantize_dequantize,
     save_with_external_data,
+    scan_with_capture,
+    sequences,
     small_cnn,
     tensor,
     unsorted_nodes,
 )
 
-BUILDERS = (small_cnn, loop_with_capture, local_function, quantize_dequantize, constant_nodes)
+BUILDERS = (
+    *(small_cnn, loop_with_capture, local_function, quantize_dequantize, constant_nodes),
+    *(if_with_capture, scan_with_capture, sequences, optional_tensors),
+)
 
 
 def product(weight=None, *, name="w"):
@@ -73,6 +80,22 @@ def test_large_embedded_weights_stay_in_the_file(tmp_path):
         assert file.read(weight.nbytes) == normal(0, 64, 64).tobytes()
     np.testing.assert_array_equal(weight.read(), normal(0, 64, 64))
     assert len(read_skeleton(str(path), inline_bytes=4096)) < 1000
+
+
+def test_a_weight_that_says_it_is_embedded_may_be_left_in_the_file(tmp_path):
+    """`data_location` names the default explicitly in files of some exporters."""
+    model = product()
+    model.graph.initializer[0].data_location = onnx.TensorProto.DEFAULT
+    assert model.graph.initializer[0].HasField("data_location")
+    content = model.SerializeToString()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+
+    weight = load_graph(path).weights["w"]
+
+    assert weight.path == str(path)
+    np.testing.assert_array_equal(weight.read(), normal(0, 64, 64))
+    onnx.checker.check_model(content)
 
 
 def test_small_weights_stay_with_the_graph(tmp_path):

@@ -34,7 +34,7 @@ def observation(index, power=0.0, *, overflow=False, **changes):
         inputs=("x", "", f"w{index}"),
         outputs=(f"y{index}",),
         sums=DivergenceSums(
-            element_count=4, reference_power=4.0, introduced_power=1.0, weight_power=0.25
+            element_count=4, reference_power=4.0, introduced_power=1.0, rounding_power=0.75
         ),
         max_abs_input=1.5,
         largest_sum_of_terms=0.0,
@@ -62,7 +62,7 @@ observations = st.lists(
     ],
 )
 def test_the_weights_share_is_what_rounding_the_output_does_not_explain(independent, share):
-    sums = DivergenceSums(element_count=9, introduced_power=8.0, weight_power=2.0)
+    sums = DivergenceSums(element_count=9, introduced_power=8.0, rounding_power=6.0)
     layer = observation(0, 4.0, sums=sums, independent_power=independent)
 
     (ranked,) = rank_layers([layer], FP16)
@@ -98,6 +98,16 @@ def test_the_order_is_total_and_shares_add_up(rows):
     assert all(a.impact >= b.impact for a, b in pairwise(calm))
 
 
+def test_ids_that_are_not_exact_come_between_overflow_and_impact():
+    rows = [
+        observation(0, 0.9),
+        observation(1, 1e-6, largest_inexact_integer=5720.0),
+        observation(2, 1e-4, largest_inexact_integer=5720.0),
+        observation(3, 0.0, overflow=True),
+    ]
+    assert [layer.graph_index for layer in rank_layers(rows, FP16)] == [3, 2, 1, 0]
+
+
 def test_equal_impacts_stay_in_graph_order():
     rows = [observation(index, 1.0) for index in (3, 1, 2)]
     assert [layer.graph_index for layer in rank_layers(rows, FP16)] == [1, 2, 3]
@@ -108,7 +118,7 @@ def test_a_layer_keeps_what_was_observed():
         element_count=9,
         reference_power=4.0,
         introduced_power=1.0,
-        weight_power=0.25,
+        rounding_power=0.75,
         cumulative_power=9.0,
         max_abs=7.0,
         overflow_count=1,
@@ -136,8 +146,13 @@ def test_a_layer_without_error_has_no_share_of_weights():
     assert layer.kind == "exact"
 
 
-def test_the_share_of_weights_is_at_most_all():
-    sums = DivergenceSums(introduced_power=1.0, weight_power=2.0, reference_power=1.0)
+def test_the_share_of_weights_is_at_least_nothing():
+    sums = DivergenceSums(introduced_power=1.0, rounding_power=2.0, reference_power=1.0)
+    assert rank_layers([observation(0, sums=sums)], FP16)[0].weight_share == 0.0
+
+
+def test_what_rounding_does_not_do_is_due_to_the_weights():
+    sums = DivergenceSums(introduced_power=1.0, rounding_power=0.0, reference_power=1.0)
     assert rank_layers([observation(0, sums=sums)], FP16)[0].weight_share == 1.0
 
 

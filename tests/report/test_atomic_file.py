@@ -45,6 +45,10 @@ def test_a_failure_half_way_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
+def write_new(file):
+    file.write(b"new")
+
+
 def fill_the_disk(_file):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -78,15 +82,26 @@ def test_of_several_files_all_are_replaced_or_none(tmp_path, error):
     second.write_text("old")
 
     with pytest.raises(type(error)):
-        write_files({str(first): lambda file: file.write(b"new"), str(second): fail})
+        write_files({str(first): write_new, str(second): fail})
 
     assert (first.read_text(), second.read_text()) == ("old", "old")
     assert sorted(os.listdir(tmp_path)) == ["first", "second"]
 
-    write_files({str(path): lambda file: file.write(b"new") for path in (first, second)})
+    write_files({str(path): write_new for path in (first, second)})
 
     assert (first.read_text(), second.read_text()) == ("new", "new")
     assert sorted(os.listdir(tmp_path)) == ["first", "second"]
+
+
+def test_a_file_may_be_named_by_its_content(tmp_path):
+    def write_and_name(file):
+        write_new(file)
+        return str(tmp_path / "named-new")
+
+    write_files({str(tmp_path / "named"): write_and_name, str(tmp_path / "other"): write_new})
+
+    assert sorted(os.listdir(tmp_path)) == ["named-new", "other"]
+    assert (tmp_path / "named-new").read_text() == "new"
 
 
 def test_what_is_no_text_is_spelt_out(tmp_path):

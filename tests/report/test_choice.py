@@ -35,6 +35,14 @@ def test_a_measured_error_comes_first():
     assert "measured 0.25, forecast 0.0012" in text
 
 
+def test_a_refuted_forecast_is_no_answer():
+    measured = format_selection(selection_of(measured_error=0.25), 9, refuted=True, width=200)
+    unmeasured = format_selection(selection_of(), 9, refuted=True, width=200)
+
+    assert measured[0].endswith("output error: measured 0.25")
+    assert unmeasured[0].endswith("unknown: the forecast 0.0012 is refuted by what was measured")
+
+
 def test_a_long_choice_is_cut_and_lines_fit():
     layers = [make_layer(rank, f"/layer/{rank}" * 9) for rank in range(1, 14)]
 

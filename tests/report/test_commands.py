@@ -25,7 +25,9 @@ def test_without_a_script_the_same_command_saves_one():
         *("--save-script", "constraints.py"),
     ]
     assert second.purpose == "Build an engine with it, TensorRT-RTX:"
-    assert shlex.split(second.line)[-2:] == ["--trt-npps", "constraints.py"]
+    assert shlex.split(second.line)[-4:] == [
+        *("--trt-npps", "constraints.py", "--trt-cpps", "constraints.py")
+    ]
 
 
 def test_with_a_script_an_engine_is_built_with_it():

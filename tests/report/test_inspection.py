@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from polygraphy_layerprec.records import Constraint, NetworkScript
+from polygraphy_layerprec.records import Constraint, NetworkScript, NetworkWidths
 from polygraphy_layerprec.report.columns import display_width
 from polygraphy_layerprec.report.inspection import format_ranking_origin, format_script
 from tests.rankings import make_ranking
@@ -17,6 +17,7 @@ SCRIPT = NetworkScript(
         Constraint("head", "Pow", (), ("t",), "overflow: |x| up to 8.1e5"),
         Constraint("", "Add", (), ("", "sum"), "31 % of the output error"),
     ),
+    widths=NetworkWidths(),
     altered=False,
 )
 
@@ -40,7 +41,14 @@ def test_a_script_says_what_it_keeps_and_why():
 
 def test_low_outputs_lenience_and_a_missing_model_are_told():
     script = NetworkScript(
-        "", "", "fp16", "low", allow_unmatched=True, constraints=(), altered=True
+        model_name="",
+        model_digest="",
+        precision="fp16",
+        io_precision="low",
+        allow_unmatched=True,
+        constraints=(),
+        widths=NetworkWidths(),
+        altered=True,
     )
 
     lines = format_script(script, width=200)

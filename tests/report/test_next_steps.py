@@ -60,18 +60,18 @@ def test_looking_for_tensorrt_does_not_import_it():
 
 
 @pytest.mark.parametrize(
-    ("kind", "prefix", "flags"),
+    ("kind", "prefix", "flags", "config"),
     [
-        ("weakly typed", "", "--fp16 --precision-constraints obey "),
-        ("strongly typed", "", "--strongly-typed "),
-        ("inherently typed", "", ""),
-        ("rtx", "POLYGRAPHY_USE_TENSORRT_RTX=1 ", ""),
+        ("weakly typed", "", "--fp16 --precision-constraints obey ", ""),
+        ("strongly typed", "", "--strongly-typed ", ""),
+        ("inherently typed", "", "", ""),
+        ("rtx", "POLYGRAPHY_USE_TENSORRT_RTX=1 ", "", " --trt-cpps c.py"),
     ],
 )
-def test_each_kind_of_tensorrt_has_its_own_command(kind, prefix, flags):
+def test_each_kind_of_tensorrt_has_its_own_command(kind, prefix, flags, config):
     lines = format_build_commands("m.onnx", "c.py", precision="fp16", installed=[kind])
 
-    command = f"{prefix}polygraphy convert m.onnx -o m.engine {flags}--trt-npps c.py"
+    command = f"{prefix}polygraphy convert m.onnx -o m.engine {flags}--trt-npps c.py{config}"
     assert [line.strip() for line in lines if "polygraphy" in line] == [command]
 
 

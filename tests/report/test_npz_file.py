@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.report.npz_file import NpzFile
+from polygraphy_layerprec.report.npz_file import NpzFile, open_npy
 
 ARRAYS = {
     "scalar": np.array(2.5, np.float32),
@@ -52,3 +52,24 @@ def test_an_array_with_fields_is_none(tmp_path):
 
     with pytest.raises(ValueError, match="which has fields"):
         NpzFile(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_alone_is_read_bit_by_bit(tmp_path, name):
+    np.save(tmp_path / "a.npy", ARRAYS[name])
+
+    found = open_npy(str(tmp_path / "a.npy"))
+
+    assert (found.dtype, found.shape) == (ARRAYS[name].dtype, ARRAYS[name].shape)
+    np.testing.assert_array_equal(np.asarray(found), ARRAYS[name], strict=True)
+
+
+def test_an_array_alone_that_claims_more_than_it_has_is_refused(tmp_path):
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**40,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(8))
+
+    with pytest.raises(ValueError, match=r"a\.npy' is not an array: .*, but has"):
+        open_npy(str(path))

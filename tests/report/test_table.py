@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,13 @@ def test_no_name_makes_a_line_too_wide_or_unprintable(width, name, reason):
 def test_everything_troubling_is_shown():
     text = "\n".join(format_ranking(troubled_ranking(), width=160))
 
-    assert "measured: 0.0123, forecast from the impacts: 0.0119" in text
+    assert "measured: 0.0123, forecast from the impacts: 0.012" in text
     assert "no kernel for domain 'acme'" in text
     assert "Infinity: starts in /encoder/layer.11/attention/output/LayerNorm/Pow" in text
     assert "layer0 -> layer1 -> layer2 -> (3 more) -> layer6 -> layer7 -> layer8" in text
     assert "2.0e-02~" in text
     assert "~ estimated by another method" in text
-    assert "rank correlation between halves of the samples | 0.99" in text
+    assert "Stability of the order: 0.99, the rank correlation between samples" in text
 
 
 def test_only_the_top_layers_are_listed():
@@ -101,15 +102,59 @@ def test_layers_unmeasured_for_one_reason_are_told_together():
 
 
 def test_an_error_that_no_output_has_is_unknown():
-    error = OutputError(0.0, 0.0, (OutputDivergence("label", None, None, 0, 0.0),))
+    error = OutputError(0.0, 0.0, (OutputDivergence("y", None, None, 0, 1.0),))
 
     assert "measured: unknown" in "\n".join(format_ranking(make_ranking(output_error=error)))
 
 
-def test_one_sample_has_no_stability():
-    lines = format_ranking(make_ranking(stability=None))
+def test_the_error_of_an_integer_output_is_the_share_of_unequal_elements():
+    for share in (0.0, 0.25):
+        error = OutputError(share, 0.0, (OutputDivergence("label", None, None, 0, share),))
 
-    assert not any("Stability" in line for line in lines)
+        text = "\n".join(format_ranking(make_ranking(output_error=error)))
+
+        assert f"measured: {share:.3g}" in text
+
+
+def test_one_sample_cannot_say_how_stable_the_order_is():
+    one = replace(make_ranking().conditions, sample_count=1)
+
+    text = "\n".join(format_ranking(make_ranking(stability=None, conditions=one), width=200))
+
+    assert "Stability of the order: unknown: one sample cannot say" in text
+
+
+def test_samples_without_an_order_leave_the_stability_unknown():
+    text = "\n".join(format_ranking(make_ranking(stability=None), width=200))
+
+    assert "Stability of the order: unknown\n" in text
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "impact", "share"),
+    [
+        (None, "1.2e-03", "42.3%"),
+        (0.0, "1.2e-03", "42.3%"),
+        (0.005, "1.2e-03", "42.3%"),
+        (0.05, "1.2e-03", "42%"),
+        (0.06, "1e-03", "42%"),
+    ],
+)
+def test_figures_have_as_many_digits_as_they_are_sure_of(uncertainty, impact, share):
+    layer = make_layer(impact=1.23e-3, share=0.4231, impact_uncertainty=uncertainty)
+
+    cells = format_ranking(make_ranking(layer), width=200)[2].split()
+
+    assert impact in cells
+    assert share in cells
+
+
+def test_a_refuted_forecast_is_not_shown_as_an_answer():
+    error = OutputError(0.86, 0.06, (OutputDivergence("y", 0.86, 1.0, 0, 1.0),))
+
+    text = " ".join(" ".join(format_ranking(make_ranking(output_error=error))).split())
+
+    assert "measured: 0.86, which refutes the forecast from the impacts: 0.06" in text
 
 
 def test_a_single_operator_or_block_is_not_rolled_up():

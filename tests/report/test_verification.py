@@ -6,14 +6,16 @@ import pytest
 
 from polygraphy_layerprec.records import (
     EngineMeasurement,
+    LayerPrecision,
     ModelIdentity,
-    ObtainedPrecisions,
     OutputDivergence,
     Verification,
     VerifiedOutput,
 )
 from polygraphy_layerprec.report.columns import display_width
+from polygraphy_layerprec.report.obtained_precisions import format_all_layers, summarize_obtained
 from polygraphy_layerprec.report.verification import format_verdict, format_verification
+from tests.report_models import make_obtained
 
 
 def divergence(error, *, nonfinite=0, unequal=1.0):
@@ -47,7 +49,7 @@ def make_verification(**changes) -> Verification:
 
 
 def with_engines(*lowered: str) -> Verification:
-    obtained = ObtainedPrecisions(5, 3, lowered, 1, 0.75)
+    obtained = make_obtained("fp32", "fp32", "fp32", "fused", "absent", low=lowered)
     engines = (
         EngineMeasurement("fp32", 102 * 2**20, 0.00321, None),
         EngineMeasurement("constrained", 52 * 2**20, 0.00123, obtained),
@@ -120,18 +122,53 @@ def test_engines_are_shown_with_what_was_obtained():
     assert "FP32 on TRT" in lines[2]
     assert [line.split() for line in lines if "MiB" in line] == [
         ["fp32", "102.0", "MiB", "3.210", "ms", "-"],
-        ["constrained", "52.0", "MiB", "1.230", "ms", "75.0%"],
+        ["constrained", "52.0", "MiB", "1.230", "ms", "50.0%"],
     ]
-    assert "3 of 5 layers asked for are in FP32, 1 in low precision, 1 not to be seen" in (
-        " ".join(text.split())
-    )
-    assert "in low precision: /attention/Softmax" in text
+    assert (
+        "Obtained: 3 of 6 layers asked for are in FP32, 1 in FP16, 1 inside fused kernels, which "
+        "do not tell, 1 folded or not to be seen"
+    ) in " ".join(text.split())
+    assert lines[-1].split() == [
+        *("/attention/Softmax", "MatMul", "FP32", "FP16", "FP16", "->", "FP16", "a_kernel")
+    ]
 
 
 def test_a_long_list_of_lowered_layers_is_cut():
     lines = format_verification(with_engines(*(f"layer{i}" for i in range(9))))
 
     assert lines[-1] == "  and 4 more"
+
+
+def test_an_engine_that_was_not_run_has_no_latency():
+    engine = EngineMeasurement("constrained", 2**20, None, make_obtained("fp32"))
+
+    lines = format_verification(make_verification(engines=(engine,)))
+
+    assert lines[-4:] == [
+        "Engines: built, not run",
+        "  Engine          Size  Latency  Low tensors",
+        "  constrained  1.0 MiB        -        50.0%",
+        "Obtained: 1 of 1 layers asked for are in FP32",
+    ]
+
+
+def test_layers_that_were_not_lowered_are_counted():
+    low = LayerPrecision("d", "Add", "low", "fp32", ("kernel",), "FP32 -> FP32")
+    obtained = replace(make_obtained("fp32"), layers=(*make_obtained("fp32").layers, low))
+
+    assert summarize_obtained(obtained, "BF16") == (
+        "1 of 1 layers asked for are in FP32; 1 of 1 to be lowered are in FP32"
+    )
+
+
+def test_all_layers_are_listed_worst_first():
+    lines = format_all_layers(with_engines("bad", "worse"), width=100)
+
+    assert [line.split()[0] for line in lines] == [
+        *("Layer", "bad", "worse", "kept4", "kept3", "kept0", "kept1", "kept2")
+    ]
+    assert "inside a fused kernel" in lines[4]
+    assert format_all_layers(make_verification(), width=80) == []
 
 
 def test_an_engine_that_tells_nothing_is_told():

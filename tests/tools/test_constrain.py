@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 import runpy
 import shlex
 import shutil
@@ -174,7 +175,8 @@ def test_what_is_to_be_saved_decides_among_sets(folder):
         flags = ("--tolerance", error_of([], folder) / 10, "--cost", cost)
         assert constrain(*flags, "--save-script", "c.py") == 0
         costs[cost] = (len(chosen()), sum(flops[name] for name in chosen()))
-    assert costs["flops"][1] <= costs["count"][1]
+    # A layer and a cast have a price too, of 2% of an average layer each.
+    assert costs["flops"][1] <= costs["count"][1] * 1.02
     assert costs["count"][0] <= min(costs["flops"][0], costs["casts"][0])
 
 
@@ -318,16 +320,16 @@ def parted(folder):
     return ("--external-data-dir", "data", "--load-inputs", "inputs.npz")
 
 
-def test_a_data_file_of_the_model_is_not_replaced(folder, parted, capsys):
+def test_a_data_file_of_the_model_is_not_replaced(folder, parted):
     before = (folder / "data" / "model.onnx.data").read_bytes()
 
     status = main(
         ["rank", "moved/model.onnx", *parted, "--top-k", "1", "--save-onnx", "data/model.onnx"]
     )
 
-    assert status == 1
-    assert "Cannot save 'data/model.onnx'" in capsys.readouterr().err
+    assert status == 0
     assert (folder / "data" / "model.onnx.data").read_bytes() == before
+    onnx.checker.check_model("data/model.onnx")
 
 
 def test_data_files_may_lie_in_another_folder(folder, parted):
@@ -340,7 +342,8 @@ def test_data_files_may_lie_in_another_folder(folder, parted):
 
     assert (ranked, status) == (0, 0)
     onnx.checker.check_model("b.onnx")
-    assert (folder / "a.onnx.data").read_bytes() == (folder / "b.onnx.data").read_bytes()
+    (first,), (second,) = folder.glob("a.onnx.*.data"), folder.glob("b.onnx.*.data")
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_one_command_saves_every_artefact_in_a_process_of_its_own(folder):
@@ -423,3 +426,30 @@ def test_the_precision_of_the_ranking_is_that_of_the_script(folder):
     assert constrain("--top-k", 1, "--save-script", "c.py", ranking="bf16.json") == 0
 
     assert runpy.run_path("c.py")["PRECISION"] == "bf16"
+
+
+def refute(path, *, factor):
+    """Makes what a ranking on file measured `factor` times its forecast."""
+    ranking = load_ranking(path)
+    error = ranking.output_error
+    wrong = dataclasses.replace(error, measured=factor * error.forecast)
+    save_ranking(dataclasses.replace(ranking, output_error=wrong), path)
+
+
+def test_a_refuted_forecast_decides_nothing_unseen(folder, capsys):
+    refute(folder / "ranking.json", factor=10)
+
+    assert main(["constrain", "ranking.json", "--top-k", "2"]) == 0
+
+    out = " ".join(capsys.readouterr().out.split())
+    assert "output error: unknown: the forecast" in out
+    assert "is refuted by what was measured" in out
+
+
+def test_a_measured_choice_shows_the_forecast_where_it_holds_for_it(folder, capsys):
+    refute(folder / "ranking.json", factor=10)
+
+    assert main(["constrain", "ranking.json", *MODEL, "--tolerance", "1"]) == 0
+
+    chosen = next(line for line in capsys.readouterr().out.splitlines() if "Chosen" in line)
+    assert re.search(r"output error: measured \S+, forecast", chosen)

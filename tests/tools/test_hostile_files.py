@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import tracemalloc
 import zipfile
 
@@ -172,6 +173,30 @@ def test_a_bomb_is_not_unpacked(refused, tmp_path, extents, claimed, content_byt
     assert peak < BOMB_BYTES / 4
 
 
+@pytest.mark.parametrize("extent", [2**40, 2**62, -(2**40)])
+def test_an_array_alone_is_as_large_as_it_says(refused, tmp_path, extent):
+    save_model(tmp_path, ["n"])
+    with (tmp_path / "bomb.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (extent,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(8))
+
+    said = refused("rank", "model.onnx", "--load-inputs", "bomb.npy")
+
+    assert "'bomb.npy' is not an array" in said
+
+
+def test_inputs_that_fit_one_by_one_alone_are_not_made_up(refused, tmp_path):
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    x, y, z = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [half // 12]) for n in "xyz")
+    add = helper.make_node("Add", ["x", "y"], ["z"], name="add")
+    graph = helper.make_graph([add], "g", [x, y], [z])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+
+    assert "too large" in refused("rank", "model.onnx")
+
+
 def test_a_header_without_end_is_not_unpacked(refused, tmp_path):
     save_model(tmp_path, [2])
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -203,13 +228,17 @@ def test_an_array_packed_in_json_is_not_unpacked_either(refused, tmp_path):
     assert peak < 1 << 27
 
 
-def test_arrays_of_objects_are_never_unpickled(refused, tmp_path):
-    save_model(tmp_path, [2])
-    np.savez(tmp_path / "objects.npz", x=np.array([{}, print], object))
+@pytest.mark.parametrize("ending", ["npz", "npy"])
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.STRING])
+def test_arrays_of_objects_are_never_unpickled(refused, tmp_path, ending, dtype):
+    save_model(tmp_path, [2], dtype)
+    save = np.savez if ending == "npz" else np.save
+    save(tmp_path / f"objects.{ending}", np.array([{}, print], object))
 
-    assert "Wrong dtype of input 'x'" in refused(
-        "rank", "model.onnx", "--load-inputs", "objects.npz"
-    )
+    said = refused("rank", "model.onnx", "--load-inputs", f"objects.{ending}")
+
+    assert f"'objects.{ending}' is not" in said
+    assert "holds Python objects" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"text"])

@@ -17,6 +17,7 @@ from tests.processes import DOORS, run_layerprec
 
 pytestmark = pytest.mark.onnxrt
 
+OTHER_DIGEST = "2:" + "ab" * 32
 WORST = Constraint("node_1", "Add", ("t0", "shift"), ("t1",), "31 % of the output error")
 
 
@@ -90,14 +91,25 @@ def test_another_model_fails_and_what_matches_nothing_is_listed(inspect, name):
 
 
 def test_a_changed_model_fails_though_every_constraint_matches(inspect, folder):
-    save_script(folder / "stale.py", WORST, digest="ab" * 32)
+    save_script(folder / "stale.py", WORST, digest=OTHER_DIGEST)
 
     done = inspect("stale.py", "--model", "model.onnx")
 
     said = done.stdout + done.stderr
     assert done.returncode == 1
     assert "All 1 constraints match" in said
-    assert "digest 'abababababababab'" in said
+    assert f"digest {OTHER_DIGEST[:16]!r}" in said
+
+
+def test_a_digest_of_an_earlier_version_is_warned_of(inspect, folder):
+    save_script(folder / "early.py", WORST, digest="ab" * 32)
+
+    done = inspect("early.py", "--model", "model.onnx")
+
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "All 1 constraints match" in said
+    assert "another kind of digest" in said
 
 
 def test_a_stray_constraint_fails_though_the_model_is_the_same(inspect, folder):

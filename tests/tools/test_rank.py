@@ -6,6 +6,8 @@ import json
 import runpy
 import sys
 import types
+from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from polygraphy_layerprec.report.ranking_file import load_ranking
 from polygraphy_layerprec.selection import SelectionRequest
 from polygraphy_layerprec.tools.main import main
 from tests.models import small_cnn, small_transformer
-from tests.rankings import make_ranking, troubled_ranking
+from tests.rankings import make_layer, make_ranking, troubled_ranking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +36,7 @@ class FakeMeasurement:
     """Stands for the pipeline: notes what it is given, and gives or raises what it is told."""
 
     def __init__(self) -> None:
-        self.ranking = make_ranking()
+        self.ranking = make_ranking(make_layer(outputs=("r1",)))
         self.error: BaseException | None = None
         self.options: dict[str, Any] = {}
         self.samples: list[dict[str, np.ndarray]] = []
@@ -115,9 +117,22 @@ def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
     out = capsys.readouterr().out
     assert status == 0
     assert "/encoder/layer.0/Add" in out
-    assert "measured: 0.0123, forecast from the impacts: 0.0119" in out
-    assert f"--load-inputs {inputs_path} --save-script constraints.py" in out
+    assert "measured: 0.0123, forecast from the impacts: 0.012" in out
+    assert f"--load-inputs {quote(str(inputs_path))} --save-script constraints.py" in out
     assert "PASSED | Runtime" in out
+
+
+@pytest.mark.parametrize(("forecast", "is_measured"), [(0.0119, False), (0.001, True)])
+def test_a_choice_is_measured_where_the_forecast_is_refuted(
+    rank, inputs_path, measurement, forecast, is_measured
+):
+    error = make_ranking().output_error
+    measurement.ranking = make_ranking(output_error=replace(error, forecast=forecast))
+
+    assert rank("--load-inputs", inputs_path, "--top-k", 1) == 0
+
+    assert ("model" in measurement.selection_options) is is_measured
+    assert len(measurement.selection_samples) == is_measured
 
 
 def test_lines_fit_the_terminal(rank, inputs_path, measurement, capsys, monkeypatch):
@@ -244,6 +259,35 @@ def test_without_data_plausible_inputs_are_made_up_and_said_so(rank, measurement
     assert measurement.options["generated_inputs"] is True
 
 
+def test_without_shapes_either_they_are_made_up_with_a_warning(rank, measurement, capsys):
+    assert rank() == 0
+
+    out = " ".join(capsys.readouterr().out.split())
+    assert [sample["ids"].shape for sample in measurement.samples] == [(1, 128)]
+    assert "Shapes were made up, as the values were" in out
+    assert "this misleads" in out
+    assert "`numpy.savez('inputs.npz', ids=..., mask=...)`" in out
+    assert "`--input-shapes ids:[1,128] mask:[1,128]`" in out
+
+
+@pytest.mark.usefixtures("measurement")
+def test_shapes_that_were_given_are_not_warned_of(rank, capsys):
+    assert rank("--input-shapes", "ids:[2,7]", "mask:[2,7]") == 0
+
+    assert "Shapes were made up" not in capsys.readouterr().out
+
+
+def test_a_folder_of_samples_is_read(rank, measurement, tmp_path):
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for value in range(3):
+        np.savez(folder / f"{value}.npz", ids=np.full((1, 2), value), mask=np.ones((1, 2), int))
+
+    assert rank("--load-inputs", folder) == 0
+
+    assert [sample["ids"][0, 0] for sample in measurement.samples] == [0, 1, 2]
+
+
 def test_ranges_are_kept(rank, measurement):
     rank("--input-shapes", "ids:[2,50]", "--val-range", "ids:[3,4]")
 
@@ -285,7 +329,7 @@ def test_the_script_holds_the_chosen_layers(
     assert names["MODEL_DIGEST"] == "ab" * 32
     out = capsys.readouterr().out
     assert "Chosen: 1 of 1 layers stay in FP32" in out
-    assert f"--trt-npps {path}" in out
+    assert f"--trt-npps {quote(str(path))}" in out
 
 
 def test_a_tolerance_that_is_not_met_fails_the_run_once_the_script_is_saved(

@@ -15,7 +15,7 @@ import pytest
 
 from polygraphy_layerprec.report.columns import display_width
 from polygraphy_layerprec.report.ranking_file import save_ranking
-from tests.processes import POLYGRAPHY_DOOR, run_layerprec
+from tests.processes import COLOUR_SWITCHES, DOORS, POLYGRAPHY_DOOR, run_layerprec
 from tests.rankings import make_layer, make_ranking
 
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -35,9 +35,9 @@ def show(folder, *words, columns=80, **variables):
     """Returns what `inspect` writes to a terminal, and the exit code."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color", **variables}
-    for name in ("COLUMNS", *({"NO_COLOR"} - {*variables})):
-        environment.pop(name, None)
+    inherited = {name: os.environ[name] for name in os.environ.keys() - COLOUR_SWITCHES}
+    environment = {**inherited, "TERM": "xterm-256color", **variables}
+    environment.pop("COLUMNS", None)
     process = subprocess.Popen(
         [sys.executable, *POLYGRAPHY_DOOR, "inspect", "ranking.json", *words],
         cwd=folder,
@@ -91,3 +91,14 @@ def test_a_pipe_gets_no_control_characters(folder, words):
     assert done.returncode == 0
     assert all(line.isprintable() for line in done.stdout.splitlines())
     assert "/層1/attention/" in done.stdout
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_an_encoding_lacks_is_escaped(folder, door):
+    encoding = {"PYTHONIOENCODING": "ascii"}
+    (folder / "層.json").write_bytes((folder / "ranking.json").read_bytes())
+
+    done = run_layerprec("inspect", "層.json", door=door, folder=folder, environment=encoding)
+
+    assert done.returncode == 0, done.stderr
+    assert r"/\u5c641/attention/" in done.stdout

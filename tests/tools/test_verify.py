@@ -21,6 +21,7 @@ from tests.processes import DOORS, run_layerprec
 
 pytestmark = pytest.mark.onnxrt
 
+OTHER_DIGEST = "2:" + "cd" * 32
 TIE = 1 + 2.0**-11
 LOSS = 2.0**-11 / TIE
 """What FP16 loses of `TIE`, which it rounds to 1."""
@@ -163,17 +164,17 @@ def test_a_hostile_script_is_not_run(verify, folder):
 
 
 def test_a_script_of_another_model_is_refused(refused, folder):
-    (folder / "foreign.py").write_text(script_of("y", model_digest="cd" * 32))
+    (folder / "foreign.py").write_text(script_of("y", model_digest=OTHER_DIGEST))
 
     said = refused("--script", "foreign.py")
 
-    assert "is about another model: 'model.onnx', digest cdcdcdcdcdcd" in said
+    assert "is about another model: 'model.onnx', digest 2:cdcdcdcdcdcd" in said
     assert "rank this one first" in said
 
 
 def test_a_ranking_of_another_model_is_refused(refused, folder):
     content = json.loads((folder / "ranking.json").read_text())
-    content["model"]["digest"] = "cd" * 32
+    content["model"]["digest"] = OTHER_DIGEST
     (folder / "foreign.json").write_text(json.dumps(content))
 
     assert "is about another model" in refused("--ranking", "foreign.json")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError, MixedExecutor
-from polygraphy_layerprec.layer_count import count_layers
-from polygraphy_layerprec.matching.constraint_matching import fp32_outputs_of
+from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError, PlannedExecutor
+from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
+from polygraphy_layerprec.plan import Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions
 
 __all__ = ["Candidate"]
@@ -31,8 +31,9 @@ class Candidate:
     def __init__(self, graph: Graph, asked: AskedPrecisions) -> None:
         self._graph = graph
         self._precision = PRECISIONS[asked.precision]
-        self._fp32_outputs = fp32_outputs_of(graph, asked.constraints)
-        self._executor = MixedExecutor(graph, self._precision)
+        self._executor = PlannedExecutor(graph, self._precision)
+        planner = Planner(graph, self._precision, Target(asked.target))
+        self._plan = planner.plan(kept_layers_of(graph, asked.constraints))
         self._no_tensors: set[str] = set()
 
     @property
@@ -43,7 +44,7 @@ class Candidate:
     @property
     def layer_count(self) -> int:
         """Layers of the model, as a ranking counts them."""
-        return count_layers(self._graph)
+        return len(self._graph.layers)
 
     def run(self, sample: Sample) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the outputs by name, in the model's order, those that are tensors.
@@ -54,7 +55,7 @@ class Candidate:
         Raises:
             ExecutionError: If an output cannot be computed; the text names the node that fails.
         """
-        computed = self._executor.run(sample, self._is_lowered)
+        computed = self._executor.run(sample, self._plan)
         constants = self._graph.weights.keys() & set(self._graph.outputs)
         missing = {name for name in self._graph.outputs if name} - {*computed, *constants}
         if missing - self._no_tensors:
@@ -65,17 +66,14 @@ class Candidate:
             if name in computed or name in constants
         }
 
-    def _is_lowered(self, node: Node) -> bool:
-        return self._fp32_outputs.isdisjoint(node.outputs)
-
     def _lost(self, sample: Sample, missing: set[str]) -> set[str]:
         """Returns those of the missing outputs that would be tensors: none, or it raises."""
-        executor = EmulatedExecutor(self._graph, self._precision)
+        executor = EmulatedExecutor(self._plan)
         failures = executor.compare(sample, lambda _: None).failures
         producers = self._graph.producers
         lost = {name for name in missing if producers[name].index in failures}
         # What fails with these very precisions, as where a shape is computed from rounded floats.
-        lost |= missing & self._executor.run(sample, lambda _: False).keys()
+        lost |= missing & self._executor.run(sample).keys()
         if not lost:
             return lost
         first = next(name for name in self._graph.outputs if name in lost)

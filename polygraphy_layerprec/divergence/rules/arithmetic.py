@@ -158,9 +158,9 @@ def _abs(application: Application, gradient: Array) -> Gradients:
     return [gradient * np.sign(application.input(0))]
 
 
-@single_output_rule("Sign", "Floor", "Ceil", "Round", "Hardmax")
+@single_output_rule("Sign", "Hardmax")
 def _step(_: Application, gradient: Array) -> Gradients:
-    """ONNX Sign, Floor, Ceil, Round, Hardmax: piecewise constant, so dy/dx = 0."""
+    """ONNX Sign, Hardmax: decisions, piecewise constant, so dy/dx = 0."""
     return [np.zeros_like(gradient)]
 
 

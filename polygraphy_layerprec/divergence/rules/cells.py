@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,10 +11,17 @@ import numpy as np
 from polygraphy_layerprec.divergence.rules.activations import sigmoid
 from polygraphy_layerprec.divergence.rules.registry import Array
 
-__all__ = ["Cell", "GruCell", "LstmCell", "RnnCell", "State", "Tape"]
+__all__ = ["Cell", "GruCell", "LstmCell", "RnnCell", "Rounding", "State", "Tape", "exactly"]
 
 State = tuple[Array, Array]
 Tape = tuple[Array, ...]
+Rounding = Callable[[Array], Array]
+"""What becomes of every result: nothing, or rounding to a precision."""
+
+
+def exactly(values: Array) -> Array:
+    """Returns the values as they are."""
+    return values
 
 
 class Cell(Protocol):
@@ -22,8 +30,14 @@ class Cell(Protocol):
     A state is the hidden and the cell state, each `(batch, hidden)`; only LSTM uses the latter.
     """
 
-    def forward(self, projected: Array, state: State) -> tuple[State, Tape]:
-        """Returns the next state, and what `backward` needs to know."""
+    def forward(
+        self, projected: Array, state: State, rounded: Rounding = exactly
+    ) -> tuple[State, Tape]:
+        """Returns the next state, and what `backward` needs to know.
+
+        Every product, sum and activation goes through `rounded`, as a builder that unrolls the
+        step computes each in the type of its tensors.
+        """
         ...
 
     def backward(self, tape: Tape, gradients: State) -> tuple[Array, State]:
@@ -38,9 +52,12 @@ class RnnCell:
     recurrent: Array
     """Shape `(hidden, hidden)`."""
 
-    def forward(self, projected: Array, state: State) -> tuple[State, Tape]:
+    def forward(
+        self, projected: Array, state: State, rounded: Rounding = exactly
+    ) -> tuple[State, Tape]:
         """Returns the next state, and it again."""
-        hidden = np.tanh(projected + state[0] @ self.recurrent.T)
+        total = rounded(projected + rounded(state[0] @ self.recurrent.T))
+        hidden = rounded(np.tanh(total))
         return (hidden, state[1]), (hidden,)
 
     def backward(self, tape: Tape, gradients: State) -> tuple[Array, State]:
@@ -60,19 +77,27 @@ class LstmCell:
     peepholes: Array
     """Weights of the cell state in the gates i, o and f, shape `(3, hidden)`."""
 
-    def forward(self, projected: Array, state: State) -> tuple[State, Tape]:
+    def forward(
+        self, projected: Array, state: State, rounded: Rounding = exactly
+    ) -> tuple[State, Tape]:
         """Returns the next state, and the gates."""
         hidden, cell = state
-        total = projected + hidden @ self.recurrent.T
+        total = rounded(projected + rounded(hidden @ self.recurrent.T))
         at_input, at_output, at_forget, at_candidate = np.split(total, 4, axis=-1)
-        input_gate = sigmoid(at_input + self.peepholes[0] * cell)
-        forget_gate = sigmoid(at_forget + self.peepholes[2] * cell)
-        candidate = np.tanh(at_candidate)
-        next_cell = forget_gate * cell + input_gate * candidate
-        output_gate = sigmoid(at_output + self.peepholes[1] * next_cell)
-        squashed = np.tanh(next_cell)
+
+        def gate(at_gate: Array, peephole: Array, seen: Array) -> Array:
+            if peephole.any():
+                at_gate = rounded(at_gate + rounded(peephole * seen))
+            return rounded(sigmoid(at_gate))
+
+        input_gate = gate(at_input, self.peepholes[0], cell)
+        forget_gate = gate(at_forget, self.peepholes[2], cell)
+        candidate = rounded(np.tanh(at_candidate))
+        next_cell = rounded(rounded(forget_gate * cell) + rounded(input_gate * candidate))
+        output_gate = gate(at_output, self.peepholes[1], next_cell)
+        squashed = rounded(np.tanh(next_cell))
         tape = (input_gate, output_gate, forget_gate, candidate, cell, squashed)
-        return (output_gate * squashed, next_cell), tape
+        return (rounded(output_gate * squashed), next_cell), tape
 
     def backward(self, tape: Tape, gradients: State) -> tuple[Array, State]:
         """Returns the gradients by the chain rule, the output gate's peephole first."""
@@ -107,20 +132,23 @@ class GruCell:
     resets_product: bool
     """Whether r scales the product H' R instead of H' (`linear_before_reset`)."""
 
-    def forward(self, projected: Array, state: State) -> tuple[State, Tape]:
+    def forward(
+        self, projected: Array, state: State, rounded: Rounding = exactly
+    ) -> tuple[State, Tape]:
         """Returns the next state, and the gates."""
         hidden = state[0]
         update, reset, at_candidate = np.split(projected, 3, axis=-1)
         of_update, of_reset, of_candidate = np.split(self.recurrent, 3)
-        update = sigmoid(update + hidden @ of_update.T)
-        reset = sigmoid(reset + hidden @ of_reset.T)
+        update = rounded(sigmoid(rounded(update + rounded(hidden @ of_update.T))))
+        reset = rounded(sigmoid(rounded(reset + rounded(hidden @ of_reset.T))))
         if self.resets_product:
-            recalled = hidden @ of_candidate.T + self.reset_bias
-            candidate = np.tanh(at_candidate + reset * recalled)
+            recalled = rounded(rounded(hidden @ of_candidate.T) + self.reset_bias)
+            product = rounded(reset * recalled)
         else:
             recalled = hidden
-            candidate = np.tanh(at_candidate + (reset * hidden) @ of_candidate.T)
-        next_hidden = (1 - update) * candidate + update * hidden
+            product = rounded(rounded(reset * hidden) @ of_candidate.T)
+        candidate = rounded(np.tanh(rounded(at_candidate + product)))
+        next_hidden = rounded(rounded(rounded(1 - update) * candidate) + rounded(update * hidden))
         return (next_hidden, state[1]), (update, reset, candidate, hidden, recalled)
 
     def backward(self, tape: Tape, gradients: State) -> tuple[Array, State]:

@@ -25,6 +25,12 @@ def _reshape(application: Application, gradient: Array) -> Gradients:
     return [gradient.reshape(application.input_shape(0))]
 
 
+@rule("If")
+def _join(application: Application, output_gradients: Gradients) -> Gradients:
+    """ONNX If, joined from the branch that ran: each output is what the branch gives."""
+    return output_gradients[: len(application.input_shapes)]
+
+
 @single_output_rule("Transpose")
 def _transpose(application: Application, gradient: Array) -> Gradients:
     """ONNX Transpose: a permutation, undone by its inverse."""

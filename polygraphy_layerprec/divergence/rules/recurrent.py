@@ -1,12 +1,22 @@
-"""Rules of RNN, GRU and LSTM: back-propagation through time (Werbos, 1990)."""
+"""RNN, GRU and LSTM step by step: forwards, and back-propagation through time (Werbos, 1990)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from polygraphy_layerprec.divergence.rules.cells import Cell, GruCell, LstmCell, RnnCell, Tape
+from polygraphy_layerprec.divergence.rules.cells import (
+    Cell,
+    GruCell,
+    LstmCell,
+    RnnCell,
+    Rounding,
+    Tape,
+    exactly,
+)
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
     Array,
@@ -15,7 +25,7 @@ from polygraphy_layerprec.divergence.rules.registry import (
     rule,
 )
 
-__all__: list[str] = []
+__all__ = ["run_recurrent", "takes_default_steps"]
 
 _INPUT, _WEIGHTS, _RECURRENT, _BIAS, _LENGTHS, _HIDDEN, _CELL, _PEEPHOLES = range(8)
 _ACTIVATIONS = {
@@ -31,7 +41,7 @@ def _recurrent(application: Application, output_gradients: Gradients) -> Gradien
 
     Serves the sequence and the initial states, not the weights.
     """
-    if not _is_standard(application):
+    if not takes_default_steps(application.op_type, application.attributes):
         return ()
     is_batch_first = bool(application.attributes.get("layout", 0))
     directions = application.input_shape(_RECURRENT)[0]
@@ -58,6 +68,53 @@ def _recurrent(application: Application, output_gradients: Gradients) -> Gradien
     return (by_sequence, None, None, None, None, *initial)[: len(application.input_shapes)]
 
 
+def run_recurrent(
+    op_type: str,
+    inputs: Sequence[Array | None],
+    attributes: Mapping[str, Any],
+    rounded: Rounding = exactly,
+) -> tuple[Array, Array, Array]:
+    """Returns every hidden state, the last hidden state and the last cell state, as ONNX lays out.
+
+    Args:
+        op_type: `RNN`, `GRU` or `LSTM`, of which `takes_default_steps` is true.
+        inputs: The node's inputs, None for absent ones.
+        attributes: The node's attributes.
+        rounded: What becomes of every product, sum and activation.
+    """
+    is_batch_first = bool(attributes.get("layout", 0))
+    given = _Inputs(op_type, (*inputs, *[None] * (8 - len(inputs))), attributes)
+    sequence = given.input(_INPUT)
+    sequence = sequence.swapaxes(0, 1) if is_batch_first else sequence
+    directions = given.input(_RECURRENT).shape[0]
+    results = [
+        _Pass.of(given, sequence, direction, rounded).forward(rounded)
+        for direction in range(directions)
+    ]
+    steps = np.stack([result[0] for result in results], axis=1)
+    last = [np.stack([result[i] for result in results]) for i in (1, 2)]
+    if is_batch_first:
+        return steps.transpose(2, 0, 1, 3), last[0].swapaxes(0, 1), last[1].swapaxes(0, 1)
+    return steps, last[0], last[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What `Application` offers of inputs, where there is no tape."""
+
+    op_type: str
+    inputs: Sequence[Array | None]
+    attributes: Mapping[str, Any]
+
+    def input(self, position: int) -> Array:
+        found = self.inputs[position]
+        assert found is not None
+        return found
+
+    def has_input(self, position: int) -> bool:
+        return self.inputs[position] is not None
+
+
 @dataclass(frozen=True, slots=True)
 class _Pass:
     """One direction of a recurrent layer over its sequence."""
@@ -81,7 +138,13 @@ class _Pass:
     """Whether the last step comes first."""
 
     @classmethod
-    def of(cls, application: Application, sequence: Array, direction: int) -> _Pass:
+    def of(
+        cls,
+        application: Application | _Inputs,
+        sequence: Array,
+        direction: int,
+        rounded: Rounding = exactly,
+    ) -> _Pass:
         """Returns one direction of a node whose sequence is `(steps, batch, inputs)`."""
         weights = application.input(_WEIGHTS)[direction]
         recurrent = application.input(_RECURRENT)[direction]
@@ -109,7 +172,7 @@ class _Pass:
             lengths = application.input(_LENGTHS)
         return cls(
             cell=cell,
-            projected=sequence @ weights.T + (of_input + of_state),
+            projected=rounded(rounded(sequence @ weights.T) + rounded(of_input + of_state)),
             weights=weights,
             initial=(
                 _initial(application, _HIDDEN, direction, (batch, hidden)),
@@ -139,6 +202,20 @@ class _Pass:
             by_cell = np.where(valid, before_cell, by_cell)
         return by_projected @ self.weights, by_hidden, by_cell
 
+    def forward(self, rounded: Rounding) -> tuple[Array, Array, Array]:
+        """Returns the hidden state after each step, and the last hidden and cell state."""
+        hidden, cell = self.initial
+        steps = np.zeros((len(self.projected), *hidden.shape), hidden.dtype)
+        for step in self._order():
+            valid = self.is_valid[step]
+            (next_hidden, next_cell), _ = self.cell.forward(
+                self.projected[step], (hidden, cell), rounded
+            )
+            hidden = np.where(valid, next_hidden, hidden)
+            cell = np.where(valid, next_cell, cell)
+            steps[step] = np.where(valid, next_hidden, 0)
+        return steps, hidden, cell
+
     def _tapes(self) -> dict[int, Tape]:
         hidden, cell = self.initial
         tapes = {}
@@ -156,16 +233,16 @@ class _Pass:
         return steps[::-1] if self.is_reversed else steps
 
 
-def _is_standard(application: Application) -> bool:
-    attributes = application.attributes
+def takes_default_steps(op_type: str, attributes: Mapping[str, Any]) -> bool:
+    """Whether a node computes each step by its operator's default activations alone."""
     given = tuple(name.lower() for name in attributes.get("activations") or ())
-    standard = _ACTIVATIONS[application.op_type]
+    standard = _ACTIVATIONS[op_type]
     uses_default = given in ((), standard, standard * 2)
     return uses_default and not attributes.get("clip") and not attributes.get("input_forget")
 
 
 def _initial(
-    application: Application, position: int, direction: int, shape: tuple[int, int]
+    application: Application | _Inputs, position: int, direction: int, shape: tuple[int, int]
 ) -> Array:
     if not application.has_input(position) or (application.op_type != "LSTM" and position == _CELL):
         return np.zeros(shape, application.input(_INPUT).dtype)

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-import onnx
-from google.protobuf.message import DecodeError
+from onnx import TensorProto
 
-from polygraphy_layerprec.emit.mixed_onnx.detached import TensorStore, detach, iterate_tensors
-from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_detached, with_counts
-from polygraphy_layerprec.emit.mixed_onnx.restoring import restore_inline, restore_to_file
-from polygraphy_layerprec.emit.mixed_onnx.weights import (
-    ConversionCounts,
-    is_external,
-    stored_size,
-)
+from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_graph, with_counts
+from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
+from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.errors import told_damage
-from polygraphy_layerprec.model.external_data import data_folder_of
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.report.atomic_file import write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
-    from onnx import ModelProto, TensorProto
+    from onnx import ModelProto
 
     from polygraphy_layerprec.emit.mixed_onnx.summary import LoweringSummary
+    from polygraphy_layerprec.emit.mixed_onnx.weights import PendingWeight
+    from polygraphy_layerprec.model import Graph
 
 __all__ = ["save_mixed_onnx"]
 
 _SMALLEST_EXTERNAL_BYTES = 1024  # padding would outweigh anything smaller
 _EXTERNAL_THRESHOLD_BYTES = 1_500_000_000  # a protobuf message ends at 2 GiB
+_ALIGNMENT_BYTES = 4096  # lets a runtime map a weight into memory
+_DIGEST_CHARACTERS = 16
 
 
 def save_mixed_onnx(
@@ -46,9 +46,10 @@ def save_mixed_onnx(
 ) -> LoweringSummary:
     """Writes the lowered form of a model file and returns what was done; see `lower_model`.
 
-    Weights are read, converted and written one at a time. They go to `<output_path>.data` if the
-    model had external data, or if they are larger than the threshold. Existing files of these
-    names are replaced once the new ones are complete.
+    Weights are read, converted and written one at a time. They go to `<output_path>.<digest>.data`
+    if the model had external data, or if they are larger than the threshold: named by its
+    content, new data never replaces old data before the new model does. Data of a model that was
+    replaced are removed.
 
     Args:
         model_path: The FP32 model; it and its data files are never changed.
@@ -64,42 +65,23 @@ def save_mixed_onnx(
             files, or if external data cannot be read.
         OSError: If a file cannot be read or written.
     """
-    model = _load(model_path)
-    folder = data_folder_of(model_path, external_data_folder)
-    data_path = f"{output_path}.data"
-    external = [tensor for tensor in iterate_tensors(model) if is_external(tensor)]
-    _refuse_overwriting((output_path, data_path), _input_paths(model_path, folder.path, external))
-    store = TensorStore(folder)
+    graph = load_graph(model_path, external_data_folder=external_data_folder)
+    read = {weight.path for weight in graph.weights.values() if weight.path is not None}
+    _refuse_overwriting([output_path], {os.fspath(model_path), *read})
     with told_damage(model_path):
-        lowered, summary = lower_detached(
-            detach(model, store),
-            fp32_outputs,
-            precision=precision,
-            io_precision=io_precision,
-            store=store,
+        lowered, summary, pending = lower_graph(
+            graph, fp32_outputs, precision=precision, io_precision=io_precision
         )
-    size_bytes = sum(stored_size(tensor) for tensor in _stubs(lowered, store))
-    separate = bool(external) or size_bytes > external_threshold_bytes
-    counts = _replace_files(
-        lowered, output_path, data_path if separate else None, precision=precision, store=store
-    )
+    size_bytes = sum(weight.stored_bytes for weight in pending)
+    separate = _has_external_data(graph, model_path) or size_bytes > external_threshold_bytes
+    counts = _replace_files(lowered, pending, output_path, separate=separate, kept=read)
     return with_counts(summary, counts)
 
 
-def _load(path: str) -> ModelProto:
-    with told_damage(path, DecodeError):
-        model: ModelProto = onnx.load(path, load_external_data=False)
-        return model
-
-
-def _input_paths(model_path: str, folder: str, external: Iterable[TensorProto]) -> set[str]:
-    locations = {
-        entry.value
-        for tensor in external
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return {model_path} | {os.path.join(folder, location) for location in locations}
+def _has_external_data(graph: Graph, model_path: str) -> bool:
+    own = os.path.realpath(model_path)
+    paths = {weight.path for weight in graph.weights.values() if weight.path is not None}
+    return any(os.path.realpath(path) != own for path in paths)
 
 
 def _refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
@@ -112,34 +94,66 @@ def _refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
             )
 
 
-def _stubs(model: ModelProto, store: TensorStore) -> list[TensorProto]:
-    return [t for t in iterate_tensors(model) if store.original(t) is not None]
-
-
 def _replace_files(
     model: ModelProto,
+    pending: Sequence[PendingWeight],
     output_path: str,
-    data_path: str | None,
     *,
-    precision: Precision,
-    store: TensorStore,
+    separate: bool,
+    kept: Collection[str],
 ) -> ConversionCounts:
     counts = ConversionCounts()
+    data_path: str | None = None
 
-    def write_data(file: BinaryIO) -> None:
-        nonlocal counts
-        for tensor in iterate_tensors(model):
-            if data_path is None or stored_size(tensor) < _SMALLEST_EXTERNAL_BYTES:
-                counts += restore_inline(tensor, precision, store)
-                continue
-            location = os.path.basename(data_path)
-            counts += restore_to_file(tensor, file, location, precision=precision, store=store)
+    def write_data(file: BinaryIO) -> str:
+        nonlocal counts, data_path
+        counts, digest = _write_data(pending, file, os.path.basename(output_path))
+        data_path = f"{output_path}.{digest}.data"
+        _refuse_overwriting([data_path], kept)
+        return data_path
 
     def write_model(file: BinaryIO) -> None:
-        if data_path is None:
-            write_data(file)
+        nonlocal counts
+        if not separate:
+            counts = sum((weight.fill_inline() for weight in pending), ConversionCounts())
         file.write(model.SerializeToString())
 
-    data = {} if data_path is None else {data_path: write_data}
+    data = {f"{output_path}.data": write_data} if separate else {}
     write_files({**data, output_path: write_model})  # the data first: the model says where
+    _remove_old_data(output_path, data_path, kept)
     return counts
+
+
+def _write_data(
+    pending: Sequence[PendingWeight], file: BinaryIO, name: str
+) -> tuple[ConversionCounts, str]:
+    counts, digest = ConversionCounts(), hashlib.sha256()
+    places = []
+    for weight in pending:
+        if weight.is_text or weight.stored_bytes < _SMALLEST_EXTERNAL_BYTES:
+            counts += weight.fill_inline()
+            continue
+        file.write(bytes(-file.tell() % _ALIGNMENT_BYTES))
+        offset = file.tell()
+        for piece, piece_counts in weight.pieces():
+            file.write(piece)
+            digest.update(piece)
+            counts += piece_counts
+        places.append((weight.tensor, offset, file.tell() - offset))
+    short = digest.hexdigest()[:_DIGEST_CHARACTERS]
+    for tensor, offset, length in places:
+        tensor.data_location = TensorProto.EXTERNAL
+        location = f"{name}.{short}.data"
+        for key, value in (("location", location), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+    return counts, short
+
+
+def _remove_old_data(output_path: str, data_path: str | None, kept: Collection[str]) -> None:
+    """Data that belonged to the model that was replaced, and to none that was read."""
+    in_use = {os.path.realpath(path) for path in kept}
+    pattern = f"{glob.escape(output_path)}.{'[0-9a-f]' * _DIGEST_CHARACTERS}.data"
+    for path in glob.glob(pattern):
+        if path != data_path and os.path.realpath(path) not in in_use:
+            with suppress(OSError):
+                os.remove(path)

@@ -6,31 +6,24 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import NodeProto, TensorProto, inliner
+from onnx import TensorProto
 
-from polygraphy_layerprec.emit.mixed_onnx.detached import iterate_tensors
-from polygraphy_layerprec.emit.mixed_onnx.graph_view import GraphView, view_graph
-from polygraphy_layerprec.emit.mixed_onnx.runtime_hazards import crashes_onnxruntime
-from polygraphy_layerprec.emit.mixed_onnx.weights import is_external
-from polygraphy_layerprec.model import ModelError, Node, Role
-from polygraphy_layerprec.model.errors import told_damage
-from polygraphy_layerprec.model.external_data import data_folder_of
-from polygraphy_layerprec.model.weights import locate_weight
-from polygraphy_layerprec.model.wire_format import read_skeleton
+from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE
+from polygraphy_layerprec.plan import Planner, Target
+from polygraphy_layerprec.plan.runtime_hazards import crashes_onnxruntime
+from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import Constraint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.model import Graph, Node
 
 __all__ = ["MixedLayers", "read_mixed_onnx"]
 
 _LOW_TYPES: Final[dict[int, str]] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 _FLOAT_TYPES: Final[frozenset[int]] = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
-_INLINE_BYTES: Final = 4096  # larger weights say nothing about types
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +31,13 @@ class MixedLayers:
     """What a mixed-precision model says about the layers of the model it was made from."""
 
     kept: tuple[Constraint, ...]
-    """The layers that compute in FP32, in execution order."""
+    """The layers that compute in FP32, in execution order, though they could be lowered."""
 
     lowered_count: int
     """Layers that compute in low precision."""
+
+    left_count: int
+    """Layers in FP32 that no mixed-precision model of ours lowers."""
 
     precisions: tuple[str, ...]
     """Names of the low precisions among them, sorted: `bf16`, `fp16`."""
@@ -64,89 +60,77 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
 
     Raises:
         ModelError: If the file is no ONNX model.
-        OSError: If it cannot be read.
     """
-    view = _view(os.fspath(path))
-    by_name = _unique_by_name(view.nodes)
-    kept, missing, low_types, lowered_count = [], [], set(), 0
-    for node in graph.nodes:
-        if node.role is not Role.COMPUTES:
-            continue
-        counterpart = _counterpart(node, view, by_name)
-        types = None if counterpart is None else _deciding_types(counterpart, view)
-        constraint = Constraint(
-            node.proto.name, node.op_type, node.inputs, node.outputs, "FP32 in the mixed model"
-        )
-        if types is None:
-            missing.append(constraint)
-        elif types & _LOW_TYPES.keys():
-            lowered_count += 1
-            low_types |= types & _LOW_TYPES.keys()
-        else:
-            kept.append(constraint)
+    mixed = load_graph(path)
+    by_name = _unique_by_name(mixed.nodes)
+    found = [(node, _types_in(node, mixed, by_name)) for node in graph.layers]
+    low = {t for _, types in found for t in types or () if t in _LOW_TYPES}
+    precisions = tuple(sorted(_LOW_TYPES[tensor_type] for tensor_type in low))
+    left = _left_anyway(graph, precisions)
+    in_fp32 = [node for node, types in found if types is not None and not types & _LOW_TYPES.keys()]
     return MixedLayers(
-        kept=tuple(kept),
-        lowered_count=lowered_count,
-        precisions=tuple(sorted(_LOW_TYPES[tensor_type] for tensor_type in low_types)),
-        missing=tuple(missing),
-        fatal=tuple(node.name for node in view.nodes if _is_fatal(node, view)),
+        kept=tuple(_constraint(node) for node in in_fp32 if node.index not in left),
+        lowered_count=sum(bool(types and types & _LOW_TYPES.keys()) for _, types in found),
+        left_count=sum(node.index in left for node in in_fp32),
+        precisions=precisions,
+        missing=tuple(_constraint(node) for node, types in found if types is None),
+        fatal=tuple(node.name for node in mixed.nodes if _is_fatal(node, mixed)),
     )
 
 
-def _is_fatal(node: NodeProto, view: GraphView) -> bool:
-    is_low = view.types.get(node.output[0]) in _LOW_TYPES if node.output else False
-    return is_low and crashes_onnxruntime(view, node)
+def _left_anyway(graph: Graph, precisions: tuple[str, ...]) -> set[int]:
+    plan = Planner(graph, PRECISIONS[precisions[0] if precisions else "fp16"], Target.ONNX).plan()
+    return {node.index for node in graph.layers if not plan.is_lowered(node)}
 
 
-def _view(path: str) -> GraphView:
-    try:
-        model = onnx.ModelProto.FromString(read_skeleton(path, inline_bytes=_INLINE_BYTES))
-    except DecodeError as error:
-        raise ModelError(f"{path!r} is not an ONNX model: {error}.") from error
-    if not model.HasField("graph") or not model.graph.node:
-        raise ModelError(f"{path!r} is not an ONNX model with a graph.")
-    folder = data_folder_of(path, None)
-    with told_damage(path):
-        for tensor in filter(is_external, iterate_tensors(model)):
-            locate_weight(tensor, tensor.name, folder)  # ONNX-Runtime will read it
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-        return view_graph(model)
+def _constraint(node: Node) -> Constraint:
+    return Constraint(
+        node.proto.name, node.op_type, node.inputs, node.outputs, "FP32 in the mixed model"
+    )
 
 
-def _unique_by_name(nodes: Iterable[NodeProto]) -> dict[tuple[str, str], NodeProto | None]:
-    found: dict[tuple[str, str], NodeProto | None] = {}
+def _is_fatal(node: Node, mixed: Graph) -> bool:
+    is_low = bool(node.outputs) and mixed.element_type(node.outputs[0]) in _LOW_TYPES
+    return is_low and crashes_onnxruntime(mixed, node)
+
+
+def _unique_by_name(nodes: Iterable[Node]) -> dict[tuple[str, str], Node | None]:
+    found: dict[tuple[str, str], Node | None] = {}
     for node in nodes:
-        key = (node.name, node.op_type)
+        key = (node.proto.name, node.op_type)
         found[key] = None if key in found else node
     return found
 
 
+def _types_in(
+    node: Node, mixed: Graph, by_name: dict[tuple[str, str], Node | None]
+) -> set[int] | None:
+    """The types that a layer has in the mixed model; None if it is not there, or they are open."""
+    counterpart = _counterpart(node, mixed, by_name)
+    return None if counterpart is None else _deciding_types(counterpart, mixed)
+
+
 def _counterpart(
-    node: Node, view: GraphView, by_name: dict[tuple[str, str], NodeProto | None]
-) -> NodeProto | None:
-    if node.proto.name:
-        named = by_name.get((node.proto.name, node.op_type))
+    node: Node, mixed: Graph, by_name: dict[tuple[str, str], Node | None]
+) -> Node | None:
+    for name in filter(None, (node.name if node.path else node.proto.name, node.proto.name)):
+        named = by_name.get((name, node.op_type))
         if named is not None:
             return named
     for name in filter(None, node.outputs):
-        index = view.producers.get(name)
-        while index is not None and view.nodes[index].op_type == "Cast":
-            index = view.producers.get(view.nodes[index].input[0])
-        if index is not None and view.nodes[index].op_type == node.op_type:
-            return view.nodes[index]
+        found = mixed.producers.get(name)
+        while found is not None and found.op_type == "Cast":
+            found = mixed.producers.get(found.inputs[0])
+        if found is not None and found.op_type == node.op_type:
+            return found
     return None
 
 
-def _deciding_types(node: NodeProto, view: GraphView) -> set[int] | None:
+def _deciding_types(node: Node, mixed: Graph) -> set[int] | None:
     """The float types of what a node makes, or else, as ArgMax makes integers, of what it reads."""
-    for names in (node.output, node.input):
-        types = set(_known_types(names, view)) & (_LOW_TYPES.keys() | _FLOAT_TYPES)
-        if types:
-            return types
-    known = all(name in view.types for name in node.output if name)
+    for names in (node.outputs, node.inputs):
+        types = {mixed.element_type(name) for name in names if name}
+        if types & (_LOW_TYPES.keys() | _FLOAT_TYPES):
+            return types & (_LOW_TYPES.keys() | _FLOAT_TYPES)
+    known = all(mixed.element_type(name) != UNKNOWN_TYPE for name in node.outputs if name)
     return set() if known else None
-
-
-def _known_types(names: Iterable[str], view: GraphView) -> Iterator[int]:
-    return (view.types[name] for name in names if name in view.types)

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Fp32Node", "LoweringSummary"]
+from polygraphy_layerprec.plan.widths import LeftNode
 
-
-@dataclass(frozen=True, slots=True)
-class Fp32Node:
-    """A node that stays in FP32 though nobody asked for it."""
-
-    name: str
-    """Name of the ONNX node; may be empty or shared with other nodes."""
-
-    op: str
-    """ONNX operator, for example `Range`."""
-
-    outputs: tuple[str, ...]
-    """ONNX names of the output tensors as they stood before the rewriting."""
-
-    reason: str
-    """Why it cannot be lowered, in words."""
+__all__ = ["LoweringSummary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +14,16 @@ class LoweringSummary:
     """What became of a model's nodes and weights."""
 
     lowered: int
-    """Nodes of the main graph whose float tensors are now in the low precision."""
+    """Nodes whose float tensors are now in the low precision."""
 
     kept: int
-    """Nodes that stay in FP32 because they were asked for."""
+    """Nodes that stay in FP32 because they were requested."""
 
     followed: int
     """Nodes that only move, select or compare values and stay with FP32 ones, or that depend on
     constants alone."""
 
-    left_in_fp32: tuple[Fp32Node, ...]
+    left_in_fp32: tuple[LeftNode, ...]
     """Nodes that stay in FP32 by a rule, in graph order."""
 
     casts: int

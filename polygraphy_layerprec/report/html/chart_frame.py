@@ -20,6 +20,7 @@ MARGIN: Final = 0.04
 
 KIND_MARKERS: Final = {
     "overflow": "triangle",
+    "inexact integers": "square_pin",
     "benign overflow": "inverted_triangle",
     "underflow": "square",
     "cancellation": "diamond",

@@ -9,12 +9,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from polygraphy_layerprec.report.columns import printable, shorten
+from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.html.numbers import (
     count_of,
     format_error,
     format_percent,
     format_result,
 )
+from polygraphy_layerprec.report.obtained_precisions import summarize_obtained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,10 +49,12 @@ def _environment() -> Environment:
         "breakable": _breakable,
         "count": count_of,
         "error": format_error,
+        "obtained": summarize_obtained,
         "percent": format_percent,
         "result": format_result,
         "printable": printable,
         "shorten": lambda text, width: shorten(printable(text), width),
+        "stability": describe_stability,
         "json": _script_json,
     }
     environment.globals["asset"] = lambda name: _asset(environment, name)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from polygraphy_layerprec.ranking.order import forecast_holds, forecast_is_refuted
 from polygraphy_layerprec.report.html.numbers import (
     count_of,
     format_error,
@@ -125,7 +126,8 @@ def _headline(report: RankingReport) -> str:
         return f"{start}; no layer needs to stay in FP32."
     layers = f"{kept} of {count_of(len(report.ranking.layers), 'layer')} in FP32"
     verb = "brings" if kept == 1 else "bring"
-    known = "" if _relative_error(report) is not None else " (forecast)"
+    refuted = ", refuted" if forecast_is_refuted(report.ranking) else ""
+    known = "" if _relative_error(report) is not None else f" (forecast{refuted})"
     return f"{start}; {layers} {verb} it to {format_result(_chosen_error(report))}{known}."
 
 
@@ -167,7 +169,8 @@ def _tolerance_sentence(report: RankingReport) -> str:
 def _marks(report: RankingReport) -> list[ErrorMark]:
     ranking, selection = report.ranking, report.selection
     low = ranking.precision.upper()
-    forecast = f"forecast {format_error(ranking.output_error.forecast)}"
+    refuted = "" if forecast_holds(ranking.output_error) else ", refuted"
+    forecast = f"forecast {format_error(ranking.output_error.forecast)}{refuted}"
     is_measured = any(output.error is not None for output in ranking.output_error.outputs)
     note = f"measured; {forecast}" if is_measured else "forecast"
     marks = [ErrorMark(f"all layers in {low}", _lowered_error(report), note, "lowered")]

@@ -14,10 +14,13 @@ from polygraphy_layerprec.tools.args.output_path import check_output_path
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-    from polygraphy_layerprec.records import Constraint, Ranking, Selection
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.plan.widths import LeftNode
+    from polygraphy_layerprec.records import Constraint, NetworkWidths, Ranking, Selection
 
-__all__ = ["ArtefactArgs"]
+__all__ = ["ArtefactArgs", "show_left"]
 
 
 @export()
@@ -106,25 +109,32 @@ class ArtefactArgs(BaseArgs):
         selection: Selection,
         model_path: str | None,
         *,
+        graph: Graph | None = None,
         external_data_folder: str | None = None,
     ) -> None:
-        """Saves the files that were asked for; `check_model` comes first."""
+        """Saves the files that were asked for; `check_model` comes first.
+
+        With a `graph`, a script holds the plan for every tensor; without, it decides by itself.
+        """
         from polygraphy_layerprec.selection import constraints_of
 
         constraints = constraints_of(selection)
         if self.save_script is not None:
-            self._save_script(ranking, constraints)
+            self._save_script(ranking, constraints, graph)
         if self.save_onnx is not None and model_path is not None:
             self._save_onnx(ranking, constraints, model_path, external_data_folder)
         self._save_texts(constraints)
 
-    def _save_script(self, ranking: Ranking, constraints: tuple[Constraint, ...]) -> None:
+    def _save_script(
+        self, ranking: Ranking, constraints: tuple[Constraint, ...], graph: Graph | None
+    ) -> None:
         from polygraphy_layerprec.emit.network_script import (
             render_network_script,
             save_network_script,
         )
         from polygraphy_layerprec.precision import PRECISIONS
 
+        widths = None if graph is None else self._widths(graph, ranking, constraints)
         try:
             text = render_network_script(
                 constraints,
@@ -133,11 +143,21 @@ class ArtefactArgs(BaseArgs):
                 model_digest=ranking.model.digest,
                 allow_unmatched=self.allow_unmatched,
                 io_precision=self.io_precision,
+                widths=widths,
             )
         except ValueError as error:  # a precision that TensorRT does not have
             G_LOGGER.critical(f"Cannot save {self.save_script!r}: {error}.")
         save_network_script(text, self.save_script)
         G_LOGGER.info(f"Saved the script to {self.save_script}")
+
+    def _widths(
+        self, graph: Graph, ranking: Ranking, constraints: tuple[Constraint, ...]
+    ) -> NetworkWidths:
+        from polygraphy_layerprec.matching.asked_precisions import widths_of
+
+        widths = widths_of(graph, ranking.precision, constraints, io_precision=self.io_precision)
+        show_left("the script", widths.left)
+        return widths
 
     def _save_onnx(
         self,
@@ -161,6 +181,7 @@ class ArtefactArgs(BaseArgs):
             )
         except ValueError as error:  # a model that cannot be lowered, or data files in the way
             G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {str(error).rstrip('.')}.")
+        show_left("the mixed-precision model", summary.left_in_fp32)
         G_LOGGER.info(
             f"Saved the mixed-precision model to {self.save_onnx} | {summary.lowered} nodes "
             f"lowered, {summary.casts} casts"
@@ -183,6 +204,16 @@ class ArtefactArgs(BaseArgs):
                 )
             write_text_file(path, emitter.render(constraints))
             G_LOGGER.info(f"Saved arguments to {path}")
+
+
+def show_left(where: str, left: Sequence[Constraint | LeftNode]) -> None:
+    """Names the nodes that a rule leaves in FP32, grouped by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for node in left:
+        by_reason.setdefault(node.reason, []).append(node.name or node.op)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        G_LOGGER.info(f"Stays in FP32 in {where}: {names[0]!a}{more} | {reason}")
 
 
 def _attribute(option: str) -> str:

@@ -60,7 +60,8 @@ class MeasureArgs(BaseArgs):
         self.group.add_argument(
             "--outputs",
             metavar="NAME",
-            help="Name(s) of the model output(s) by which to judge layers. "
+            help="Name(s) of the model output(s) by which to judge layers, or of tensors within "
+            "the model, up to which it is then ranked. "
             "For example: --outputs logits. Defaults to all outputs.",
             nargs="+",
             default=None,

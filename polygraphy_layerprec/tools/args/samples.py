@@ -10,12 +10,13 @@ from polygraphy.tools.args import DataLoaderArgs, ModelArgs
 from polygraphy.tools.args import util as args_util
 
 from polygraphy_layerprec._native import G_LOGGER, export
-from polygraphy_layerprec.tools import sample_files
+from polygraphy_layerprec.tools.sample_scripts import call_script
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from polygraphy_layerprec.execution.plausible import PlausibleInput
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.report.next_steps import ShapeRange
 
@@ -34,6 +35,8 @@ class SampleArgs(DataLoaderArgs):
 
         - ModelArgs: if allow_custom_input_shapes == True
     """
+
+    _plan: tuple[Graph, Sequence[PlausibleInput]] | None = None
 
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
@@ -74,9 +77,8 @@ class SampleArgs(DataLoaderArgs):
 
         if self.is_using_random_data():
             return self._noting_shapes(graph, self._made_up(graph))
-        checked = (
-            check_sample(sample, graph.inputs, where=where) for where, sample in self._given()
-        )
+        given = self._given(graph)
+        checked = (check_sample(sample, graph.inputs, where=where) for where, sample in given)
         first = next(checked, None)
         if first is None:
             raise SampleError("The input data hold no sample.\nGive at least one.")
@@ -101,27 +103,29 @@ class SampleArgs(DataLoaderArgs):
                     )
             yield sample
 
-    def _given(self) -> Iterator[tuple[str, Any]]:
+    def _given(self, graph: Graph) -> Iterator[tuple[str, Any]]:
+        from polygraphy_layerprec.backend.sample_files import read_samples
+
         if self.data_loader_script:
-            return sample_files.call_script(self.data_loader_script, self.data_loader_func_name)
-        return itertools.chain.from_iterable(map(sample_files.read_samples, self.load_inputs_paths))
+            return call_script(self.data_loader_script, self.data_loader_func_name)
+        return itertools.chain.from_iterable(
+            read_samples(path, graph.inputs) for path in self.load_inputs_paths
+        )
 
     def _made_up(self, graph: Graph) -> Iterator[Mapping[str, Any]]:
-        from polygraphy_layerprec.execution.plausible import (
-            DEFAULT_SEED,
-            draw_samples,
-            plan_inputs,
-        )
-        from polygraphy_layerprec.report.columns import printable
+        from polygraphy_layerprec.execution.plausible import DEFAULT_SEED, draw_samples
 
-        # A ranking on file knows the model: there is no `ModelArgs` beside it.
-        known = ModelArgs in self.arg_groups
-        given = self.arg_groups[ModelArgs].input_shapes if known else {}
-        shapes = {name: tuple(metadata.shape) for name, metadata in given.items()}
-        plan = plan_inputs(graph, shapes=shapes, val_range=self.val_range or {})
-        for planned in plan:
-            assumed = " (batch of 1 assumed)" if planned.assumed_axes else ""
-            text = f"{planned.name}: {list(planned.shape)}{assumed} | {planned.values.meaning}"
-            G_LOGGER.info(printable(f"Made-up input: {text}"))
         seed = DEFAULT_SEED if self.seed is None else self.seed
-        return draw_samples(plan, seed=seed, iterations=self.iterations or 1)
+        return draw_samples(self._planned(graph), seed=seed, iterations=self.iterations or 1)
+
+    def _planned(self, graph: Graph) -> Sequence[PlausibleInput]:
+        """What to make up: found, and said, once for a model."""
+        from polygraphy_layerprec.backend.made_up_inputs import plan_and_tell
+
+        if self._plan is None or self._plan[0] is not graph:
+            # A ranking on file knows the model: there is no `ModelArgs` beside it.
+            known = ModelArgs in self.arg_groups
+            given = self.arg_groups[ModelArgs].input_shapes if known else {}
+            shapes = {name: tuple(metadata.shape) for name, metadata in given.items()}
+            self._plan = graph, plan_and_tell(graph, shapes, self.val_range or {})
+        return self._plan[1]

@@ -95,6 +95,14 @@ class VerificationArgs(BaseArgs):
             default=None,
         )
         self.group.add_argument(
+            "--build",
+            help="Also build an engine with TensorRT or TensorRT-RTX, and show what each layer "
+            "obtained, read from the log of the build; needs no GPU. If a layer that was to stay "
+            "in FP32 does not, the exit code is 1.",
+            action="store_true",
+            default=None,
+        )
+        self.group.add_argument(
             "--timing-runs",
             metavar="NUM",
             help="How many inferences of each engine to time. For example: --timing-runs 100. "
@@ -116,6 +124,7 @@ class VerificationArgs(BaseArgs):
             precision (str): Name of the low precision, or None.
             outputs (Tuple[str]): Names of the outputs that count, or None for all.
             backend (str): What runs the model.
+            build (bool): Whether to build an engine that shows what layers obtained.
             timing_runs (int): How many inferences of each engine to time.
         """
         self.script = args_util.get(args, "script")
@@ -127,6 +136,7 @@ class VerificationArgs(BaseArgs):
         outputs = args_util.get(args, "outputs")
         self.outputs = None if outputs is None else tuple(outputs)
         self.backend = args_util.get(args, "backend") or "emulated"
+        self.build = bool(args_util.get(args, "build"))
         timing_runs = args_util.get(args, "timing_runs")
         self.timing_runs = 20 if timing_runs is None else timing_runs
         self._check()
@@ -143,6 +153,11 @@ class VerificationArgs(BaseArgs):
             G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
         if self.tolerance is not None and not self.tolerance > 0:  # NaN as well
             G_LOGGER.critical(f"`--tolerance` must be positive, got: {self.tolerance}.")
+        if self.build and self.backend == "tensorrt":
+            G_LOGGER.critical(
+                "`--build` is for machines without a GPU: with `--backend tensorrt`, engines are "
+                "built and tell of their layers anyway.\nLeave out one of the two."
+            )
         if self.timing_runs < 1:
             G_LOGGER.critical(f"`--timing-runs` must be at least 1, got: {self.timing_runs}.")
         options = {"script": self.script, "mixed-onnx": self.mixed_onnx, "ranking": self.ranking}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,11 @@ class LayerprecSubtool(Tool):
     def run_job(self, args: argparse.Namespace) -> int:
         """Does the work and returns the exit code; implemented by each subtool."""
         raise NotImplementedError
+
+    def parse(self, args: argparse.Namespace) -> None:
+        """Reads the options; comes before anything is logged."""
+        _escape_what_stdout_lacks()
+        super().parse(args)
 
     def show_start_end_logging_impl(self, args: argparse.Namespace) -> bool:  # noqa: ARG002
         """Returns that Polygraphy does not log when the tool starts and ends: `run_impl` does.
@@ -103,6 +109,13 @@ def _mendable_errors() -> tuple[type[Exception], ...]:
     from polygraphy_layerprec.model import ModelError
 
     return (ExecutionError, ModelError, SampleError)
+
+
+def _escape_what_stdout_lacks() -> None:
+    # Names are any Unicode, and what was measured must not be lost to one of them. Python treats
+    # stderr like this anyway.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _told_by_file(error: OSError) -> str:

@@ -68,6 +68,7 @@ class Constrain(SelectingSubtool):
             ranking,
             model_path=ranked.model_path,
             graph=graph,
+            measures=graph is not None,
             outputs=ranking.conditions.outputs or None,
             external_data_folder=ranked.external_data_dir,
         )

@@ -105,6 +105,7 @@ class Inspect(LayerprecSubtool):
             unmatched_constraints,
         )
         from polygraphy_layerprec.model import identify
+        from polygraphy_layerprec.model.digest import are_comparable
 
         graph = self.arg_groups[InspectionArgs].load_graph()
         found = identify(graph)
@@ -118,6 +119,12 @@ class Inspect(LayerprecSubtool):
             G_LOGGER.info(f"All {len(constraints)} constraints match layers of {found.name!r}.")
         if not digest:
             G_LOGGER.warning("The file does not say which model it was made for.")
+        elif not are_comparable(digest, found.digest):
+            G_LOGGER.warning(
+                "The file is from a version with another kind of digest, so that only names of "
+                "tensors say that it is about this model."
+            )
+            return not unmatched
         elif digest != found.digest:
             G_LOGGER.error(
                 f"The file was made for another model: digest {digest[:16]!r}, but {found.name!r} "

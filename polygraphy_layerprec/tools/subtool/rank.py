@@ -48,7 +48,8 @@ class Rank(SelectingSubtool):
         polygraphy convert model.onnx -o model.engine --trt-npps constraints.py
 
     `--load-inputs` takes JSON as Polygraphy saves it, and `.npz` files: each is one sample, with an
-    array for each input of the model. Several files are several samples.
+    array for each input of the model. Several files, or a folder of them, are several samples.
+    Without data, shapes and values are made up, with a warning.
 
     To take the divergences from results that `polygraphy run` saved, of an engine for example:
 
@@ -86,12 +87,13 @@ class Rank(SelectingSubtool):
             report.show(ranking)
         report.save(ranking)
         reached = self._act_on(ranking, graph)
-        if ranking.unmeasured:
+        failed = sum(layer.failed for layer in ranking.unmeasured)
+        if failed:
             G_LOGGER.error(
-                f"Could not measure {len(ranking.unmeasured)} layers, so the ranking is without "
+                f"Could not measure {failed} layers, so the ranking is without "
                 f"them.\nThe report above says why."
             )
-        return 0 if reached and not ranking.unmeasured else 1
+        return 0 if reached and not failed else 1
 
     def _rank(self, graph: Graph) -> Ranking:
         engines: EngineBackendArgs = self.arg_groups[EngineBackendArgs]
@@ -126,6 +128,8 @@ class Rank(SelectingSubtool):
 
         A tolerance is met by measured errors; otherwise the ranking says all there is to know.
         """
+        from polygraphy_layerprec.ranking.order import forecast_holds
+
         selection = self.arg_groups[SelectionArgs]
         wants_files = (
             self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
@@ -135,10 +139,13 @@ class Rank(SelectingSubtool):
 
             G_LOGGER.info("\n".join(format_script_command(own_arguments("rank"))))
             return True
+        # Where the forecast does not hold for the whole, the choice is measured.
+        needs_measuring = selection.needs_measuring or not forecast_holds(ranking.output_error)
         return self.select_and_save(
             ranking,
             model_path=self.arg_groups[OnnxGraphArgs].path,
-            graph=graph if selection.needs_measuring else None,
+            graph=graph,
+            measures=needs_measuring,
             outputs=self.arg_groups[MeasureArgs].outputs,
             external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
         )

@@ -31,25 +31,35 @@ class SelectingSubtool(LayerprecSubtool):
         *,
         model_path: str | None,
         graph: Graph | None,
+        measures: bool,
         outputs: Sequence[str] | None = None,
         external_data_folder: str | None = None,
     ) -> bool:
         """Selects layers, shows them and saves what was asked for.
 
-        With a `graph` sets of layers are measured on the samples of `SampleArgs`; without, the
-        forecast decides.
+        Where it `measures`, which needs a `graph`, sets of layers are measured on the samples of
+        `SampleArgs`; otherwise the forecast decides.
 
         Returns:
             Whether the tolerance is met; True if there is none.
         """
         from polygraphy_layerprec.report.choice import format_selection
 
-        measured = {} if graph is None else self._measurement(graph, outputs)
+        measured = self._measurement(graph, outputs) if measures and graph is not None else {}
         selection = self._select(ranking, measured)
-        lines = format_selection(selection, len(ranking.layers), width=log_width())
+        lines = format_selection(
+            selection,
+            len(ranking.layers),
+            refuted=self._is_refuted(ranking, selection),
+            width=log_width(),
+        )
         G_LOGGER.info("\n".join(lines))
         self.arg_groups[ArtefactArgs].save(
-            ranking, selection, model_path, external_data_folder=external_data_folder
+            ranking,
+            selection,
+            model_path,
+            graph=graph,
+            external_data_folder=external_data_folder,
         )
         curve = self._save_curve(ranking, measured)
         if ReportFileArgs in self.arg_groups and self.arg_groups[ReportFileArgs].is_wanted:
@@ -67,6 +77,18 @@ class SelectingSubtool(LayerprecSubtool):
             return True
         self._explain_failure(selection)
         return False
+
+    def _is_refuted(self, ranking: Ranking, selection: Selection) -> bool:
+        """Whether a measurement refutes the forecast, of the choice or else of the whole."""
+        from polygraphy_layerprec.ranking.order import errors_agree, forecast_is_refuted
+
+        measured = selection.measured_error
+        of_another_kind = (
+            self.arg_groups[SelectionArgs].is_max_abs or ranking.output_error.forecast_of_loss
+        )
+        if measured is None or of_another_kind:
+            return forecast_is_refuted(ranking)
+        return not errors_agree(selection.forecast_error, measured)
 
     def _measurement(self, graph: Graph, outputs: Sequence[str] | None) -> dict[str, Any]:
         samples = list(self.arg_groups[SampleArgs].samples(graph))

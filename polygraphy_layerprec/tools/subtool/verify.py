@@ -15,11 +15,17 @@ from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions, Verification
 
 __all__ = ["Verify"]
+
+_DATA_ELSEWHERE = (
+    "TensorRT finds external data beside the model only.\n"
+    "Leave out `--external-data-dir`, and put the data files there."
+)
 
 
 class Verify(LayerprecSubtool):
@@ -43,7 +49,13 @@ class Verify(LayerprecSubtool):
         polygraphy layerprec verify model.onnx --ranking ranking.json \
             --load-inputs inputs.json --tolerance 1e-3 --backend tensorrt
 
-    The exit code is 0 if the error is within the tolerance, or none was given, and 1 otherwise.
+    To see on a machine without a GPU what an engine makes of it, layer by layer:
+
+        POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy layerprec verify model.onnx \
+            --script constraints.py --load-inputs inputs.json --build
+
+    The exit code is 0 if the error is within the tolerance, or none was given, and every
+    layer is obtained as asked where an engine was built; it is 1 otherwise.
     """
 
     def __init__(self) -> None:
@@ -61,6 +73,7 @@ class Verify(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Measures, shows and judges."""
+        from polygraphy_layerprec.report.obtained_precisions import format_all_layers
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
@@ -78,6 +91,7 @@ class Verify(LayerprecSubtool):
             files.show_markdown(format_verification_markdown(verification))
         else:
             G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
+            G_LOGGER.verbose("\n".join(format_all_layers(verification, width=log_width())))
         files.save_verification(verification)
         for warning in verification.warnings:
             G_LOGGER.warning(wrapped(warning))
@@ -94,9 +108,11 @@ class Verify(LayerprecSubtool):
         options = self.arg_groups[VerificationArgs]
         samples = self.arg_groups[SampleArgs]
         model = self.arg_groups[OnnxGraphArgs]
+        if options.build:
+            self._check_buildable()
         checked = samples.samples(graph)
         with progress_bar() as progress:
-            return verify_model(
+            verification = verify_model(
                 graph,
                 checked,
                 asked,
@@ -106,11 +122,37 @@ class Verify(LayerprecSubtool):
                 generated_inputs=samples.is_using_random_data(),
                 progress=progress,
             )
+        return self._prove(graph, asked, verification) if options.build else verification
 
-    def _verify_engines(self, graph: Graph, asked: AskedPrecisions) -> Verification:
-        from polygraphy_layerprec.backend.tensorrt_module import check_gpu, load_tensorrt
+    def _check_buildable(self) -> None:
+        """Checks what a build needs, before anything that takes long."""
+        from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt
 
         load_tensorrt()
+        if self.arg_groups[OnnxGraphArgs].external_data_dir is not None:
+            G_LOGGER.critical(_DATA_ELSEWHERE)
+
+    def _prove(
+        self, graph: Graph, asked: AskedPrecisions, verification: Verification
+    ) -> Verification:
+        from polygraphy_layerprec.backend.engine_proof import prove_precisions, with_proof
+        from polygraphy_layerprec.backend.engines import TensorrtEngines
+
+        def make_builder(observe: Callable[[Any], None]) -> TensorrtEngines:
+            return TensorrtEngines(
+                self.arg_groups[OnnxGraphArgs].path,
+                asked,
+                mixed_path=self.arg_groups[VerificationArgs].mixed_onnx,
+                shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
+                observe=observe,
+            )
+
+        return with_proof(verification, prove_precisions(graph, asked, make_builder))
+
+    def _verify_engines(self, graph: Graph, asked: AskedPrecisions) -> Verification:
+        from polygraphy_layerprec.backend.tensorrt_module import check_gpu
+
+        self._check_buildable()
         check_gpu()
         from polygraphy_layerprec.backend.engine_verification import verify_engines
         from polygraphy_layerprec.backend.engines import TensorrtEngines
@@ -119,11 +161,6 @@ class Verify(LayerprecSubtool):
         options = self.arg_groups[VerificationArgs]
         samples = self.arg_groups[SampleArgs]
         model = self.arg_groups[OnnxGraphArgs]
-        if model.external_data_dir is not None:
-            G_LOGGER.critical(
-                "TensorRT finds external data beside the model only.\n"
-                "Leave out `--external-data-dir`, and put the data files there."
-            )
         checked = list(samples.samples(graph))  # which notes the shapes that the engines need
         return verify_engines(
             graph,

@@ -34,7 +34,7 @@ ACTIVATIONS = [
 
 
 @pytest.mark.parametrize(("op_type", "attributes"), ACTIVATIONS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_activation_matches_differences(op_type, attributes, seed):
     values = 2 * np.random.default_rng(seed).standard_normal((3, 4, 5))

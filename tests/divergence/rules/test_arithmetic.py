@@ -26,7 +26,7 @@ def away_from_zero(shape, seed=0):
 
 
 @pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Div", "Min", "Max", "Sum"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(drawn=shapes, seed=seeds)
 def test_broadcast_arithmetic_matches_differences(op_type, drawn, seed):
     first, second = drawn.input_shapes
@@ -39,7 +39,7 @@ def test_broadcast_mean_matches_differences():
     check_rule("Mean", [normal((2, 3, 4)), normal((3, 1), 1), normal((), 2)], opset=13)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(drawn=shapes, seed=seeds)
 def test_power_of_a_positive_base_matches_differences(drawn, seed):
     base, exponent = drawn.input_shapes
@@ -68,7 +68,7 @@ def test_modulo_matches_differences(fmod):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(drawn=mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=3), seed=seeds)
 def test_selection_matches_differences(drawn, seed):
     condition, first, second = drawn.input_shapes
@@ -81,7 +81,7 @@ def test_sign_changes_match_differences(op_type):
     check_rule(op_type, [away_from_zero((3, 4))], opset=13)
 
 
-@pytest.mark.parametrize("op_type", ["Sign", "Floor", "Ceil", "Round"])
+@pytest.mark.parametrize("op_type", ["Sign", "Hardmax"])
 def test_steps_have_zero_gradient(op_type):
     check_rule(op_type, [normal((3, 4))], opset=14)
 

@@ -42,7 +42,7 @@ def convolutions(draw, *, is_transposed=False):
     return inputs, attributes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=convolutions())
 def test_convolution_matches_differences(drawn):
     inputs, attributes = drawn
@@ -75,7 +75,7 @@ def test_convolution_over_three_axes_without_bias_matches_differences():
     check_rule("Conv", inputs, attributes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=convolutions(is_transposed=True))
 def test_transposed_convolution_matches_differences(drawn):
     inputs, attributes = drawn

@@ -38,7 +38,7 @@ DOMAINS = {
 
 
 @pytest.mark.parametrize("op_type", DOMAINS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_elementary_function_matches_differences(op_type, seed):
     values = np.random.default_rng(seed).uniform(*DOMAINS[op_type], (3, 5))

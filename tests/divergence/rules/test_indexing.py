@@ -16,7 +16,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     axis=st.integers(-3, 2),
     shape=st.lists(st.integers(1, 3), max_size=2),

@@ -77,7 +77,7 @@ def test_split_of_which_one_part_is_not_used_has_zeros_there():
     assert gradient.tolist() == [0, 1, 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     start=st.integers(-9, 9) | st.just(2**31),
     end=st.integers(-9, 9) | st.sampled_from([2**31, -(2**31)]),

@@ -83,7 +83,7 @@ def test_average_pool_matches_differences(attributes, count_include_pad):
     check_rule("AveragePool", [normal(2, 3, 6, 7)], attributes, uses_onnxruntime=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     op_type=st.sampled_from(["MaxPool", "AveragePool"]),
     size=st.integers(4, 9),

@@ -15,7 +15,7 @@ matrix_products = mutually_broadcastable_shapes(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=matrix_products, seed=st.integers(0, 2**32 - 1))
 def test_matrix_product_matches_differences(drawn, seed):
     generator = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec.divergence.rules import Application, find_rule
+from polygraphy_layerprec.divergence.rules.recurrent import run_recurrent
 
 from .finite_differences import check_rule, onnxruntime_evaluation
 
@@ -97,6 +98,26 @@ def test_layer_beyond_the_standard_is_left_to_the_caller(attributes):
     gradients = find_rule("LSTM", "", 14).apply(node, [np.ones((STEPS, 1, BATCH, HIDDEN))])
 
     assert gradients == [None] * len(inputs)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op_type", "attributes"), LAYERS)
+@pytest.mark.parametrize("layout", [0, 1])
+def test_a_layer_runs_as_the_plainest_way_does(op_type, attributes, direction, layout):
+    attributes = {**attributes, "direction": direction, "hidden_size": HIDDEN, "layout": layout}
+    inputs = layer_inputs(op_type, direction, has_lengths=False)
+    expected = run_layer(op_type, inputs, attributes)
+    swapped = [
+        x.swapaxes(0, 1) if layout and i in (SEQUENCE, INITIAL_HIDDEN, INITIAL_CELL) else x
+        for i, x in enumerate(inputs)
+    ]
+
+    found = run_recurrent(op_type, swapped, attributes)
+
+    axes = (2, 0, 1, 3) if layout else (0, 1, 2, 3)
+    np.testing.assert_allclose(found[0], expected[0].transpose(axes), atol=1e-12)
+    for state, plain in zip(found[1:], expected[1:], strict=False):
+        np.testing.assert_allclose(state, plain.swapaxes(0, 1) if layout else plain, atol=1e-12)
 
 
 def layer_inputs(op_type, direction, *, has_lengths):

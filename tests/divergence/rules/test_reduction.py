@@ -28,7 +28,7 @@ def positive(shape, seed=0):
 
 
 @pytest.mark.parametrize("op_type", FUNCTIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     axes=st.none() | st.sets(st.integers(0, 2)).map(sorted),
     keepdims=st.integers(0, 1),

@@ -232,7 +232,8 @@ def test_a_verification_shows_outputs_and_engines(pages):
     text = Page(pages["verification"]).text
 
     assert "logits 1.0e-07 1.0e-02 1.0e-04 99.0 % 1.0e-03 0 90.0 %" in text
-    assert "constrained 3.0 MiB 1.500 ms 50.0 % 2 of 3, 1 not to be seen" in text
+    assert "constrained 3.0 MiB 1.500 ms 50.0 % 1 of 3 layers asked for are in FP32" in text
+    assert "kept_in_vain MatMul FP16 -> FP16 a_kernel" in text
     assert "kept_in_vain" in text
 
 

@@ -85,6 +85,15 @@ def test_nothing_to_keep_is_said():
     assert judge_ranking(report).headline.endswith("no layer needs to stay in FP32.")
 
 
+def test_a_refuted_forecast_is_called_so():
+    error = OutputError(0.9, 0.03, (OutputDivergence("y", 0.9, 1.0, 0, 1.0),))
+
+    verdict = judge_ranking(make_report(output_error=error))
+
+    assert verdict.headline.endswith("(forecast, refuted).")
+    assert verdict.marks[0].note == "measured; forecast 3.0e-02, refuted"
+
+
 def test_integer_outputs_are_judged_by_the_forecast():
     error = OutputError(0.0, 0.03, (OutputDivergence("label", None, None, 0, 0.5),))
 

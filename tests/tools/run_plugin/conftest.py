@@ -30,7 +30,7 @@ def files(tmp_path_factory):
     (folder / "data.py").write_text(DATA_SCRIPT)
     (folder / "cancelling.py").write_text(script_of("shifted", "restored"))
     (folder / "all.py").write_text(script_of("shifted", "restored", "y"))
-    (folder / "foreign.py").write_text(script_of("y", model_digest="cd" * 32))
+    (folder / "foreign.py").write_text(script_of("y", model_digest="2:" + "cd" * 32))
     (folder / "stray.py").write_text(script_of("shifty"))
     (folder / "bf16.py").write_text(script_of("y", precision=BF16))
     save_ranking(rank_model(cancellation(OFFSET), [{"x": SMALL}]), folder / "ranking.json")

@@ -48,7 +48,7 @@ def test_mistakes_are_told(run, options, message):
 
 def test_a_ranking_of_another_model_is_refused(run, files):
     content = json.loads((files / "ranking.json").read_text())
-    content["model"]["digest"] = "cd" * 32
+    content["model"]["digest"] = "2:" + "cd" * 32
     (files / "foreign.json").write_text(json.dumps(content))
 
     with pytest.raises(PolygraphyException, match="is about another model"):
@@ -73,7 +73,10 @@ def test_options_without_the_runner_are_warned_of(run, capsys, runners):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--layerprec-script", "foreign.py"], "is about another model: 'model.onnx', digest cdcd"),
+        (
+            ["--layerprec-script", "foreign.py"],
+            "is about another model: 'model.onnx', digest 2:cdcd",
+        ),
         (
             ["--layerprec-script", "all.py", "--layerprec-ranking", "ranking.json"],
             "both say what stays in FP32",

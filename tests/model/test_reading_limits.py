@@ -1,0 +1,259 @@
+"""Reading takes time in proportion to the model, and ends where a model nests without end."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import resource
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from benchmarks.reading import FORMS, make_model
+from polygraphy_layerprec.model import ModelError, identify, load_graph, memory_limit, value_types
+from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE
+from polygraphy_layerprec.model.expansion import _Expander
+from tests.models import build_model, node, tensor
+
+X, Y = [tensor("x", [2, 4])], [tensor("y", [2, 4])]
+DOMAIN = "test.functions"
+
+
+def calls_to_read(model, folder) -> int:
+    """Number of Python calls that reading and identifying takes."""
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    write_weights(model, folder)
+    profile = cProfile.Profile()
+    profile.enable()
+    graph = load_graph(folder / "m.onnx")
+    identify(graph)
+    profile.disable()
+    assert len(graph.nodes) >= len(model.graph.node)
+    return pstats.Stats(profile).total_calls
+
+
+def write_weights(model, folder):
+    with open(folder / "weights.data", "wb") as data:
+        data.truncate(len(model.graph.initializer) * 128 * 128 * 4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reading_twice_the_nodes_takes_twice_the_calls(form, tmp_path):
+    calls_to_read(make_model(form, 100), tmp_path)  # fills caches of schemas
+
+    once, twice = (calls_to_read(make_model(form, count), tmp_path) for count in (1000, 2000))
+
+    assert 1.8 * once < twice <= 2.2 * once
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_models_that_are_timed_have_the_nodes_they_say(form, tmp_path):
+    model = make_model(form, 1000)
+    write_weights(model, tmp_path)
+
+    graph = load_graph(model, external_data_folder=str(tmp_path))
+
+    assert 980 <= sum(n.op_type != "If" for n in graph.nodes) <= 1000
+    assert sum(n.op_type == "MatMul" for n in graph.nodes) == 10
+    assert all(weight.path for weight in graph.weights.values())
+
+
+def test_inference_is_not_shown_branches(monkeypatch, tmp_path):
+    """It copies all types that are known so far for every body."""
+    model = make_model("branches", 100)
+    write_weights(model, tmp_path)
+    shown = []
+    infer = onnx.shape_inference.infer_shapes
+    monkeypatch.setattr(
+        "onnx.shape_inference.infer_shapes", lambda m, **o: shown.append(m) or infer(m, **o)
+    )
+
+    load_graph(model, external_data_folder=str(tmp_path))
+
+    assert shown
+    assert not [n for m in shown for n in m.graph.node if any(a.HasField("g") for a in n.attribute)]
+
+
+def test_a_branch_within_a_function_names_its_own_tensors_alone(monkeypatch):
+    """Copying the names around it, for each, would take time by the square of a function's size."""
+    named = []
+    name_locals = _Expander._locals
+    monkeypatch.setattr(
+        _Expander,
+        "_locals",
+        lambda *arguments: named.append(name_locals(*arguments)) or named[-1],
+    )
+    size = 100
+    nodes = []
+    for i in range(size):
+        graphs = {
+            f"{side}_branch": onnx.GraphProto(
+                name=side,
+                node=[node("Tanh", ["a"], f"{side}{i}")],
+                output=[onnx.ValueInfoProto(name=f"{side}{i}")],
+            )
+            for side in ("then", "else")
+        }
+        nodes.append(node("If", ["go"], f"t{i}", **graphs))
+    nodes.append(node("Sum", [f"t{i}" for i in range(size)], "b"))
+    wide = helper.make_function(
+        DOMAIN, "Wide", ["a", "go"], ["b"], nodes, [helper.make_opsetid("", 17)]
+    )
+    call = helper.make_node("Wide", ["x", "go"], ["y"], domain=DOMAIN)
+    inputs = [*X, tensor("go", [], TensorProto.BOOL)]
+
+    graph = load_graph(build_model([call], inputs, Y, functions=[wide], domains=[DOMAIN]))
+
+    assert len(graph.nodes) == 3 * size + 1
+    assert sum(map(len, named)) == 2 * size
+
+
+def nested_ifs(levels):
+    """Branches within branches; built from the outside, since protobuf copies no such depth."""
+    model = build_model([], [*X, tensor("go", [], TensorProto.BOOL)], Y)
+    graph, output = model.graph, "y"
+    for level in range(levels):
+        made = graph.node.add(op_type="If", input=["go"], output=[output])
+        other = made.attribute.add(name="else_branch", type=onnx.AttributeProto.GRAPH).g
+        other.output.add(name="x")
+        graph = made.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g
+        output = f"t{level}"
+        graph.output.add(name=output)
+    graph.node.add(op_type="Tanh", input=["x"], output=[output])
+    return model
+
+
+def nested_loops(levels):
+    inputs = [*X, tensor("go", [], TensorProto.BOOL), tensor("n", [], TensorProto.INT64)]
+    model = build_model([], inputs, Y)
+    graph, output = model.graph, "y"
+    for level in range(levels):
+        made = graph.node.add(op_type="Loop", input=["n", "go", "x"], output=[output])
+        graph = made.attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g
+        output = f"t{level}"
+        for name in "igs":
+            graph.input.add(name=f"{name}{level}")
+        graph.output.add(name=f"g{level}")
+        graph.output.add(name=output)
+    graph.node.add(op_type="Tanh", input=["x"], output=[output])
+    return model
+
+
+def nested_calls(levels):
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    functions = [
+        helper.make_function(DOMAIN, "F0", ["a"], ["b"], [node("Tanh", ["a"], "b")], opsets)
+    ]
+    for level in range(1, levels):
+        inner = helper.make_node(f"F{level - 1}", ["a"], ["b"], domain=DOMAIN)
+        functions.append(helper.make_function(DOMAIN, f"F{level}", ["a"], ["b"], [inner], opsets))
+    call = helper.make_node(f"F{levels - 1}", ["x"], ["y"], domain=DOMAIN)
+    return build_model([call], X, Y, functions=functions, domains=[DOMAIN])
+
+
+NESTED = {"branches": nested_ifs, "loops": nested_loops, "calls": nested_calls}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_thirty_levels_are_read(kind):
+    graph = load_graph(NESTED[kind](30))
+
+    assert sum(n.op_type == "Tanh" for n in graph.nodes) == (kind != "loops")
+    assert "y" in graph.producers
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_five_hundred_levels_are_told(kind):
+    with pytest.raises(ModelError, match="in more than 100 levels"):
+        load_graph(NESTED[kind](500))
+
+
+def test_five_hundred_levels_of_calls_in_a_file_are_told(tmp_path):
+    onnx.save(nested_calls(500), tmp_path / "m.onnx")
+
+    with pytest.raises(ModelError, match="in more than 100 levels"):
+        load_graph(tmp_path / "m.onnx")
+
+
+def field(number, payload):
+    """A field of bytes in protobuf's wire format."""
+    size, encoded = len(payload), bytearray()
+    while size > 0x7F:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2]) + bytes(encoded) + bytes([size]) + payload
+
+
+@pytest.mark.parametrize("length", [1, 10_000])
+def test_five_hundred_levels_of_bodies_in_a_file_are_told(length, tmp_path):
+    """Which protobuf itself can neither write nor read."""
+    graph = field(2, b"g" * length)
+    for _ in range(500):
+        graph = field(1, field(4, b"If") + field(5, field(1, b"then_branch") + field(6, graph)))
+    model = build_model([node("Tanh", ["x"], "y")], X, Y)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString() + field(7, graph))
+
+    with pytest.raises(ModelError, match="in more than 100 levels"):
+        load_graph(tmp_path / "m.onnx")
+
+
+def vector_of_a_trillion():
+    """A sum of two vectors that a user would feed."""
+    nodes = [node("Add", ["x", "z"], "y", name="add")]
+    return nodes, [tensor("x", [2**40]), tensor("z", [2**40])], {}
+
+
+def doubled_again_and_again():
+    """A shape that is joined to itself forty times."""
+    nodes = [node("Concat", [f"s{i}"] * 2, f"s{i + 1}", name=f"c{i}", axis=0) for i in range(40)]
+    nodes.append(node("Reshape", ["x", "s40"], "y", name="reshape"))
+    return nodes, X, {"s0": np.array([1, 2], np.int64)}
+
+
+def extent_that_is_a_product():
+    """A vector whose extent is a number that stands nowhere in the file."""
+    nodes = [
+        node("Mul", ["s", "s"], "extent", name="square"),
+        node("ConstantOfShape", ["extent"], "filled", name="fill"),
+        node("Add", ["filled", "filled"], "sum", name="sum"),
+        node("Add", ["x", "sum"], "y", name="add"),
+    ]
+    return nodes, X, {"s": np.array([2**20], np.int64)}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the limit of Linux")
+@pytest.mark.parametrize(
+    "make", [vector_of_a_trillion, doubled_again_and_again, extent_that_is_a_product]
+)
+def test_inference_does_not_take_all_memory_for_values_of_shapes(make, monkeypatch):
+    monkeypatch.setattr(value_types, "_LARGEST_GROWTH_BYTES", 1 << 26)
+    nodes, inputs, initializers = make()
+    model = build_model(nodes, inputs, [tensor("y", None)], initializers)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    graph = load_graph(model)
+
+    assert graph.element_type("y") == TensorProto.FLOAT
+    assert graph.element_type(nodes[0].output[0]) != UNKNOWN_TYPE
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_inference_that_has_no_memory_at_all_leaves_the_types_to_the_schemas(monkeypatch):
+    def run_out(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(value_types.shape_inference, "infer_shapes", run_out)
+
+    graph = load_graph(build_model([node("Exp", ["x"], "y", name="exp")], X, Y))
+
+    assert graph.is_fp32("y")
+
+
+def test_where_growth_cannot_be_told_it_is_not_limited(monkeypatch):
+    monkeypatch.setattr(memory_limit, "_STATUS", "/there/is/none")
+
+    with memory_limit.limited_growth(0):
+        assert bytearray(1 << 24)

@@ -1,0 +1,96 @@
+"""Layers in front of quantization: gradients pass straight through, in whatever form it comes."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from polygraphy_layerprec import rank_model
+from polygraphy_layerprec.execution.errors import NodeError
+from polygraphy_layerprec.execution.node_session import tensor_of
+from polygraphy_layerprec.pipeline import measure_exact_impacts
+from tests.models import normal, tensor
+from tests.quantized_models import MODELS, NODE, ROWS, WIDTH, X, pair, zero
+
+NARROW = {
+    "int4": (ml_dtypes.int4, 0, 0.7),
+    "uint4": (ml_dtypes.uint4, 8, 0.7),
+    "float8e4m3fn": (ml_dtypes.float8_e4m3fn, 0.0, 0.02),
+    "float8e5m2": (ml_dtypes.float8_e5m2, 0.0, 0.02),
+}
+
+
+@pytest.mark.parametrize("impact", ["adjoint", "gain"])
+@pytest.mark.parametrize("name", NARROW)
+def test_so_it_does_where_numpy_lacks_the_type(name, impact):
+    kind, at, scale = NARROW[name]
+    try:
+        tensor_of(np.zeros(2, kind))
+    except (NodeError, RuntimeError):
+        pytest.skip(f"no tensors of {name} can be made here")
+    model, sample = pair(kind, at, opset=21, scale=np.float32(scale)), {"x": X}
+    truth = measure_exact_impacts(model, [sample])
+
+    first = rank_model(model, [sample], impact=impact).layers[0]
+
+    assert first.name == "/shift"
+    assert first.impact == pytest.approx(truth["b"], rel=0.3)
+
+
+@pytest.mark.parametrize("impact", ["adjoint", "gain"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cancellation_in_front_of_quantization_ranks_first(name, impact):
+    model, sample = MODELS[name](), {"x": X}
+    truth = measure_exact_impacts(model, [sample])
+
+    ranking = rank_model(model, [sample], impact=impact)
+
+    first = ranking.layers[0]
+    assert first.name == "/shift"
+    assert first.share > 0.98
+    # Scalar gains take the two ways through a computed scale for independent.
+    most = 5.0 if (name, impact) == ("computed scale", "gain") else 1.5
+    assert truth["b"] / most < first.impact < truth["b"] * most
+    assert ranking.output_error.forecast < most * ranking.output_error.measured
+    assert "through the steps of" in first.caveat
+    assert first.caveat in first.reason
+
+
+@pytest.mark.parametrize("impact", ["adjoint", "gain"])
+def test_beyond_the_range_nothing_moves(impact):
+    """All values are clipped: what is in front of the quantizer does not matter."""
+    model = pair(scale=np.float32(1e-6))
+
+    ranking = rank_model(model, [{"x": X}], impact=impact)
+
+    impacts = {layer.name: layer.impact for layer in ranking.layers}
+    assert impacts["/shift"] == impacts["/fc1"] == 0.0
+    assert impacts["/DQ"] > 0.0
+
+
+def test_an_error_below_a_step_shows_rarely_and_whole():
+    x = normal(3, ROWS, WIDTH)
+    step = np.float32(64 * np.abs(x).mean() * 2.0**-12)
+    nodes = [
+        NODE("Tanh", ["x"], ["u"], name="/act"),
+        NODE("QuantizeLinear", ["u", "scale", "zero"], ["q"], name="/Q"),
+        NODE("DequantizeLinear", ["q", "scale", "zero"], ["y"], name="/DQ"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [tensor("x", [ROWS, WIDTH])],
+        [tensor("y", None)],
+        [numpy_helper.from_array(step, "scale"), zero(np.int16)],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    ranking = rank_model(model, [{"x": x}])
+    truth = measure_exact_impacts(model, [{"x": x}])
+
+    act = next(layer for layer in ranking.layers if layer.name == "/act")
+    assert act.impact > 3 * act.introduced_error
+    assert act.impact == pytest.approx(truth["u"], rel=0.5)
