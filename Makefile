@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 PYTEST_WORKERS ?= auto
+FUZZ_MINUTES ?= 10
 
 # Texts are UTF-8 whatever the locale.
 export PYTHONUTF8 := 1
@@ -14,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/agreement.py,*/ranking/doubts.py,*/ranking/stability.py,*/precision.py,*/records/*
 
 .DELETE_ON_ERROR:
-.PHONY: check clean demo docs format help install test test-gpu
+.PHONY: check clean demo docs format fuzz help install test test-gpu
 
 help: ## Shows this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +51,9 @@ test: check $(INSTALLED) ## Runs the checks and the tests, with coverage
 
 test-gpu: $(INSTALLED) ## Runs the tests that need a GPU which TensorRT-RTX supports
 	$(BIN)/python -m pytest tests/gpu tests/backend -m gpu -rs -n 0
+
+fuzz: $(INSTALLED) ## Looks for files that a reader fails on, for ten minutes
+	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz.py --minutes $(FUZZ_MINUTES)
 
 check: $(INSTALLED) ## Checks format, lint and types
 	$(BIN)/ruff format --check .

@@ -23,7 +23,8 @@ nitpicky: Final = True
 # What other packages document cannot be looked up offline, aliases of types have no page.
 nitpick_ignore_regex: Final = [
     (r"py:.*", r"(?!polygraphy_layerprec\.).*"),
-    (r"py:class", r"polygraphy_layerprec\.model\.(graph|weights)\..*"),  # a graph is opaque
+    # A graph is opaque.
+    (r"py:class", r"polygraphy_layerprec\.model\.(external_data|graph|weights)\..*"),
     (r"py:class", r"polygraphy_layerprec\..*\.(Loss|Outputs|Progress|Sample|Runner|ImpactMethod)"),
 ]
 myst_heading_anchors: Final = 4

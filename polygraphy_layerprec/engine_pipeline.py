@@ -14,6 +14,7 @@ from polygraphy_layerprec.backend.engine_session import EngineSession
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import compare_samples
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
@@ -104,9 +105,11 @@ def rank_on_engines(
         progress: Called with what is done, in all, and what is going on.
 
     Raises:
+        SampleError: If a sample does not fit the model, has no elements, or holds a NaN.
         ExecutionError: If nothing can be measured, or the engines cannot be built or run. What was
             finished is kept in the store.
     """
+    samples = list(check_samples(samples, graph.inputs))
     emulation = _Emulation(graph, samples, request, progress)
     emulated = emulation.assemble({})
     session = EngineSession(

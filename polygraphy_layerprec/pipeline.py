@@ -16,6 +16,7 @@ from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import Progress, compare_samples
 from polygraphy_layerprec.execution.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.measured_sets import measured_errors
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
@@ -78,6 +79,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
 
     Raises:
         ModelError: If the model cannot be read.
+        SampleError: If a sample does not fit the model, has no elements, or holds a NaN.
         ExecutionError: If nothing can be measured.
     """
     check_emulation()
@@ -90,7 +92,7 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
         samples = list(samples)  # they are run again
     comparison = compare_samples(
         plan,
-        samples,
+        check_samples(samples, graph.inputs),
         impact=impact,
         outputs=counted,
         budget_bytes=max_memory_bytes or _half_of_free_memory(),

@@ -13,6 +13,7 @@ from polygraphy_layerprec.execution import ExecutionError, PlannedExecutor, chec
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.model.operators import draws_random_numbers
@@ -71,6 +72,7 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
 
     Raises:
         ModelError: If the model cannot be read.
+        SampleError: If a sample does not fit the model, has no elements, or holds a NaN.
         ExecutionError: If ONNX-Runtime cannot emulate low precision, there is no sample,
             a constraint matches no layer, or the model has no such output.
     """
@@ -80,7 +82,7 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         run_fp32 = run_plainly(model)
     comparison = OutputComparison(outputs_that_count(graph, outputs))
     emulation = _Emulation(graph, asked, run_fp32, tf32=tf32)
-    for done, sample in enumerate(samples, start=1):
+    for done, sample in enumerate(check_samples(samples, graph.inputs), start=1):
         emulation.compare(sample, comparison)
         if progress is not None:
             progress(done, 0, "samples")
@@ -201,6 +203,7 @@ class _Emulation:
             lowered = self._executor.run(sample, self._constrained)
         comparison.add("constrained", reference, lowered)
         comparison.sample_count += 1
+        self._executor.forget_sample()
 
 
 def _warnings(graph: Graph) -> list[str]:

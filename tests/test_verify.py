@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import onnx
 import pytest
@@ -264,3 +266,19 @@ def test_progress_is_told_for_each_sample(verify):
     verify(two_factors(), keep("y"), [feed(1, 2)] * 3, progress=lambda *step: steps.append(step))
 
     assert [done for done, _, _ in steps] == [1, 2, 3]
+
+
+def test_no_sample_outlives_its_comparison_whatever_draws_random_numbers(verify):
+    model = random_numbers()
+    kept, alive = [], []
+
+    def samples():
+        for _ in range(12):
+            sample = sample_inputs(model)
+            kept.append(weakref.ref(sample["x"]))
+            alive.append(sum(reference() is not None for reference in kept))
+            yield sample
+
+    verify(model, asked_by_nobody("fp16"), samples())
+
+    assert max(alive) <= 3

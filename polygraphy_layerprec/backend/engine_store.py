@@ -19,6 +19,7 @@ import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.report.atomic_file import write_file
+from polygraphy_layerprec.report.npz_file import NpzFile
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engine_spec import Sample
@@ -139,10 +140,10 @@ class EngineStore:
         """
         path = self._outputs_path(key, index)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                names = json.loads(str(archive["names"]))
-                return {name: archive[f"array{i}"] for i, name in enumerate(names)}
-        except (OSError, ValueError, KeyError) as error:
+            arrays = NpzFile(path)
+            names = json.loads(str(np.asarray(arrays["names"])))
+            return {name: np.asarray(arrays[f"array{i}"]) for i, name in enumerate(names)}
+        except (OSError, ValueError, KeyError, RecursionError) as error:
             raise ExecutionError(
                 f"The work folder {self.folder!r} is damaged: {path!r} cannot be read.\n"
                 f"Remove the folder, or give another one with `--work-dir`."
@@ -192,6 +193,6 @@ def _read_json(path: str) -> dict[str, Any]:
     content = _read(path)
     try:
         record = json.loads(content) if content is not None else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -10,6 +10,7 @@ from polygraphy_layerprec.backend.engine_proof import asked_layers
 from polygraphy_layerprec.backend.obtained_precisions import compare_precisions
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.records import EngineMeasurement
 from polygraphy_layerprec.verify import conclude
 
@@ -68,8 +69,10 @@ def verify_engines(
         generated_inputs: Whether the samples were made up.
 
     Raises:
+        SampleError: If a sample does not fit the model, has no elements, or holds a NaN.
         ExecutionError: If the reference cannot run, or an engine cannot be built as asked.
     """
+    samples = list(check_samples(samples, graph.inputs))
     comparison = OutputComparison(outputs_that_count(graph, outputs))
     comparison.sample_count = len(samples)
     references = [run_reference(sample) for sample in samples]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from polygraphy.json import load_json
-
+from polygraphy_layerprec.backend.json_files import read_polygraphy_json
 from polygraphy_layerprec.execution.samples import SampleError
+from polygraphy_layerprec.report.npz_file import NpzFile, open_npy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from polygraphy_layerprec.model import GraphInput
+    from polygraphy_layerprec.report.npz_file import StoredArray
 
 __all__ = ["read_samples"]
 
@@ -39,9 +38,9 @@ def read_samples(path: str, inputs: Sequence[GraphInput]) -> Iterator[tuple[str,
         for name in _files_in(path):
             yield from read_samples(os.path.join(path, name), inputs)
     elif path.lower().endswith(".npz"):
-        yield f"sample {path}", _read_npz(path)
+        yield f"sample {path}", _open_npz(path)
     elif path.lower().endswith(".npy"):
-        yield f"sample {path}", _read_npy(path, inputs)
+        yield f"sample {path}", _open_npy(path, inputs)
     else:
         content = _read_json(path)
         samples = content if isinstance(content, list) else [content]
@@ -60,18 +59,16 @@ def _files_in(folder: str) -> list[str]:
     return names
 
 
-def _read_npz(path: str) -> dict[str, Any]:
+def _open_npz(path: str) -> NpzFile:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        return NpzFile(path)
+    except ValueError as error:
         raise SampleError(
-            f"{path!r} is not a file of arrays: {error}.\n"
-            f"Write it with `numpy.savez`, one array for each input of the model."
+            f"{error}.\nWrite it with `numpy.savez`, one array for each input of the model."
         ) from error
 
 
-def _read_npy(path: str, inputs: Sequence[GraphInput]) -> dict[str, Any]:
+def _open_npy(path: str, inputs: Sequence[GraphInput]) -> dict[str, StoredArray]:
     if len(inputs) != 1:
         names = ", ".join(f"{wanted.name}=..." for wanted in inputs)
         raise SampleError(
@@ -79,17 +76,15 @@ def _read_npy(path: str, inputs: Sequence[GraphInput]) -> dict[str, Any]:
             f"Put the arrays of a sample into one file: `numpy.savez('sample.npz', {names})`."
         )
     try:
-        return {inputs[0].name: np.load(path, allow_pickle=False)}
-    except (EOFError, ValueError) as error:
-        raise SampleError(
-            f"{path!r} is not an array: {error}.\nWrite it with `numpy.save`."
-        ) from error
+        return {inputs[0].name: open_npy(path)}
+    except ValueError as error:
+        raise SampleError(f"{error}.\nWrite it with `numpy.save`.") from error
 
 
 def _read_json(path: str) -> Any:
     try:
-        return load_json(path, description="input data")
-    except (KeyError, TypeError, ValueError) as error:
+        return read_polygraphy_json(path, description="input data")
+    except ValueError as error:
         raise SampleError(
             f"{path!r} holds no input data in JSON as Polygraphy saves it: {error}.\n"
             f"Write it with `polygraphy.json.save_json`, or give an `.npz` file."

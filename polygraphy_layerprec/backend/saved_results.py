@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from polygraphy.comparator import IterationResult, RunResults
-from polygraphy.json import load_json
 
+from polygraphy_layerprec.backend.json_files import read_polygraphy_json
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.tensor_comparison import TensorComparison
 from polygraphy_layerprec.matching.tensor_matching import name_some
@@ -28,12 +28,6 @@ Iteration = list[tuple[str, Any]]
 _HOW_TO_SAVE: Final = (
     "Save them with `polygraphy run model.onnx --onnxrt --onnx-outputs mark all "
     "--save-outputs FILE.json`."
-)
-
-_UNREADABLE: Final = (
-    *(AttributeError, KeyError, TypeError, ValueError),  # JSON that is not as it should be
-    EOFError,  # an array that is empty
-    RecursionError,  # brackets without end
 )
 
 
@@ -196,8 +190,8 @@ def _read_iterations(path: str) -> Iterator[Iteration]:
 
 def _read_file(path: str) -> Iterator[Iteration]:
     try:
-        results = load_json(path)
-    except _UNREADABLE as error:
+        results = read_polygraphy_json(path)
+    except ValueError as error:
         raise ExecutionError(
             f"{path!r} holds no results in JSON as Polygraphy saves them: {error}.\n{_HOW_TO_SAVE}"
         ) from error
@@ -242,7 +236,13 @@ def _add_iteration(
 def _tensor_of(result: Mapping[str, Any], name: str) -> Any:
     if name not in result:
         return None
-    value = result[name]
+    try:
+        value = result[name]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ExecutionError(
+            f"The saved results hold something else than a tensor under {name!r}: {error}.\n"
+            f"{_HOW_TO_SAVE}"
+        ) from error
     if isinstance(value, np.ndarray) or not hasattr(value, "numpy"):
         return value
     try:

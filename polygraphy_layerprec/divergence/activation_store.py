@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["ActivationStore"]
+__all__ = ["ActivationStore", "SpillError"]
+
+
+class SpillError(OSError):
+    """Activations beyond the budget cannot be kept on disk; the text says where and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,9 @@ class ActivationStore:
 
         Returns:
             Whether they are kept from now on.
+
+        Raises:
+            SpillError: If what is beyond the budget cannot be kept on disk.
         """
         if key in self:
             return False
@@ -96,14 +104,36 @@ class ActivationStore:
         self._resident_bytes = 0
         self._spilled.clear()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a full disk, which was told already
+                self._file.close()
             self._file = None
 
     def _spill(self) -> None:
         key, values = self._resident.popitem(last=False)
         self._resident_bytes -= values.nbytes
+        try:
+            offset = self._write(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        except OSError as error:
+            raise SpillError(
+                f"Activations beyond `--max-memory` cannot be kept in {_folder()}: "
+                f"{error.strerror}.\n"
+                f"Make room there, name another folder in the environment variable TMPDIR, or "
+                f"allow more memory with `--max-memory`."
+            ) from error
+        self._spilled[key] = _Spilled(offset, values.shape, values.dtype)
+
+    def _write(self, content: npt.NDArray[np.uint8]) -> int:
+        """Appends to the file and returns where."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="layerprec-")  # noqa: SIM115 - see `close`
         offset = self._file.seek(0, 2)
-        self._file.write(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
-        self._spilled[key] = _Spilled(offset, values.shape, values.dtype)
+        self._file.write(memoryview(content))
+        self._file.flush()  # a full disk is found out here, not when it is read
+        return offset
+
+
+def _folder() -> str:
+    try:
+        return repr(tempfile.gettempdir())
+    except OSError:  # there is none that can be written
+        return "a temporary folder"

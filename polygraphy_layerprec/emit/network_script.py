@@ -7,13 +7,12 @@ modules, then `postprocess(network)`, which Polygraphy's `--trt-network-postproc
 from __future__ import annotations
 
 import ast
-import os
-from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.records import Constraint, NetworkWidths
+from polygraphy_layerprec.report.atomic_file import write_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,17 +150,10 @@ def save_network_script(text: str, path: str) -> None:
         path: File to write; its folder must exist.
 
     Raises:
-        OSError: If it cannot be written.
+        ValueError: If `path` cannot be written.
+        OSError: If writing fails half-way.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_text_file(path, text)
 
 
 @cache

@@ -18,6 +18,7 @@ __all__ = ["DimensionExpression"]
 # A hyphen between letters belongs to the name, as in `seq-len`; between blanks it subtracts.
 _SYMBOL: Final = re.compile(r"[^\W\d][\w.]*(?:-[^\W\d][\w.]*)*")
 _LONGEST: Final = 500
+_ARITHMETIC: Final = re.compile(r"[\w\s+*/().,-]+")  # what else Python parses, it may warn about
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -110,6 +111,8 @@ class DimensionExpression:
 
 def _is_arithmetic(source: str, symbol_count: int) -> bool:
     """Whether `source` is an expression that can be evaluated."""
+    if not _ARITHMETIC.fullmatch(source):
+        return False
     try:
         body = ast.parse(source, mode="eval").body
         _evaluate(body, {f"v{index}": Fraction(7 + index) for index in range(symbol_count)})

@@ -12,6 +12,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 from polygraphy_layerprec.execution.ort_tensors import value_of
 from polygraphy_layerprec.model import Graph, Node, Role
 from polygraphy_layerprec.model.element_types import type_of_runtime_name
+from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.weights import locate_weight
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _named(constant: bytes, name: str) -> TensorProto:
     return tensor
 
 
-def _embed_weights(attribute: AttributeProto, folder: str) -> None:
+def _embed_weights(attribute: AttributeProto, folder: DataFolder) -> None:
     """Brings the large constants of a subgraph into it: a session cannot take them as inputs."""
     for graph in (attribute.g, *attribute.graphs):
         _embed_graph(graph, folder)
@@ -161,7 +162,7 @@ def _embed_weights(attribute: AttributeProto, folder: str) -> None:
         _embed_tensor(attribute.t, folder)
 
 
-def _embed_graph(graph: GraphProto, folder: str) -> None:
+def _embed_graph(graph: GraphProto, folder: DataFolder) -> None:
     for tensor in graph.initializer:
         _embed_tensor(tensor, folder)
     for node in graph.node:
@@ -169,7 +170,7 @@ def _embed_graph(graph: GraphProto, folder: str) -> None:
             _embed_weights(attribute, folder)
 
 
-def _embed_tensor(tensor: TensorProto, folder: str) -> None:
+def _embed_tensor(tensor: TensorProto, folder: DataFolder) -> None:
     if tensor.data_location == TensorProto.EXTERNAL:
         values = locate_weight(tensor, tensor.name, folder).read()
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))

@@ -111,6 +111,11 @@ class PlannedExecutor:
                 held.pop(name, None)
         return self._collect(plan, held)
 
+    def forget_sample(self) -> None:
+        """Frees the random numbers that were drawn for samples: they will not be run again."""
+        self._sample = {}
+        self._draws.clear()
+
     def _collect(self, plan: Plan | None, held: Mapping[str, _Held]) -> dict[str, Any]:
         outputs = {}
         for name in self._graph.outputs:

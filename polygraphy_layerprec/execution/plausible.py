@@ -18,7 +18,7 @@ from polygraphy_layerprec.execution.plausible_values import (
     draw_values,
     plan_values,
 )
-from polygraphy_layerprec.execution.samples import SampleError, describe_input
+from polygraphy_layerprec.execution.samples import SampleError, check_fits, describe_input
 from polygraphy_layerprec.execution.trial_run import TrialRun
 
 if TYPE_CHECKING:
@@ -119,7 +119,10 @@ def draw_samples(
     """Yields `iterations` samples; the same seed gives the same samples.
 
     Sample `i` of seed `s` is sample `0` of seed `s + i`, so that more iterations only add some.
+    Raises `SampleError` where the inputs are too large for this machine's memory.
     """
+    # Numbers are drawn in 64 bits.
+    check_fits({p.name: (p.shape, max(p.dtype.itemsize, 8)) for p in plan})
     for index in range(iterations):
         generator = np.random.default_rng(seed + index)
         yield {

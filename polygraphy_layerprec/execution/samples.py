@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+import math
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from polygraphy_layerprec.model import GraphInput
 
-__all__ = ["SampleError", "check_sample", "describe_input"]
+__all__ = ["SampleError", "check_fits", "check_sample", "check_samples", "describe_input"]
+
+_MORE_THAN_ANY_MACHINE: Final = 1 << 48
+_MOST_NAMES_QUOTED: Final = 20
 
 
 class SampleError(ValueError):
@@ -41,6 +46,47 @@ def check_sample(
         )
     _check_names(list(sample.keys()), inputs, where)
     return {wanted.name: _check_array(sample[wanted.name], wanted, where) for wanted in inputs}
+
+
+def check_samples(
+    samples: Iterable[Mapping[str, Any]], inputs: Sequence[GraphInput]
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yields samples that come without words of their own, each once `check_sample` let it pass.
+
+    Raises:
+        SampleError: As `check_sample`.
+    """
+    for index, sample in enumerate(samples):
+        yield check_sample(sample, inputs, where=f"sample {index}")
+
+
+def check_fits(arrays: Mapping[str, tuple[Sequence[int], int]]) -> None:
+    """Checks, before anything is allocated, that a sample leaves room to run a model on it.
+
+    Args:
+        arrays: Shape and bytes per element of each array, by input.
+
+    Raises:
+        SampleError: If they take more than half of all memory; the largest is named.
+    """
+    sizes = {name: math.prod(shape) * itemsize for name, (shape, itemsize) in arrays.items()}
+    total, memory = sum(sizes.values()), _memory_bytes()
+    if total > memory / 2:
+        name = max(sizes, key=sizes.__getitem__)
+        raise SampleError(
+            f"The input {name!r} is too large: {list(arrays[name][0])} takes "
+            f"{sizes[name] / 2**30:.3g} GiB, and all inputs {total / 2**30:.3g} GiB.\n"
+            f"Note: This machine has {memory / 2**30:.3g} GiB of memory, and running the model "
+            f"takes a multiple.\n"
+            f"Give smaller shapes with `--input-shapes`, or export the model with smaller ones."
+        )
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every platform
+        return _MORE_THAN_ANY_MACHINE
 
 
 def describe_input(wanted: GraphInput) -> str:
@@ -73,31 +119,44 @@ def _check_names(given: Sequence[str], inputs: Sequence[GraphInput], where: str)
 
 
 def _check_array(value: Any, wanted: GraphInput, where: str) -> npt.NDArray[Any]:
-    array = np.asarray(value)
-    found = f"{array.dtype} {list(array.shape)}"
+    # What is still in a file says what it is before it is read.
+    is_array = isinstance(getattr(value, "dtype", None), np.dtype)
+    claims = value if is_array else _to_array(value, wanted.name, where)
+    found = f"{claims.dtype} {list(claims.shape)}"
     note = f"Note: The model wants: {describe_input(wanted)}. {where.capitalize()} has: {found}."
-    if not _same_dtype(array.dtype, wanted.dtype):
+    if not _same_dtype(claims.dtype, wanted.dtype):
         raise SampleError(
             f"Wrong dtype of input {wanted.name!r} in {where}.\n{note}\n"
             f"Convert it, for example with `.astype({str(wanted.dtype)!r})`."
         )
-    if wanted.shape is not None and not _fits(array.shape, wanted.shape):
+    if wanted.shape is not None and not _fits(claims.shape, wanted.shape):
         raise SampleError(
             f"Wrong shape of input {wanted.name!r} in {where}.\n{note}\n"
             f"Give arrays of the model's shape; a sample includes the batch axis."
         )
-    if array.size == 0:
+    if 0 in claims.shape:
         raise SampleError(
             f"Input {wanted.name!r} in {where} has no elements.\n{note}\n"
             f"Give at least one element, or leave the sample out."
         )
+    array = _to_array(claims, wanted.name, where)
     nan_count = _count_nan(array)
     if nan_count:
         raise SampleError(
             f"NaN in input {wanted.name!r} of {where}: {nan_count} of {array.size} elements.\n"
-            f"{note}\nEvery output would be NaN: remove or mend the sample."
+            f"{note}\nEvery output would be NaN: remove or correct the sample."
         )
     return array
+
+
+def _to_array(value: Any, name: str, where: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of different lengths, for example
+        raise SampleError(
+            f"Input {name!r} in {where} is not an array: {error}.\n"
+            f"Give numbers in rows of equal length, best as an array of numpy's."
+        ) from error
 
 
 def _same_dtype(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
@@ -121,4 +180,7 @@ def _count_nan(array: npt.NDArray[Any]) -> int:
 
 
 def _quote(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "nothing"
+    quoted = [repr(name) for name in names]
+    more = len(quoted) - _MOST_NAMES_QUOTED
+    shown = ", ".join(quoted[:_MOST_NAMES_QUOTED]) or "nothing"
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -10,6 +10,7 @@ import numpy as np
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 from polygraphy_layerprec.execution.planned import PlannedExecutor
+from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import is_floating
 
@@ -44,6 +45,7 @@ class SetMeasurement:
             target: Whom the sets are planned for.
 
         Raises:
+            SampleError: If a sample does not fit the model.
             ExecutionError: If there is no sample, or no output that counts can be computed: every
                 set would seem to be without error.
         """
@@ -51,7 +53,7 @@ class SetMeasurement:
         self._planner = Planner(graph, precision, target)
         self._precision = precision
         self._outputs = outputs
-        self._samples = list(samples)
+        self._samples = list(check_samples(samples, graph.inputs))
         self._references = [self._executor.run(sample) for sample in self._samples]
         if not self._samples:
             raise ExecutionError("There is no input sample to measure sets of layers with.")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
+from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.graph import Graph
 from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.records import ModelIdentity
@@ -55,7 +56,7 @@ def _add(digest: Any, *parts: object) -> None:
     digest.update(repr(parts).encode())
 
 
-def _attributes(proto: NodeProto, folder: str) -> Iterator[object]:
+def _attributes(proto: NodeProto, folder: DataFolder) -> Iterator[object]:
     for attribute in sorted(proto.attribute, key=lambda a: str(a.name)):
         yield attribute.name, attribute.type
         if attribute.HasField("t"):
@@ -70,7 +71,7 @@ def _attributes(proto: NodeProto, folder: str) -> Iterator[object]:
             yield plain.SerializeToString(deterministic=True)
 
 
-def _body(body: GraphProto, folder: str) -> Iterator[object]:
+def _body(body: GraphProto, folder: DataFolder) -> Iterator[object]:
     yield [value.name for value in body.input], [value.name for value in body.output]
     for tensor in (*body.initializer, *body.sparse_initializer):
         yield _tensor(tensor, folder)
@@ -79,7 +80,7 @@ def _body(body: GraphProto, folder: str) -> Iterator[object]:
         yield from _attributes(node, folder)
 
 
-def _tensor(tensor: TensorProto | SparseTensorProto, folder: str) -> object:
+def _tensor(tensor: TensorProto | SparseTensorProto, folder: DataFolder) -> object:
     name = tensor.name if isinstance(tensor, TensorProto) else tensor.values.name
     weight = locate_weight(tensor, name, folder)
     return weight.name, weight.tensor_type, weight.shape, weight.read_ends(_END_BYTES)

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["ModelError", "damaged_tensor"]
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from onnx.checker import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ModelError", "damaged_tensor", "told_damage"]
+
+# What onnx raises on a model that is not as it should be, in both its languages; and what follows
+# names and operands that are not there.
+_DAMAGE: Final[tuple[type[Exception], ...]] = (
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValidationError,
+)
 
 
 class ModelError(ValueError):
@@ -12,3 +29,23 @@ class ModelError(ValueError):
 def damaged_tensor(name: str, what: str) -> ModelError:
     """Returns the error that a constant tensor is not what it says it is."""
     return ModelError(f"Tensor {name!r} is damaged: {what}.\nCopy or export the model again.")
+
+
+@contextmanager
+def told_damage(name: str, *others: type[Exception]) -> Iterator[None]:
+    """Makes a `ModelError` that names the model of what is raised where it is damaged.
+
+    Args:
+        name: The model's name.
+        others: What means damage besides.
+    """
+    damage = (*_DAMAGE, *others)
+    try:
+        yield
+    except ModelError:
+        raise
+    except damage as error:
+        raise ModelError(
+            f"{name!r} is damaged: {type(error).__name__}: {error}.\n"
+            f"Copy or export the model again; `onnx.checker.check_model` may say more."
+        ) from error

@@ -14,6 +14,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE, ValueType
 from polygraphy_layerprec.model.errors import ModelError
 from polygraphy_layerprec.model.expansion import Expansion, Guard, PlacedNode, expand
+from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.names import block_of, unique_names
 from polygraphy_layerprec.model.operators import normal_domain
 from polygraphy_layerprec.model.ordering import sort_nodes, two_producers
@@ -137,7 +138,7 @@ class Graph:
     name: str
     """File name without folders; empty for a model in memory."""
 
-    folder: str
+    folder: DataFolder
     """Where the files with external data are."""
 
     nodes: tuple[Node, ...]
@@ -213,7 +214,7 @@ class Graph:
         return self.opsets.get(domain, 1)
 
 
-def build_graph(model: onnx.ModelProto, *, name: str, folder: str) -> Graph:
+def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Graph:
     """Returns the graph of `model`.
 
     Args:
@@ -260,7 +261,7 @@ def build_graph(model: onnx.ModelProto, *, name: str, folder: str) -> Graph:
 
 
 def _without_constants(
-    expansion: Expansion, weights: dict[str, Weight], inputs: Iterable[str], folder: str
+    expansion: Expansion, weights: dict[str, Weight], inputs: Iterable[str], folder: DataFolder
 ) -> Iterator[PlacedNode]:
     """Yields the nodes; those that are constants are added to `weights` instead."""
     taken = {*weights, *inputs}
@@ -315,7 +316,7 @@ def _make_nodes(placed: Sequence[PlacedNode], roles: Sequence[Role]) -> Iterator
         )
 
 
-def _constant_weight(proto: NodeProto, folder: str) -> Weight | None:
+def _constant_weight(proto: NodeProto, folder: DataFolder) -> Weight | None:
     if proto.op_type != "Constant" or normal_domain(proto.domain):
         return None
     name = proto.output[0]

@@ -8,7 +8,8 @@ import sys
 import onnx
 from google.protobuf.message import DecodeError
 
-from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.errors import ModelError, told_damage
+from polygraphy_layerprec.model.external_data import DataFolder, data_folder_of
 from polygraphy_layerprec.model.graph import Graph, build_graph
 from polygraphy_layerprec.model.wire_format import read_skeleton
 
@@ -31,12 +32,12 @@ def load_graph(
         ModelError: If it is not a complete, valid ONNX model.
     """
     if isinstance(model, onnx.ModelProto):
-        return _to_graph(model, "", external_data_folder or os.curdir)
+        return _to_graph(model, "", DataFolder(external_data_folder or os.curdir))
     path = os.fspath(model)
     # Data elsewhere leaves nothing large in the file itself, which is then read whole: one graph
     # has one folder for all that stays on disk.
     proto = _read(path, _INLINE_BYTES if external_data_folder is None else sys.maxsize)
-    folder = external_data_folder or os.path.dirname(os.path.abspath(path))
+    folder = data_folder_of(path, external_data_folder)
     return _to_graph(proto, os.path.basename(path), folder)
 
 
@@ -59,19 +60,12 @@ def _read(path: str, inline_bytes: int) -> onnx.ModelProto:
     return model
 
 
-def _to_graph(proto: onnx.ModelProto, name: str, folder: str) -> Graph:
+def _to_graph(proto: onnx.ModelProto, name: str, folder: DataFolder) -> Graph:
     if not proto.HasField("graph") or not proto.graph.node or not proto.opset_import:
         raise ModelError(
             f"{name or 'The model'!r} is not an ONNX model with a graph: it holds "
             f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} operator sets.\n"
             f"Give the path of a binary `.onnx` file."
         )
-    try:
+    with told_damage(name or "The model", ValueError):
         return build_graph(proto, name=name, folder=folder)
-    except ModelError:
-        raise
-    # What else onnx raises on damaged bytes, from both its languages.
-    except (LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{name or 'The model'!r} is damaged: {error}.\nCopy or export the model again."
-        ) from error

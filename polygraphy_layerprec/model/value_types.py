@@ -21,6 +21,7 @@ from polygraphy_layerprec.model.element_types import (
     type_of_runtime_name,
     value_type,
 )
+from polygraphy_layerprec.model.memory_limit import limited_growth
 from polygraphy_layerprec.model.operators import normal_domain
 from polygraphy_layerprec.model.runtime_types import output_types
 from polygraphy_layerprec.model.schemas import bound_variables, signature
@@ -33,6 +34,7 @@ __all__ = ["infer_types"]
 
 _FIRST: Final = "/results/first"
 _MOST_VALUES_KNOWN: Final = 256  # shapes, axes and scales: inference wants their values
+_LARGEST_GROWTH_BYTES: Final = 2 << 30
 
 
 def infer_types(
@@ -117,13 +119,20 @@ def _typing_nodes(node: PlacedNode) -> Iterator[NodeProto]:
 
 
 def _inferred(model: ModelProto) -> dict[str, ValueType]:
-    try:
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    # What the schemas alone say is less, but never wrong. Damaged models raise all of these.
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return {}
-    values: Iterable[ValueInfoProto] = (*graph.value_info, *graph.output)
-    return {value.name: value_type(value.type) for value in values}
+    # With the values of shapes, inference makes an object of each element of what might be one:
+    # a vector of a billion elements takes all memory. Without, no shape is computed.
+    for data_prop in (True, False):
+        try:
+            with limited_growth(_LARGEST_GROWTH_BYTES):
+                graph = shape_inference.infer_shapes(model, data_prop=data_prop).graph
+        except MemoryError:
+            continue
+        # What the schemas alone say is less, but never wrong. Damaged models raise all of these.
+        except (shape_inference.InferenceError, RuntimeError, ValueError):
+            return {}
+        values: Iterable[ValueInfoProto] = (*graph.value_info, *graph.output)
+        return {value.name: value_type(value.type) for value in values}
+    return {}
 
 
 def _merged(

@@ -12,6 +12,7 @@ import onnx
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec.model.errors import ModelError, damaged_tensor
+from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.sparse import dense_tensor
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ class WeightBuffer:
         return -(-nbytes // self._ALIGNMENT) * self._ALIGNMENT
 
 
-def locate_weight(tensor: TensorProto | SparseTensorProto, name: str, folder: str) -> Weight:
+def locate_weight(tensor: TensorProto | SparseTensorProto, name: str, folder: DataFolder) -> Weight:
     """Returns where the bytes of `tensor` are; those in files are looked for in `folder`.
 
     Raises:
@@ -234,7 +235,7 @@ def locate_weight(tensor: TensorProto | SparseTensorProto, name: str, folder: st
             raise damaged_tensor(name, f"{nbytes} bytes are missing from it")
         return Weight(name, dtype, shape, nbytes, tensor, None, 0)
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = _resolve(folder, entries.get("location", ""), name)
+    path = folder.data_path(entries.get("location", ""), name)
     offset = _number(entries, "offset", 0, name)
     length = _number(entries, "length", nbytes, name)
     if length not in {nbytes, (nbytes + 1) // 2, (nbytes + 3) // 4}:  # down to two bits an element
@@ -248,24 +249,6 @@ def locate_weight(tensor: TensorProto | SparseTensorProto, name: str, folder: st
             f"Copy or export the model again, with its data file."
         )
     return Weight(name, dtype, shape, nbytes, tensor, path, offset)
-
-
-def _resolve(folder: str, location: str, name: str) -> str:
-    # A model is hostile input: its data may not be read from anywhere on the machine.
-    normal = os.path.normpath(location)
-    if not location or os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir:
-        raise ModelError(
-            f"Tensor {name!r} refers to data outside the model's folder: {location!r}.\n"
-            f"Put the data file beside the model and export it with a relative location."
-        )
-    path = os.path.join(folder, normal)
-    if not os.path.isfile(path):
-        raise ModelError(
-            f"The external data of the model is missing: no file {path!r}.\n"
-            f"Note: Tensor {name!r} is stored there.\n"
-            f"Put the file beside the model, or name its folder with `--external-data-dir`."
-        )
-    return path
 
 
 def _number(entries: dict[str, str], key: str, default: int, name: str) -> int:

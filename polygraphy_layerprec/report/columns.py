@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -15,11 +16,13 @@ __all__ = [
     "display_width",
     "narrowest_width",
     "printable",
+    "printable_lines",
     "shorten",
     "wrap_text",
 ]
 
 _ELLIPSIS: Final = "..."
+_TAB: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +76,30 @@ def narrowest_width(columns: Sequence[Column], *, gap: int = 2) -> int:
 
 def printable(text: str) -> str:
     r"""Returns `text` on one line, control and direction-changing characters as `\n`, `\x1b`."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else repr(character)[1:-1] for character in text
     )
 
 
+def printable_lines(text: str) -> str:
+    """Returns `text` with its line ends and tabs, all else as `printable` has it."""
+    return "\n".join(map(printable, text.expandtabs(_TAB).split("\n")))
+
+
 def display_width(text: str) -> int:
     """Returns how many terminal cells `text` takes: two for wide characters, none for accents."""
-    return sum(
-        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
+    if text.isascii():
+        return len(text)
+    return sum(map(_character_width, text))
+
+
+@cache
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")
 
 
 def shorten(text: str, width: int, *, cut: Literal["middle", "end"] = "middle") -> str:
@@ -121,9 +137,11 @@ def wrap_text(text: str, width: int, *, indent: str = "") -> list[str]:
 
 
 def _prefix(text: str, width: int) -> str:
+    if text.isascii():
+        return text[: max(width, 0)]
     taken = 0
     for index, character in enumerate(text):
-        taken += display_width(character)
+        taken += _character_width(character)
         if taken > width:
             return text[:index]
     return text

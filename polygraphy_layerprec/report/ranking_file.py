@@ -9,6 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import RankedLayer, Ranking
 from polygraphy_layerprec.report.atomic_file import write_text_file
 from polygraphy_layerprec.report.record_codec import from_json_value, to_json_value
@@ -50,15 +51,31 @@ def load_ranking(path: str | os.PathLike[str]) -> Ranking:
     """
     path = os.fspath(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file, parse_constant=_reject_constant)
-        _check_version(content)
-        return from_json_value(Ranking, content)
+        return _read_ranking(path)
+    except RecursionError as error:
+        raise _unreadable(path, "its brackets are nested too deeply") from error
     except ValueError as error:  # JSON and Unicode errors as well
+        raise _unreadable(path, str(error)) from error
+
+
+def _read_ranking(path: str) -> Ranking:
+    with open(path, encoding="utf-8") as file:
+        content = json.load(file, parse_constant=_reject_constant)
+    _check_version(content)
+    ranking = from_json_value(Ranking, content)
+    if ranking.precision not in PRECISIONS:
         raise ValueError(
-            f"{path!r} is not a ranking that can be read: {error}.\n"
-            f"Save one with `polygraphy layerprec rank MODEL --save-ranking FILE.json`."
-        ) from error
+            f"its precision is {ranking.precision!r:.60}, this program knows "
+            f"{', '.join(PRECISIONS)}"
+        )
+    return ranking
+
+
+def _unreadable(path: str, reason: str) -> ValueError:
+    return ValueError(
+        f"{path!r} is not a ranking that can be read: {reason}.\n"
+        f"Save one with `polygraphy layerprec rank MODEL --save-ranking FILE.json`."
+    )
 
 
 def _render_json(ranking: Ranking) -> str:

@@ -6,9 +6,13 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any, Final, TypeVar, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from polygraphy_layerprec.records import MaybeInfinite
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 __all__ = ["from_json_value", "to_json_value"]
 
@@ -17,6 +21,7 @@ _Record = TypeVar("_Record")
 _INFINITY: Final = "inf"
 """What JSON, which has no infinity, holds for one."""
 
+_LARGEST_INTEGER: Final = 2**63 - 1  # what arrays of whole numbers hold
 _JSON_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -43,11 +48,12 @@ def from_json_value(record_type: type[_Record], value: Any) -> _Record:
 
 def _encode(value: object, where: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = [(field, getattr(value, field.name)) for field in _fields_of(type(value))]
         return {
             field.name: _INFINITY
-            if getattr(value, field.name) == math.inf and _may_be_infinite(type(value), field.name)
-            else _encode(getattr(value, field.name), _join(where, field.name))
-            for field in dataclasses.fields(value)
+            if field.may_be_infinite and item == math.inf
+            else _encode(item, _join(where, field.name))
+            for field, item in held
         }
     if isinstance(value, tuple):
         return [_encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
@@ -57,6 +63,8 @@ def _encode(value: object, where: str) -> Any:
 
 
 def _decode(expected: Any, value: Any, where: str) -> Any:
+    if type(expected) is type and expected in _JSON_NAMES:  # most of them
+        return _decode_scalar(expected, value, where)
     if dataclasses.is_dataclass(expected):
         return _decode_record(cast("type[Any]", expected), value, where)
     origin = typing.get_origin(expected)
@@ -67,31 +75,47 @@ def _decode(expected: Any, value: Any, where: str) -> Any:
         if not isinstance(value, str) or value not in choices:
             raise _wrong(where, "one of " + ", ".join(map(repr, choices)), value)
         return value
-    if origin in (types.UnionType, typing.Union):
-        present = [choice for choice in typing.get_args(expected) if choice is not type(None)]
-        return None if value is None else _decode(present[0], value, where)
-    return _decode_scalar(expected, value, where)
+    assert origin in (types.UnionType, typing.Union)
+    present = [choice for choice in typing.get_args(expected) if choice is not type(None)]
+    return None if value is None else _decode(present[0], value, where)
 
 
 def _decode_record(expected: type[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)
-    hints = typing.get_type_hints(expected)
     arguments = {}
-    for field in dataclasses.fields(expected):
+    for field in _fields_of(cast("Hashable", expected)):
         name = _join(where, field.name)
-        if value.get(field.name) == _INFINITY and _may_be_infinite(expected, field.name):
+        if field.may_be_infinite and value.get(field.name) == _INFINITY:
             arguments[field.name] = math.inf
         elif field.name in value:
-            arguments[field.name] = _decode(hints[field.name], value[field.name], name)
-        elif field.default is dataclasses.MISSING:
+            arguments[field.name] = _decode(field.type, value[field.name], name)
+        elif field.is_required:
             raise ValueError(f"{name} is missing")
     return expected(**arguments)
 
 
-def _may_be_infinite(record_type: type[Any], field: str) -> bool:
-    hint = typing.get_type_hints(record_type, include_extras=True)[field]
-    return MaybeInfinite in (hint, *typing.get_args(hint))
+class _Field(NamedTuple):
+    name: str
+    type: Any
+    is_required: bool
+    may_be_infinite: bool
+
+
+@cache
+def _fields_of(record_type: Hashable) -> tuple[_Field, ...]:
+    """The fields of a record; slow to find out."""
+    hints = typing.get_type_hints(record_type)
+    annotated = typing.get_type_hints(record_type, include_extras=True)
+    return tuple(
+        _Field(
+            field.name,
+            hints[field.name],
+            field.default is dataclasses.MISSING,
+            MaybeInfinite in (annotated[field.name], *typing.get_args(annotated[field.name])),
+        )
+        for field in dataclasses.fields(cast("Any", record_type))
+    )
 
 
 def _decode_tuple(item_types: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -109,6 +133,8 @@ def _decode_tuple(item_types: tuple[Any, ...], value: Any, where: str) -> tuple[
 
 def _decode_scalar(expected: type[Any], value: Any, where: str) -> Any:
     # bool is a subclass of int, and JSON writes 1.0 as a float may be written: 1
+    if type(value) is int and not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+        raise _wrong(where, f"at most {_LARGEST_INTEGER:.1e} in magnitude", value)
     if expected is float and type(value) is int:
         return float(value)
     # A JSON number may be too large for a float.

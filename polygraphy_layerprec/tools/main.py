@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING, Any
 
 from polygraphy.exception import PolygraphyException
@@ -29,29 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those of the command line without the program's name; `sys.argv` by default.
     """
-    start_time = time.monotonic()
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         args, unknown = _make_parser().parse_known_args(arguments)
-    except PolygraphyException:  # logged already
-        return 1
-    if unknown:
-        G_LOGGER.error(f"Unrecognized Options: {unknown}")
-        return 1
-    command = " ".join([sys.argv[0], *arguments])
-    logs_start_and_end = False
-    try:
+        if unknown:
+            G_LOGGER.error(f"Unrecognized Options: {unknown}")
+            return 1
         args.subcommand.parse(args)
-        logs_start_and_end = args.subcommand.show_start_end_logging(args)
-        if logs_start_and_end:
-            G_LOGGER.start(f"RUNNING | Command: {command}")
-        status = int(args.subcommand.run(args))
+        return int(args.subcommand.run(args))
     except PolygraphyException:  # logged already
-        status = 1
-    if logs_start_and_end:
-        verdict, log = ("PASSED", G_LOGGER.finish) if status == 0 else ("FAILED", G_LOGGER.error)
-        log(f"{verdict} | Runtime: {time.monotonic() - start_time:.3f}s | Command: {command}")
-    return status
+        return 1
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import traceback
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["UserScriptError", "load_function", "load_iterator"]
 
+_NEW_LINE: Final = "\n"
+
 
 class UserScriptError(Exception):
     """A script of the user failed; the text says which, where and why. The cause is chained."""
+
+    def __init__(self, message: str, traceback_text: str = "") -> None:
+        """Stores what went wrong, and how it came to it."""
+        super().__init__(message)
+        self.traceback_text = traceback_text
+        """The traceback from the script on, without what called it."""
 
 
 def load_function(path: str, name: str, *, option: str) -> Callable[..., Any]:
@@ -31,7 +39,7 @@ def load_function(path: str, name: str, *, option: str) -> Callable[..., Any]:
         option: The option that named the script.
 
     Raises:
-        UserScriptError: If the script fails, or has no such function.
+        UserScriptError: If the script fails or ends, or has no such function.
     """
     # Not `polygraphy.mod.import_from_script`: it takes a script called `random.py` for the standard
     # library's module, and where a script fails it says neither in which line nor of what type.
@@ -90,21 +98,36 @@ def _told_by_line(path: str, function_name: str, option: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except Exception as error:
-        place = _place(error, path) or (function_name and f"`{function_name}`")
+    except (Exception, SystemExit) as error:  # a script that ends must not end its caller
+        place, line = _place_and_line(error, path)
+        place = place or (function_name and f"`{function_name}`")
         raise UserScriptError(
             f"The script {path!r} failed{place and ' in ' + place}: "
             f"{type(error).__name__}: {error}\n"
-            f"Correct it, or leave out `{option}`. With `-v`, the traceback is shown."
+            f"{line and '    ' + line + _NEW_LINE}"
+            f"Correct it, or leave out `{option}`. With `-v`, the traceback is shown.",
+            _traceback_from(path, error),
         ) from error
 
 
-def _place(error: BaseException, path: str) -> str:
-    """Returns the innermost function and line of the script, if the error came up within it."""
+def _place_and_line(error: BaseException, path: str) -> tuple[str, str]:
+    """Returns the innermost function and line of the script, if the error came up within it.
+
+    The text of the line comes second; both are empty if it did not.
+    """
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}"
+        elsewhere = f" of {error.filename!r}" if error.filename not in (None, path) else ""
+        return f"line {error.lineno}{elsewhere}", (error.text or "").strip()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     if not frames:
-        return ""
+        return "", ""
     where = "" if frames[-1].name == "<module>" else f"`{frames[-1].name}`, "
-    return f"{where}line {frames[-1].lineno}"
+    return f"{where}line {frames[-1].lineno}", frames[-1].line or ""
+
+
+def _traceback_from(path: str, error: BaseException) -> str:
+    """Returns the traceback as Python prints it, from the first frame of the script on."""
+    first = error.__traceback__
+    while first is not None and first.tb_frame.f_code.co_filename != path:
+        first = first.tb_next
+    return "".join(traceback.format_exception(type(error), error, first))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -195,3 +196,20 @@ def test_without_a_folder_nothing_is_left():
 def test_a_work_folder_is_named_after_a_failure(tmp_path):
     with open_store(str(tmp_path)) as store:
         assert repr(str(tmp_path)) in store.advice
+
+
+@pytest.mark.parametrize("position", range(0, 420, 7))
+@pytest.mark.parametrize("damage", ["cut", "flip", "clear"])
+def test_outputs_that_were_damaged_are_refused_or_read(tmp_path, damage, position):
+    with open_store(str(tmp_path)) as store:
+        store.save_outputs("ab", 0, {"y": np.ones(3, np.float32)})
+        (path,) = (tmp_path / "outputs").iterdir()
+        content = bytearray(path.read_bytes())
+        if damage == "cut":
+            del content[position:]
+        else:
+            content[position] = content[position] ^ 0xFF if damage == "flip" else 0
+        path.write_bytes(content)
+
+        with contextlib.suppress(ExecutionError):  # no other error; or nobody could tell
+            assert all(isinstance(y, np.ndarray) for y in store.load_outputs("ab", 0).values())

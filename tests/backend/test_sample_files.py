@@ -17,7 +17,7 @@ def array(value):
 
 
 def values_of(path, inputs=(X,)):
-    return [float(sample["x"][0, 0]) for _, sample in read_samples(str(path), inputs)]
+    return [float(np.asarray(sample["x"])[0, 0]) for _, sample in read_samples(str(path), inputs)]
 
 
 def test_a_folder_holds_samples_of_every_kind_ordered_by_name(tmp_path):

@@ -262,8 +262,12 @@ def test_other_files_of_a_directory_are_left_alone(save, tmp_path):
 def test_iterations_of_a_directory_are_read_one_at_a_time(save, monkeypatch):
     paths = [save("a", fp32=REFERENCE * 5), save("b", fp16=CANDIDATE * 5)]
     read, compared = [], []
-    load, add = saved_results.load_json, saved_results._add_iteration
-    monkeypatch.setattr(saved_results, "load_json", lambda path: (read.append(path), load(path))[1])
+    load, add = saved_results.read_polygraphy_json, saved_results._add_iteration
+    monkeypatch.setattr(
+        saved_results,
+        "read_polygraphy_json",
+        lambda path: (read.append(path), load(path))[1],
+    )
     monkeypatch.setattr(
         saved_results,
         "_add_iteration",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.divergence.activation_store import ActivationStore
+from polygraphy_layerprec.divergence.activation_store import ActivationStore, SpillError
 
 
 def arrays():
@@ -88,3 +91,29 @@ def test_what_is_dropped_is_gone_and_the_rest_stays(budget):
     assert store.resident_bytes == (24 if budget is None else 0)
     assert store.put("a", np.ones(2))
     store.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+@pytest.mark.parametrize("size", [10, 10_000_000])
+def test_a_full_disk_names_the_folder_and_what_can_be_done(monkeypatch, size):
+    full = open("/dev/full", "w+b")  # noqa: SIM115 - the store closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+    store = ActivationStore(0)
+
+    with pytest.raises(SpillError, match=r"(?s)No space left on device.*TMPDIR.*--max-memory") as e:
+        store.put("x", np.zeros(size, np.uint8))
+
+    assert tempfile.gettempdir() in str(e.value)
+    assert "x" not in store
+    store.close()
+
+
+def test_no_folder_to_write_to_is_told_likewise(monkeypatch):
+    def find_none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/nowhere']")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", find_none)
+
+    with pytest.raises(SpillError, match=r"(?s)a temporary folder: No usable.*'/nowhere'.*TMPDIR"):
+        ActivationStore(0).put("x", np.zeros(1))

@@ -142,6 +142,5 @@ def test_without_a_sample_nothing_seems_to_be_without_error():
 
 
 def test_without_an_output_nothing_seems_to_be_without_error():
-    model = models.small_cnn()
-    with pytest.raises(ExecutionError, match=r"'logits'.*\n.*'picture'"):
-        measurement_of(model, [{"picture": sample_inputs(model)["image"]}])
+    with pytest.raises(ExecutionError, match=r"'y'.*\n.*'x'"):
+        measurement_of(models.custom_domain(), outputs=["y"])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import resource
+import sys
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from benchmarks.reading import FORMS, make_model
-from polygraphy_layerprec.model import ModelError, identify, load_graph
+from polygraphy_layerprec.model import ModelError, identify, load_graph, memory_limit, value_types
+from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE
 from polygraphy_layerprec.model.expansion import _Expander
 from tests.models import build_model, node, tensor
 
@@ -194,3 +198,62 @@ def test_five_hundred_levels_of_bodies_in_a_file_are_told(length, tmp_path):
 
     with pytest.raises(ModelError, match="in more than 100 levels"):
         load_graph(tmp_path / "m.onnx")
+
+
+def vector_of_a_trillion():
+    """A sum of two vectors that a user would feed."""
+    nodes = [node("Add", ["x", "z"], "y", name="add")]
+    return nodes, [tensor("x", [2**40]), tensor("z", [2**40])], {}
+
+
+def doubled_again_and_again():
+    """A shape that is joined to itself forty times."""
+    nodes = [node("Concat", [f"s{i}"] * 2, f"s{i + 1}", name=f"c{i}", axis=0) for i in range(40)]
+    nodes.append(node("Reshape", ["x", "s40"], "y", name="reshape"))
+    return nodes, X, {"s0": np.array([1, 2], np.int64)}
+
+
+def extent_that_is_a_product():
+    """A vector whose extent is a number that stands nowhere in the file."""
+    nodes = [
+        node("Mul", ["s", "s"], "extent", name="square"),
+        node("ConstantOfShape", ["extent"], "filled", name="fill"),
+        node("Add", ["filled", "filled"], "sum", name="sum"),
+        node("Add", ["x", "sum"], "y", name="add"),
+    ]
+    return nodes, X, {"s": np.array([2**20], np.int64)}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the limit of Linux")
+@pytest.mark.parametrize(
+    "make", [vector_of_a_trillion, doubled_again_and_again, extent_that_is_a_product]
+)
+def test_inference_does_not_take_all_memory_for_values_of_shapes(make, monkeypatch):
+    monkeypatch.setattr(value_types, "_LARGEST_GROWTH_BYTES", 1 << 26)
+    nodes, inputs, initializers = make()
+    model = build_model(nodes, inputs, [tensor("y", None)], initializers)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    graph = load_graph(model)
+
+    assert graph.element_type("y") == TensorProto.FLOAT
+    assert graph.element_type(nodes[0].output[0]) != UNKNOWN_TYPE
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_inference_that_has_no_memory_at_all_leaves_the_types_to_the_schemas(monkeypatch):
+    def run_out(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(value_types.shape_inference, "infer_shapes", run_out)
+
+    graph = load_graph(build_model([node("Exp", ["x"], "y", name="exp")], X, Y))
+
+    assert graph.is_fp32("y")
+
+
+def test_where_growth_cannot_be_told_it_is_not_limited(monkeypatch):
+    monkeypatch.setattr(memory_limit, "_STATUS", "/there/is/none")
+
+    with memory_limit.limited_growth(0):
+        assert bytearray(1 << 24)

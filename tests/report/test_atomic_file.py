@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 import pytest
 
 from polygraphy_layerprec.report import atomic_file
-from polygraphy_layerprec.report.atomic_file import check_writable, write_text_file
+from polygraphy_layerprec.report.atomic_file import (
+    check_writable,
+    write_file,
+    write_files,
+    write_text_file,
+)
 
 
 def test_the_text_is_written_as_it_is(tmp_path):
@@ -37,6 +43,71 @@ def test_a_failure_half_way_leaves_the_old_file_and_no_other(tmp_path, monkeypat
 
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def write_new(file):
+    file.write(b"new")
+
+
+def fill_the_disk(_file):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path):
+    path = str(tmp_path / "file.txt")
+
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_file(path, fill_the_disk)
+
+    assert raised.value.filename == path
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_about_another_file_names_that_one(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        write_file(str(tmp_path / "file.txt"), lambda _: os.stat(tmp_path / "source"))
+
+    assert raised.value.filename == str(tmp_path / "source")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), ValueError()]
+)
+def test_of_several_files_all_are_replaced_or_none(tmp_path, error):
+    def fail(_file):
+        raise error
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("old")
+    second.write_text("old")
+
+    with pytest.raises(type(error)):
+        write_files({str(first): write_new, str(second): fail})
+
+    assert (first.read_text(), second.read_text()) == ("old", "old")
+    assert sorted(os.listdir(tmp_path)) == ["first", "second"]
+
+    write_files({str(path): write_new for path in (first, second)})
+
+    assert (first.read_text(), second.read_text()) == ("new", "new")
+    assert sorted(os.listdir(tmp_path)) == ["first", "second"]
+
+
+def test_a_file_may_be_named_by_its_content(tmp_path):
+    def write_and_name(file):
+        write_new(file)
+        return str(tmp_path / "named-new")
+
+    write_files({str(tmp_path / "named"): write_and_name, str(tmp_path / "other"): write_new})
+
+    assert sorted(os.listdir(tmp_path)) == ["named-new", "other"]
+    assert (tmp_path / "named-new").read_text() == "new"
+
+
+def test_what_is_no_text_is_spelt_out(tmp_path):
+    write_text_file(str(tmp_path / "file.txt"), "name \udcff")
+
+    assert (tmp_path / "file.txt").read_bytes() == b"name \\udcff"
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path):

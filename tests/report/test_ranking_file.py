@@ -39,6 +39,7 @@ def test_loading_gives_back_what_was_saved(saved):
 
 # Hypothesis builds records from their annotations, defaults excepted unless they are named.
 finite = st.floats(allow_nan=False, allow_infinity=False)
+st.register_type_strategy(int, st.integers(-(2**63) + 1, 2**63 - 1))  # larger ones are refused
 rankings = st.builds(
     Ranking,
     output_error=st.builds(

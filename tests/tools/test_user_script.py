@@ -68,6 +68,58 @@ def test_a_failure_names_the_option_and_keeps_the_traceback(script):
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
+def test_the_line_is_shown_as_the_user_wrote_it(script):
+    text = "def deeper(y):\n    return y / 0  # here\ndef loss(y):\n    return deeper(y)\n"
+    loss = load_function(script(text), "loss", option="--loss-script")
+
+    with pytest.raises(UserScriptError) as raised:
+        loss(1)
+
+    assert str(raised.value).splitlines()[1] == "    return y / 0  # here"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f():\n    raise KeyError('x')\n",
+        "import numpy as np\ndef f():\n    np.linalg.inv(np.zeros((2, 2)))\n",
+        "def f():\n    try:\n        1 / 0\n    except ArithmeticError:\n        raise KeyError\n",
+        "def f(x):\n    pass\n",
+        "raise KeyError('x')\n",
+        "def f(:\n",
+    ],
+)
+def test_the_traceback_is_the_scripts_and_none_of_ours(script, text):
+    with pytest.raises(UserScriptError) as raised:
+        load_function(script(text), "f", option="")()
+
+    said = raised.value.traceback_text
+    assert "Error" in said
+    assert "polygraphy_layerprec" not in said
+    assert "importlib" not in said
+    assert said.count("Traceback") <= 2
+    if "raise" in text:
+        assert 'File "script.py", line ' in said
+
+
+@pytest.mark.parametrize("leave", ["sys.exit(3)", "sys.exit('no data')", "raise SystemExit"])
+@pytest.mark.parametrize("body", ["import sys\n{0}\n", "import sys\ndef load_data():\n    {0}\n"])
+def test_a_script_that_ends_does_not_end_its_caller(script, leave, body):
+    found = failure(script(body.format(leave)))
+
+    assert "SystemExit" in found
+    assert ", line 3" in found or "in line 2" in found
+
+
+def test_a_mistake_in_what_the_script_imports_is_told_by_its_own_file(script):
+    script("x = (\n", "layerprec_broken.py")
+
+    found = failure(script("import layerprec_broken\ndef load_data():\n    pass\n"))
+
+    assert "line 1 of " in found
+    assert "layerprec_broken.py'" in found
+
+
 def test_samples_come_one_at_a_time(script):
     counting = "seen = []\ndef f():\n    for x in 0, 1, 2:\n        seen.append(x)\n"
 

@@ -22,6 +22,7 @@ from polygraphy_layerprec.model.operators import draws_random_numbers
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import AskedPrecisions
 from polygraphy_layerprec.selection import SelectionRequest
+from polygraphy_layerprec.terminal_output import printable_log
 
 if TYPE_CHECKING:
     import onnx
@@ -172,7 +173,8 @@ class CandidateFromGraph(BaseLoader):
         with critical_errors():
             check_emulation()
             candidate = Candidate(graph, asked)
-        _log(candidate, asked)
+        with printable_log():
+            _log(candidate, asked)
         return candidate
 
     def _checked(self, asked: AskedPrecisions | None) -> AskedPrecisions:

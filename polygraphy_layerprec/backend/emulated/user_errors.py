@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.model import ModelError
+from polygraphy_layerprec.terminal_output import printable_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,4 +30,5 @@ def critical_errors(*others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except mendable as error:
-        G_LOGGER.critical(str(error))
+        with printable_log():
+            G_LOGGER.critical(str(error))

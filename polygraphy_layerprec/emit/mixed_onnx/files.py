@@ -5,17 +5,17 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-import onnx
 from onnx import TensorProto
 
 from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_graph, with_counts
 from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.model.errors import told_damage
 from polygraphy_layerprec.precision import FP16, Precision
+from polygraphy_layerprec.report.atomic_file import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -68,9 +68,10 @@ def save_mixed_onnx(
     graph = load_graph(model_path, external_data_folder=external_data_folder)
     read = {weight.path for weight in graph.weights.values() if weight.path is not None}
     _refuse_overwriting([output_path], {os.fspath(model_path), *read})
-    lowered, summary, pending = lower_graph(
-        graph, fp32_outputs, precision=precision, io_precision=io_precision
-    )
+    with told_damage(model_path):
+        lowered, summary, pending = lower_graph(
+            graph, fp32_outputs, precision=precision, io_precision=io_precision
+        )
     size_bytes = sum(weight.stored_bytes for weight in pending)
     separate = _has_external_data(graph, model_path) or size_bytes > external_threshold_bytes
     counts = _replace_files(lowered, pending, output_path, separate=separate, kept=read)
@@ -101,41 +102,44 @@ def _replace_files(
     separate: bool,
     kept: Collection[str],
 ) -> ConversionCounts:
-    folder = os.path.dirname(os.path.abspath(output_path))
-    data_path = None
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        new_model, new_data = os.path.join(scratch, "model"), os.path.join(scratch, "data")
-        if separate:
-            counts, digest = _write_data(pending, new_data, os.path.basename(output_path))
-            data_path = f"{output_path}.{digest}.data"
-            _refuse_overwriting([data_path], kept)
-        else:
+    counts = ConversionCounts()
+    data_path: str | None = None
+
+    def write_data(file: BinaryIO) -> str:
+        nonlocal counts, data_path
+        counts, digest = _write_data(pending, file, os.path.basename(output_path))
+        data_path = f"{output_path}.{digest}.data"
+        _refuse_overwriting([data_path], kept)
+        return data_path
+
+    def write_model(file: BinaryIO) -> None:
+        nonlocal counts
+        if not separate:
             counts = sum((weight.fill_inline() for weight in pending), ConversionCounts())
-        onnx.save_model(model, new_model)
-        if data_path is not None:
-            os.replace(new_data, data_path)
-        os.replace(new_model, output_path)
+        file.write(model.SerializeToString())
+
+    data = {f"{output_path}.data": write_data} if separate else {}
+    write_files({**data, output_path: write_model})  # the data first: the model says where
     _remove_old_data(output_path, data_path, kept)
     return counts
 
 
 def _write_data(
-    pending: Sequence[PendingWeight], path: str, name: str
+    pending: Sequence[PendingWeight], file: BinaryIO, name: str
 ) -> tuple[ConversionCounts, str]:
     counts, digest = ConversionCounts(), hashlib.sha256()
     places = []
-    with open(path, "wb") as file:
-        for weight in pending:
-            if weight.is_text or weight.stored_bytes < _SMALLEST_EXTERNAL_BYTES:
-                counts += weight.fill_inline()
-                continue
-            file.write(bytes(-file.tell() % _ALIGNMENT_BYTES))
-            offset = file.tell()
-            for piece, piece_counts in weight.pieces():
-                file.write(piece)
-                digest.update(piece)
-                counts += piece_counts
-            places.append((weight.tensor, offset, file.tell() - offset))
+    for weight in pending:
+        if weight.is_text or weight.stored_bytes < _SMALLEST_EXTERNAL_BYTES:
+            counts += weight.fill_inline()
+            continue
+        file.write(bytes(-file.tell() % _ALIGNMENT_BYTES))
+        offset = file.tell()
+        for piece, piece_counts in weight.pieces():
+            file.write(piece)
+            digest.update(piece)
+            counts += piece_counts
+        places.append((weight.tensor, offset, file.tell() - offset))
     short = digest.hexdigest()[:_DIGEST_CHARACTERS]
     for tensor, offset, length in places:
         tensor.data_location = TensorProto.EXTERNAL

@@ -34,7 +34,9 @@ class ChartAxes:
 
 def bokeh_script() -> str:
     """Returns the JavaScript of Bokeh that draws figures, without what fetches anything."""
-    script = "\n".join(Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw)
+    # All that the environment could change is said here.
+    resources = Resources(mode="inline", components=["bokeh"], log_level="warn", minified=True)
+    script = "\n".join(resources.js_raw)
     # Developer tools would look for the map beside the page.
     return re.sub(r"^//# sourceMappingURL=.*$", "", script, flags=re.MULTILINE)
 

@@ -25,6 +25,7 @@ __all__ = [
     "underflow_fraction",
 ]
 
+_SMALLEST_DRAWN: Final = 1e-300  # powers of ten beyond need not be numbers any more
 _INFINITE: Final = 1e30
 _DECADES_SHOWN: Final = 8
 _DECADES_TO_LIMIT: Final = 12
@@ -70,7 +71,8 @@ def log_axis(values: Iterable[float | None]) -> tuple[float, float]:
         values: Numbers from 0 on; what is None is not drawn, and what is infinite, or as good as
             that, is drawn at the end.
     """
-    positive = [value for value in values if value is not None and 0.0 < value <= _INFINITE]
+    drawn = (value for value in values if value is not None)
+    positive = [value for value in drawn if _SMALLEST_DRAWN <= value <= _INFINITE]
     if not positive:
         return 1e-8, 1.0
     top = _power_above(max(positive))

@@ -180,7 +180,7 @@ class ArtefactArgs(BaseArgs):
                 external_data_folder=external_data_folder,
             )
         except ValueError as error:  # a model that cannot be lowered, or data files in the way
-            G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {error}.")
+            G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {str(error).rstrip('.')}.")
         show_left("the mixed-precision model", summary.left_in_fp32)
         if summary.raised_opset is not None:
             old, new = summary.raised_opset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from polygraphy.tools.args import util as args_util
@@ -107,8 +106,9 @@ class ReportFileArgs(BaseArgs):
 
     def show_markdown(self, lines: Sequence[str]) -> None:
         """Writes lines as they are: what the log puts before them would make them code."""
-        sys.stdout.write("\n" + "\n".join(lines) + "\n\n")
-        sys.stdout.flush()
+        from polygraphy_layerprec.terminal_output import write_output
+
+        write_output("\n" + "\n".join(lines) + "\n\n")
 
     def save_ranking(self, report: RankingReport) -> None:
         """Saves the files that were asked for about a ranking."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import os
 import sys
-import traceback
+import time
 from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.base import Tool
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.terminal_output import flush_output, printable_log
+from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
 from polygraphy_layerprec.tools.user_script import UserScriptError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
 __all__ = ["BROKEN_PIPE_STATUS", "INTERRUPTED_STATUS", "LayerprecSubtool"]
 
@@ -23,6 +26,8 @@ INTERRUPTED_STATUS: Final = 130
 
 BROKEN_PIPE_STATUS: Final = 141
 """Exit code when nobody reads on, as after `| head`: 128 + SIGPIPE."""
+
+_NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
 class LayerprecSubtool(Tool):
@@ -38,32 +43,63 @@ class LayerprecSubtool(Tool):
         super().parse(args)
 
     def show_start_end_logging_impl(self, args: argparse.Namespace) -> bool:  # noqa: ARG002
-        """Returns that the log says when the tool starts and ends."""
-        return True
+        """Returns that Polygraphy does not log when the tool starts and ends: `run_impl` does.
+
+        Around it, nobody would notice that the output cannot be written.
+        """
+        return False
 
     def run_impl(self, args: argparse.Namespace) -> int:
         """Runs the job; what the user can mend becomes a critical error, exit code 1."""
+        with printable_log(), tidy_termination():
+            try:
+                return _told(lambda: self._run_announced(args))
+            except BrokenPipeError:
+                return BROKEN_PIPE_STATUS
+
+    def _run_announced(self, args: argparse.Namespace) -> int:
+        """Runs the job between a first and a last line like those of Polygraphy's own tools."""
+        start_time, status, command = time.monotonic(), 1, " ".join(sys.argv)
+        G_LOGGER.start(f"RUNNING | Command: {command}")
         try:
-            return self.run_job(args)
-        except KeyboardInterrupt:
-            G_LOGGER.error("Interrupted. Files that were not complete were not written.")
-            return INTERRUPTED_STATUS
-        except BrokenPipeError:
-            _leave_stdout()
-            return BROKEN_PIPE_STATUS
-        except UserScriptError as error:
-            if error.__cause__ is not None:
-                G_LOGGER.verbose("".join(traceback.format_exception(error.__cause__)))
-            G_LOGGER.critical(str(error))
-        except OSError as error:
-            G_LOGGER.critical(_told_by_file(error))
-        except _mendable_errors() as error:
-            G_LOGGER.critical(str(error))
-        except MemoryError:
-            G_LOGGER.critical(
-                "Out of memory.\n"
-                "Use fewer or smaller samples, `--impact gain`, or a lower `--max-memory`."
+            status = _told(lambda: self.run_job(args))
+            return status
+        finally:
+            verdict, log = (
+                ("PASSED", G_LOGGER.finish) if status == 0 else ("FAILED", G_LOGGER.error)
             )
+            seconds = time.monotonic() - start_time
+            log(f"{verdict} | Runtime: {seconds:.3f}s | Command: {command}")
+            flush_output()
+
+
+def _told(work: Callable[[], int]) -> int:
+    """Returns the exit code of `work`; whatever ends it is told in words, without a traceback.
+
+    Raises:
+        PolygraphyException: If the user can mend it; it was logged.
+        BrokenPipeError: If nobody is there to be told.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt as interrupt:
+        G_LOGGER.error("Interrupted. Files that were not complete were not written.")
+        return interrupt.status if isinstance(interrupt, Terminated) else INTERRUPTED_STATUS
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        G_LOGGER.critical(_told_by_file(error))
+    except UserScriptError as error:
+        if error.traceback_text:
+            G_LOGGER.verbose(error.traceback_text)
+        G_LOGGER.critical(str(error))
+    except _mendable_errors() as error:
+        G_LOGGER.critical(str(error))
+    except MemoryError:
+        G_LOGGER.critical(
+            "Out of memory.\n"
+            "Use fewer or smaller samples, `--impact gain`, or a lower `--max-memory`."
+        )
 
 
 def _mendable_errors() -> tuple[type[Exception], ...]:
@@ -82,14 +118,12 @@ def _escape_what_stdout_lacks() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _leave_stdout() -> None:
-    # What is still to be logged, and Python's own flush at exit, would fail like this again.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-
-
 def _told_by_file(error: OSError) -> str:
     if error.filename is None:
         return str(error)
+    if error.errno in _NO_ROOM:
+        return (
+            f"{error.filename!r} cannot be written: {error.strerror}.\n"
+            f"Make room there, or give a path on another disk."
+        )
     return f"{error.filename!r} cannot be used: {error.strerror}.\nCheck the path."

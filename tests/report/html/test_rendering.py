@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from polygraphy_layerprec.report.html.rendering import (
     render_verification_report,
 )
 from polygraphy_layerprec.selection import SelectionRequest
+from tests.processes import run_command
 from tests.rankings import make_layer, make_ranking, troubled_ranking
 from tests.report_models import HOSTILE_NAMES, hostile_report, make_report, make_verification
 
@@ -86,6 +89,40 @@ def test_the_same_report_gives_the_same_bytes_again_and_again():
     report = make_report()
 
     assert render_ranking_report(report) == render_ranking_report(report)
+
+
+PAGES = """
+import hashlib, sys
+from polygraphy_layerprec.ranking.agreement import compare_rankings
+from polygraphy_layerprec.report.html import rendering
+from tests.rankings import troubled_ranking
+from tests.report_models import hostile_report, make_report, make_verification, plain_layers
+report = make_report(*plain_layers(40))
+agreement = compare_rankings(report.ranking, troubled_ranking(), first_label="a", second_label="b")
+pages = [
+    rendering.render_ranking_report(report),
+    rendering.render_ranking_report(hostile_report()),
+    rendering.render_verification_report(make_verification()),
+    rendering.render_agreement_report(agreement),
+]
+print(*[hashlib.sha256(page.encode()).hexdigest() for page in pages])
+"""
+
+
+def test_another_process_in_another_environment_gives_the_same_bytes():
+    environments = [
+        {"PYTHONHASHSEED": "1"},
+        {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C", "COLUMNS": "200"},
+        {"PYTHONHASHSEED": "3", "BOKEH_SIMPLE_IDS": "no", "BOKEH_MINIFIED": "no"},
+    ]
+
+    digests = [
+        run_command([sys.executable, "-c", PAGES], Path(__file__).parents[3], changes).stdout
+        for changes in environments
+    ]
+
+    assert len(digests[0].split()) == 4
+    assert len(set(digests)) == 1
 
 
 def test_numbers_of_figures_begin_anew_but_names_are_left_alone():

@@ -63,6 +63,14 @@ def test_the_largest_value_is_always_on_the_axis(values):
     assert bottom * 0.999 <= max(values) <= top * 1.001
 
 
+@pytest.mark.parametrize("value", [5e-324, 1e-308, 1e308, 1.7976931348623157e308])
+def test_an_axis_for_the_last_numbers_that_there_are_ends_at_finite_ones(value):
+    for values in ([value], [value, 1.0]):
+        bottom, top = log_axis(values)
+
+        assert 0.0 < bottom < top < math.inf
+
+
 def test_what_is_below_the_axis_is_drawn_at_its_bottom():
     ends = (1e-3, 1e0)
 
