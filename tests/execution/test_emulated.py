@@ -277,17 +277,18 @@ def test_a_sample_in_another_memory_order_gives_the_same():
     np.testing.assert_array_equal(first.candidate["logits"], second.candidate["logits"])
 
 
-def test_values_that_the_user_feeds_beyond_the_range_become_infinite():
+@pytest.mark.parametrize("largest", [65520.0, 1e6])
+def test_values_that_the_user_feeds_beyond_the_range_become_infinite(largest):
     model = build_model(
         [node("Mul", ["x", "w"], "y", name="first")],
         [tensor("x", [2])],
         [tensor("y", [2])],
         {"w": scalar(1e-6)},
     )
-    result, evaluations = compare(model, {"x": np.array([1e6, 2.0], np.float32)})
+    result, evaluations = compare(model, {"x": np.array([largest, 2.0], np.float32)})
     assert np.isinf(result.candidate["y"][0])
     assert evaluations["first"].harmful_overflows | result.harmful_overflows == {0}
-    assert evaluations["first"].max_abs_input == 1e6
+    assert evaluations["first"].max_abs_input == largest
 
 
 def test_weights_beyond_the_range_are_clipped():
@@ -316,6 +317,22 @@ def test_gains_are_measured_where_they_are_asked_for():
     _, evaluations = compare(model, {"x": normal(0, 50)}, needs_gains=lambda n: n.name == "layer")
     assert evaluations["layer"].gains == {"h": pytest.approx(4.0, rel=1e-3)}
     assert evaluations["exp"].gains == {}
+
+
+def test_the_introduced_error_takes_what_other_layers_made_exactly():
+    """What arrives from the layer before is far more than what the second layer adds."""
+    nodes = [node("Exp", ["x"], "h", name="first"), node("Mul", ["h", "w"], "y", name="layer")]
+    x, w = normal(0, 500), np.float32(4 / 3)
+    model = build_model(nodes, [tensor("x", [500])], [tensor("y", [500])], {"w": scalar(w)})
+
+    _, evaluations = compare(model, {"x": x})
+
+    exact = np.exp(x.astype(np.float64)).astype(np.float32)
+    expected = half(exact * half(w)) - exact * w
+    arriving = half(half(np.exp(half(x).astype(np.float64)).astype(np.float32)) * half(w))
+    introduced = evaluations["layer"].sums.introduced_power
+    assert introduced == pytest.approx(np.sum(expected.astype(np.float64) ** 2), rel=1e-3)
+    assert introduced < 0.9 * np.sum((arriving - exact * w).astype(np.float64) ** 2)
 
 
 def test_the_kept_error_is_the_introduced_one():
