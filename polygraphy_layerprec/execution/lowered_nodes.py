@@ -87,6 +87,15 @@ class LoweredNodes:
         Raises:
             NodeError: As `NodeRunner.run`.
         """
+        try:
+            return self._run(node, plan, feeds)
+        except (LookupError, TypeError, ValueError) as error:
+            # What is computed here takes for granted what ONNX-Runtime checks in its kernels.
+            raise NodeError(f"its inputs do not fit it: {error}") from error
+
+    def _run(
+        self, node: Node, plan: Plan, feeds: Mapping[str, ort.OrtValue]
+    ) -> list[ort.OrtValue | None]:
         if is_folded(self._graph, node):
             return self._runner.run(self._folded_node(node), feeds)
         if self._is_unrolled_norm(node):

@@ -17,7 +17,7 @@ from polygraphy_layerprec.execution.node_model import (
     session_names,
 )
 from polygraphy_layerprec.execution.ort_tensors import tensor_of, value_of
-from polygraphy_layerprec.execution.sessions import create_session
+from polygraphy_layerprec.execution.sessions import RUN_OPTIONS, create_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -110,7 +110,7 @@ class NodeRunner:
                 binding.bind_ortvalue_input(new, feeds[name])
             for index in present:
                 binding.bind_output(f"o{index}")
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, RUN_OPTIONS)
             results = binding.get_outputs()
         except Exception as error:  # ONNX-Runtime raises a dozen types without a common base
             raise NodeError(_first_line(error)) from error

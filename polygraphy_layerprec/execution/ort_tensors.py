@@ -87,7 +87,7 @@ def value_of(tensor: ort.OrtValue) -> np.ndarray[Any, Any]:
     """Returns the elements of a tensor, without a copy where ONNX-Runtime can.
 
     Raises:
-        ExecutionError: If it is text that is not UTF-8.
+        ExecutionError: If it is text that is not UTF-8, or has more axes than numpy's arrays may.
     """
     # ONNX-Runtime's own view of an array of numpy's would not keep the array alive.
     owner = _OWNERS.get(tensor)
@@ -101,6 +101,11 @@ def value_of(tensor: ort.OrtValue) -> np.ndarray[Any, Any]:
     except UnicodeDecodeError as error:
         raise ExecutionError(
             f"Text in the model is not UTF-8: {error}.\nExport the model again."
+        ) from error
+    except ValueError as error:
+        raise ExecutionError(
+            f"A tensor of the model has {len(tensor.shape())} axes, which is too many: {error}.\n"
+            f"Export the model without operators that make as many."
         ) from error
     return values
 

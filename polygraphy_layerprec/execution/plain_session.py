@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.ort_tensors import fed_tensor, value_of
+from polygraphy_layerprec.execution.sessions import RUN_OPTIONS
 
 __all__ = ["PlainSession"]
 
@@ -60,7 +61,7 @@ class PlainSession:
         names = [output.name for output in self._session.get_outputs()]
         feeds = {name: fed_tensor(name, values) for name, values in sample.items()}
         try:
-            results = self._session.run_with_ort_values(names, feeds)
+            results = self._session.run_with_ort_values(names, feeds, RUN_OPTIONS)
         except Exception as error:
             raise ExecutionError(f"ONNX-Runtime cannot run it: {_first_line(error)}") from error
         return {

@@ -67,8 +67,11 @@ def check_fits(arrays: Mapping[str, tuple[Sequence[int], int]]) -> None:
         arrays: Shape and bytes per element of each array, by input.
 
     Raises:
-        SampleError: If they take more than half of all memory; the largest is named.
+        SampleError: If they take more than half of all memory, where the largest is named, or one
+            has more axes than numpy's arrays may.
     """
+    for name, (shape, _) in arrays.items():
+        _check_axes(name, shape)
     sizes = {name: math.prod(shape) * itemsize for name, (shape, itemsize) in arrays.items()}
     total, memory = sum(sizes.values()), _memory_bytes()
     if total > memory / 2:
@@ -80,6 +83,16 @@ def check_fits(arrays: Mapping[str, tuple[Sequence[int], int]]) -> None:
             f"takes a multiple.\n"
             f"Give smaller shapes with `--input-shapes`, or export the model with smaller ones."
         )
+
+
+def _check_axes(name: str, shape: Sequence[int]) -> None:
+    try:
+        np.empty((0,) * len(shape))
+    except ValueError as error:
+        raise SampleError(
+            f"The input {name!r} has {len(shape)} axes, which is too many: {error}.\n"
+            f"Export the model with fewer."
+        ) from error
 
 
 def _memory_bytes() -> int:

@@ -8,9 +8,28 @@ from typing import Final
 
 import onnxruntime as ort
 
-__all__ = ["create_session"]
+from polygraphy_layerprec.native_work import register_switch
+
+__all__ = ["RUN_OPTIONS", "create_session", "silence_native_log"]
 
 _MOST_THREADS: Final = 16  # dozens of sessions have as many each
+_FATAL: Final = 4
+
+RUN_OPTIONS: Final = ort.RunOptions()
+"""Of every run that a model may make long, so that a signal can end it."""
+
+RUN_OPTIONS.log_severity_level = _FATAL
+
+
+def _end_runs() -> None:
+    RUN_OPTIONS.terminate = True
+
+
+def _allow_runs() -> None:
+    RUN_OPTIONS.terminate = False
+
+
+register_switch(stop=_end_runs, resume=_allow_runs)
 
 
 def create_session(model: bytes) -> ort.InferenceSession:
@@ -18,12 +37,21 @@ def create_session(model: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
 
 
+def silence_native_log() -> None:
+    """Keeps ONNX-Runtime from writing to standard error, for as long as the process lives.
+
+    What fails is told by an exception. ONNX-Runtime writes it once more, past the log and in
+    colours, to a pipe as well.
+    """
+    ort.set_default_logger_severity(_FATAL)
+
+
 def _session_options() -> ort.SessionOptions:
     _register_allocator()
     options = ort.SessionOptions()
     # Nothing to fuse in one node: optimising would only cost time.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
+    options.log_severity_level = _FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.enable_mem_pattern = False

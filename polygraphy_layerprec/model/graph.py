@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
+from polygraphy_layerprec.model.arity import check_arity, check_opsets
 from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE, ValueType
 from polygraphy_layerprec.model.errors import ModelError
 from polygraphy_layerprec.model.expansion import Expansion, Guard, PlacedNode, expand
@@ -227,12 +228,14 @@ def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Gra
             cycle, or data that is missing; or if it is nested without bounds.
     """
     _check_text(model)
+    check_opsets(model)
     expansion = expand(model)
     weights = {n: locate_weight(t, n, folder) for n, t in expansion.weights.items()}
     inputs = [value for value in model.graph.input if value.name not in weights]
     fed = [value.name for value in inputs]
     nodes = list(_without_constants(expansion, weights, fed, folder))
     known = {*weights, *fed}
+    check_arity(nodes)
     ordered = sort_nodes(nodes, known)
     _check_outputs(model.graph, known, ordered)
     opsets = {normal_domain(o.domain): o.version for o in model.opset_import}

@@ -68,7 +68,20 @@ def _read_ranking(path: str) -> Ranking:
             f"its precision is {ranking.precision!r:.60}, this program knows "
             f"{', '.join(PRECISIONS)}"
         )
+    for index, layer in enumerate(ranking.layers):
+        _check_shares(layer, f"layers[{index}]")
     return ranking
+
+
+def _check_shares(layer: RankedLayer, where: str) -> None:
+    """Checks what forecasts take the root of, or multiply by."""
+    if layer.impact < 0.0:
+        raise ValueError(f"{where}.impact must not be negative, got {layer.impact}")
+    shares = [("weight_share", layer.weight_share)]
+    shares += [(f"readers[{index}]", share) for index, (_, share) in enumerate(layer.readers)]
+    for name, share in shares:
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{where}.{name} must be from 0 to 1, got {share}")
 
 
 def _unreadable(path: str, reason: str) -> ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SetForecast"]
 
+_LARGEST_IMPACT: Final = 1e150  # squares of larger ones, which files may hold, are no numbers
+
 
 class SetForecast:
     """Foretells the output error of sets of layers, given as masks over the ranking's order.
@@ -29,7 +31,7 @@ class SetForecast:
     def __init__(self, layers: Sequence[RankedLayer]) -> None:
         self.layers = tuple(layers)
         self.positions = {layer.name: position for position, layer in enumerate(layers)}
-        self.powers = np.array([layer.impact**2 for layer in layers])
+        self.powers = np.array([min(layer.impact, _LARGEST_IMPACT) ** 2 for layer in layers])
         edges = [
             (position, self.positions[reader], share)
             for position, layer in enumerate(layers)

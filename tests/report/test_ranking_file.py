@@ -7,14 +7,18 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polygraphy_layerprec import records
+from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import OutputDivergence, OutputError, RankedLayer, Ranking
+from polygraphy_layerprec.report.html.series import largest_magnitude, magnitude_axis
 from polygraphy_layerprec.report.ranking_file import SCHEMA_VERSION, load_ranking, save_ranking
 from polygraphy_layerprec.report.record_codec import from_json_value, to_json_value
+from polygraphy_layerprec.selection.forecast import SetForecast
 from tests.rankings import make_layer, make_ranking, troubled_ranking
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "ranking-file.md"
@@ -213,3 +217,33 @@ def test_the_document_lists_the_fields_of_the_records_in_their_order():
 
     assert documented == ["schema_version", *fields]
     assert f"schema version {SCHEMA_VERSION}" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("impact", -1e308, "impact must not be negative"),
+        ("weight_share", 1e308, "weight_share must be from 0 to 1"),
+        ("weight_share", -0.5, "weight_share must be from 0 to 1"),
+        ("readers", [["b", 1.5]], r"readers\[0\] must be from 0 to 1"),
+    ],
+)
+def test_shares_that_are_none_are_refused(tmp_path, field, value, problem):
+    path = tmp_path / "ranking.json"
+    save_ranking(make_ranking(make_layer(1, "a"), make_layer(2, "b")), path)
+    content = json.loads(path.read_text())
+    content["layers"][0][field] = value
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(ValueError, match=rf"layers\[0\]\.{problem}"):
+        load_ranking(path)
+
+
+@pytest.mark.parametrize("field", ["impact", "max_abs", "max_abs_input"])
+def test_the_largest_numbers_of_a_file_can_be_forecast_and_drawn(field):
+    ranking = make_ranking(make_layer(1, "a", **{field: 1e308}), make_layer(2, "b"))
+    forecast = SetForecast(ranking.layers)
+
+    assert np.isfinite(forecast.error(forecast.mask([])))
+    (low, high), _ = magnitude_axis(map(largest_magnitude, ranking.layers), FP16)
+    assert 0.0 < low < high < np.inf

@@ -111,7 +111,9 @@ def test_an_output_on_a_full_disk_is_told_once(given, door, unbuffered):
     assert "Exception ignored" not in said
 
 
-@pytest.mark.parametrize("words", [("--top", "1"), ("--top", "400"), ("--format", "markdown")])
+@pytest.mark.parametrize(
+    "words", [("--top", "1"), ("--top", "400"), ("--format", "markdown"), ("-v",)]
+)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("door", DOORS)
 def test_nothing_is_said_to_a_reader_who_never_listened(given, door, unbuffered, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -123,4 +124,4 @@ def underflow_fraction(layer: RankedLayer) -> float:
 
 
 def _power_above(value: float) -> float:
-    return 10.0 ** (math.floor(math.log10(value)) + 1)
+    return 10.0 ** min(math.floor(math.log10(value)) + 1, sys.float_info.max_10_exp)

@@ -169,7 +169,7 @@ class ArtefactArgs(BaseArgs):
         from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
         from polygraphy_layerprec.precision import PRECISIONS
 
-        outputs = [next(filter(None, constraint.outputs)) for constraint in constraints]
+        outputs = [_first_output(constraint) for constraint in constraints]
         try:
             summary = save_mixed_onnx(
                 model_path,
@@ -210,6 +210,16 @@ class ArtefactArgs(BaseArgs):
                 )
             write_text_file(path, emitter.render(constraints))
             G_LOGGER.info(f"Saved arguments to {path}")
+
+
+def _first_output(constraint: Constraint) -> str:
+    name = next(filter(None, constraint.outputs), None)
+    if name is None:
+        G_LOGGER.critical(
+            f"The layer {constraint.name!r} of the ranking has no output, so it is none of the "
+            f"model's.\nRank the model again."
+        )
+    return name
 
 
 def show_left(where: str, left: Sequence[Constraint | LeftNode]) -> None:

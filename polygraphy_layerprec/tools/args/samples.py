@@ -74,7 +74,9 @@ class SampleArgs(DataLoaderArgs):
         Their shapes are noted in `shape_ranges` as they go by.
         """
         from polygraphy_layerprec.execution.samples import SampleError, check_sample
+        from polygraphy_layerprec.execution.sessions import silence_native_log
 
+        silence_native_log()  # whoever wants samples runs the model on them
         if self.is_using_random_data():
             return self._noting_shapes(graph, self._made_up(graph))
         given = self._given(graph)

@@ -49,13 +49,21 @@ class LayerprecSubtool(Tool):
         """
         return False
 
-    def run_impl(self, args: argparse.Namespace) -> int:
-        """Runs the job; what the user can mend becomes a critical error, exit code 1."""
+    def run(self, args: argparse.Namespace) -> int:
+        """Runs the job; what the user can mend becomes a critical error, exit code 1.
+
+        Not `run_impl`: Polygraphy logs before that, and there may be no reader by then.
+        """
+        run = super().run
         with printable_log(), tidy_termination():
             try:
-                return _told(lambda: self._run_announced(args))
+                return _told(lambda: int(run(args)))
             except BrokenPipeError:
                 return BROKEN_PIPE_STATUS
+
+    def run_impl(self, args: argparse.Namespace) -> int:
+        """Runs the job, and says when it begins and ends."""
+        return self._run_announced(args)
 
     def _run_announced(self, args: argparse.Namespace) -> int:
         """Runs the job between a first and a last line like those of Polygraphy's own tools."""
