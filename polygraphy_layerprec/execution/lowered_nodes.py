@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import helper
@@ -16,6 +16,7 @@ from polygraphy_layerprec.execution.loops import body_graph, run_loop, run_scan
 from polygraphy_layerprec.execution.node_session import NodeRunner
 from polygraphy_layerprec.execution.ort_tensors import tensor_of, value_of
 from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.model.operators import ITERATING, RECURRENT
 from polygraphy_layerprec.plan.batch_norm import (
     epsilon_of,
     fold_parameters,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
 
 __all__ = ["LoweredNodes"]
-
-_RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})
 
 
 class LoweredNodes:
@@ -101,7 +100,7 @@ class LoweredNodes:
             return self._runner.run(self._folded_node(node), feeds)
         if self._is_unrolled_norm(node):
             return [self._normalized(node, plan, feeds)]
-        if node.op_type in _RECURRENT and takes_default_steps(node.op_type, node.attributes):
+        if node.op_type in RECURRENT and takes_default_steps(node.op_type, node.attributes):
             return self._recurrent(node, feeds, rounded=self._rounded)
         if node.op_type in {"Loop", "Scan"} and not node.domain:
             return self._iterated(node, plan.target, feeds)
@@ -114,7 +113,7 @@ class LoweredNodes:
 
         None where the node does not iterate, or only ONNX-Runtime can run it.
         """
-        if node.op_type in _RECURRENT and takes_default_steps(node.op_type, node.attributes):
+        if node.op_type in RECURRENT and takes_default_steps(node.op_type, node.attributes):
             return self._recurrent(node, feeds, rounded=exactly, multiply=_multiply_in_tf32)
         if node.op_type in {"Loop", "Scan"} and not node.domain:
             return self._iterated(node, Target.STRONG, feeds, tf32=True)
@@ -122,7 +121,7 @@ class LoweredNodes:
 
     def rounds_inside(self, node: Node) -> bool:
         """Whether a lowered node rounds more than its inputs, weights and outputs."""
-        iterates = node.op_type in {*_RECURRENT, "Loop", "Scan"} and not node.domain
+        iterates = node.op_type in ITERATING and not node.domain
         return iterates or self._is_unrolled_norm(node)
 
     def _folded_weights(

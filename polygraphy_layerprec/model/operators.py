@@ -14,6 +14,7 @@ __all__ = [
     "ITERATING",
     "ONNX_DOMAINS",
     "PRODUCTS",
+    "RECURRENT",
     "SHAPE_ARITHMETIC",
     "SHAPE_MOVEMENT",
     "SHAPE_OPERANDS",
@@ -75,7 +76,10 @@ _RANDOM: Final = frozenset(
     "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 )
 
-ITERATING: Final = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan"})
+RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators that run a cell once for each step."""
+
+ITERATING: Final = RECURRENT | {"Loop", "Scan"}
 """Operators that run a body once for each step, and are one layer."""
 
 PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})

@@ -85,8 +85,8 @@ def _common_objection(node: Node) -> str:
 
 
 def _network_objection(node: Node, precision: Precision) -> str:
-    if node.op_type == "ConvTranspose" and precision.name == "bf16":
-        return "TensorRT has no BF16 deconvolution"
+    if (node.op_type, precision.name) in NOT_BUILT:
+        return f"TensorRT has no {node.op_type} in {precision.name.upper()}"
     if node.op_type in {"EyeLike", "Range"}:
         return "TensorRT fills in FP32"
     return ""
