@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.version_converter
-import onnxruntime as ort
 import pytest
 from polygraphy.logger import G_LOGGER
 
@@ -19,7 +18,7 @@ from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.verify import verify_model
 from tests import reported_models as models
 from tests.models import build_model, node, tensor
-from tests.planned_runs import run_lowered
+from tests.planned_runs import run_lowered, run_whole
 from tests.processes import run_layerprec
 
 pytestmark = pytest.mark.onnxrt
@@ -45,15 +44,6 @@ def answers(model, sample):
         measurement.divergence(nothing).error,
         verified.lowered_error,
     ]
-
-
-def run_whole(model, sample):
-    options = ort.SessionOptions()
-    # Else casts vanish, and the rounding with them.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, sample), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,12 @@ class OutputDivergences:
         Or the share of unequal elements in an integer output, where that is larger: a class that
         changes says what no distance does. Infinite where any element became NaN or infinite.
         """
-        lost = any(output.nonfinite_count for output in self._outputs.values())
-        return float("inf") if lost else self.finite_error
+        return float("inf") if self.nonfinite_count else self.finite_error
+
+    @property
+    def nonfinite_count(self) -> int:
+        """Elements, finite in the reference, that became NaN or infinite."""
+        return sum(output.nonfinite_count for output in self._outputs.values())
 
     @property
     def finite_error(self) -> float:

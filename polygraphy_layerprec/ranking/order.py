@@ -116,17 +116,18 @@ def order_layers(layers: Sequence[RankedLayer]) -> tuple[RankedLayer, ...]:
     """Returns the layers, worst first, with their ranks.
 
     Overflow that does damage comes before any score, in execution order: the first one is where to
-    look. Integers that are not exact come next, since an id that is off by one is another one. Then
-    impact decides, and execution order among equals; a layer where terms cancel stands
-    with the worst of its terms.
+    look. So do layers that keep outputs finite, and then integers that are not exact: an id that is
+    off by one is another one. Then impact decides, and execution order among equals; a layer where
+    terms cancel stands with the worst of its terms.
     """
     urgencies = _urgencies(layers)
     ordered = sorted(
         layers,
         key=lambda layer: (
             not layer.overflow,
+            not layer.keeps_finite,
             layer.kind != "inexact integers",
-            0.0 if layer.overflow else -urgencies[layer.name],
+            0.0 if layer.overflow or layer.keeps_finite else -urgencies[layer.name],
             layer.graph_index,
         ),
     )
@@ -210,10 +211,10 @@ def errors_agree(first: float, second: float) -> bool:
 def forecast_is_refuted(ranking: Ranking) -> bool:
     """Returns whether the forecast is no answer for any set of layers.
 
-    It leaves out overflow, so where layers overflow it may still hold once they are kept in FP32.
+    It leaves out NaN and overflow, so it may still hold once the layers to blame are kept in FP32.
     """
-    overflows = any(layer.overflow for layer in ranking.layers)
-    return not overflows and not forecast_holds(ranking.output_error)
+    blamed = any(layer.overflow or layer.keeps_finite for layer in ranking.layers)
+    return not blamed and not forecast_holds(ranking.output_error)
 
 
 def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:

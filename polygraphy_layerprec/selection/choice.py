@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
+from polygraphy_layerprec.selection.healing import find_guards
 from polygraphy_layerprec.selection.search import ErrorOf, search_set
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ __all__ = ["SelectionRequest", "constraints_of", "select_layers"]
 class SelectionRequest:
     """What a user asks for.
 
-    Layers that overflow are kept in any case, unless they are not allowed or a size is given: that
-    counts them, and they come first.
+    Layers that overflow, or keep outputs finite, are kept in any case, unless they are not allowed
+    or a size is given: that counts them, and they come first.
     """
 
     tolerance: float | None = None
@@ -54,8 +55,11 @@ def select_layers(
 ) -> Selection:
     """Returns the layers to keep in FP32.
 
-    Without a tolerance or a size: the layers that overflow, and the fewest more that halve the
-    error which the others are foretold to cause; the set that follows is measured once.
+    Without a tolerance or a size: the layers that overflow or keep outputs finite, and the fewest
+    more that halve the error which the others are foretold to cause.
+
+    An output that becomes NaN or infinite meets no tolerance. Where what is required leaves one, as
+    measured, the layers that mend it are found first (`find_guards`), rounding errors after that.
 
     Args:
         ranking: The ranked layers.
@@ -71,11 +75,14 @@ def select_layers(
     forecast = SetForecast(ranking.layers)
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
-    required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
+    required = named | (np.array([_is_required(layer) for layer in ranking.layers], bool) & allowed)
     measured = None if measure is None else _Counted(measure)
     size = _requested_size(request, len(ranking.layers))
     if size is None:
-        return _by_tolerance(forecast, request, required, allowed, measured)
+        if measured is not None:
+            required = required | _guards(ranking, measured, required, allowed)
+        found = _by_tolerance(forecast, request, required, allowed, measured)
+        return replace(found, reached=found.reached and _may_be_finite(ranking, found))
     kept = _first(size, named, allowed)
     error = None if measured is None else measured(kept)
     return _selection(forecast, kept, error, measured)
@@ -89,6 +96,40 @@ def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
         )
         for layer in selection.layers
     )
+
+
+def _is_required(layer: RankedLayer) -> bool:
+    return layer.overflow or layer.keeps_finite
+
+
+def _guards(
+    ranking: Ranking,
+    measured: _Counted,
+    required: npt.NDArray[np.bool_],
+    allowed: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """What keeps outputs finite on the samples that are measured now; nothing if nothing does."""
+    found = find_guards(
+        ranking.layers,
+        lambda kept: bool(np.isfinite(measured(kept))),
+        required=required,
+        allowed=allowed,
+        starts={origin.name for origin in ranking.nonfinite_origins},
+    )
+    return np.zeros_like(required) if found is None else found
+
+
+def _may_be_finite(ranking: Ranking, selection: Selection) -> bool:
+    """Whether nothing says that an output is NaN or infinite with what was selected.
+
+    Where all layers lowered leave one and nothing was measured, all that is blamed must be kept.
+    """
+    if selection.measured_error is not None:
+        return bool(np.isfinite(selection.measured_error))
+    blamed = {layer.name for layer in ranking.layers if _is_required(layer)}
+    kept = {layer.name for layer in selection.layers}
+    mended = bool(blamed) and blamed <= kept
+    return mended or bool(np.isfinite(ranking.output_error.measured))
 
 
 def _by_tolerance(
@@ -125,13 +166,21 @@ def _by_tolerance(
 
 
 class _Counted:
+    """Measures every set once, and counts them."""
+
     def __init__(self, error_of: ErrorOf) -> None:
         self._error_of = error_of
-        self.calls = 0
+        self._known: dict[bytes, float] = {}
 
     def __call__(self, kept: npt.NDArray[np.bool_]) -> float:
-        self.calls += 1
-        return self._error_of(kept)
+        key = kept.tobytes()
+        if key not in self._known:
+            self._known[key] = self._error_of(kept)
+        return self._known[key]
+
+    @property
+    def calls(self) -> int:
+        return len(self._known)
 
 
 def _check(request: SelectionRequest) -> None:
