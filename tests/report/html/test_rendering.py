@@ -256,3 +256,9 @@ def layer_columns_of(text):
     """Returns the columns that the page's script reads."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     return json.loads(found[1])["columns"]
+
+
+def test_a_page_says_each_thing_once():
+    terms = re.findall(r"<dt>(.*?)</dt>", render_ranking_report(make_report()))
+
+    assert len(terms) == len(set(terms)) > 5
