@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from tests.model_parts import build_model, node, normal, scalar, tensor
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     Case = tuple[ModelProto, dict[str, np.ndarray]]
 
 __all__ = [
+    "called_twice",
     "entropy",
+    "in_a_branch",
+    "in_a_scan",
     "inverse_sigmoid",
     "log_of_probabilities",
     "logit",
@@ -137,6 +141,72 @@ def shared_guard() -> Case:
     case.graph.node.append(node("Mul", ["g", "g"], "squares", name="/other"))
     case.graph.output.append(tensor("squares", [_ROWS, 1]))
     return case, sample
+
+
+def _guarded(prefix: str, source: str, result: str, least: str) -> list[NodeProto]:
+    return [
+        node("ReduceL2", [source], f"{prefix}n", name=f"{prefix}norm", axes=[-1], keepdims=1),
+        node("Max", [f"{prefix}n", least], f"{prefix}g", name=f"{prefix}guard"),
+        node("Div", [source, f"{prefix}g"], result, name=f"{prefix}Div"),
+    ]
+
+
+def called_twice() -> Case:
+    """A local function with a guard, which takes in its second call what the first one gives."""
+    body = [
+        helper.make_node("Constant", [], ["least"], value_float=1e-12),
+        *_guarded("", "y", "z", "least"),
+    ]
+    opset = helper.make_opsetid("", 17)
+    function = helper.make_function("my.domain", "Norm", ["y"], ["z"], body, [opset])
+    nodes = [
+        node("MatMul", ["x", "w"], "y", name="/proj"),
+        helper.make_node("Norm", ["y"], ["z"], domain="my.domain", name="first"),
+        helper.make_node("Norm", ["z"], ["out"], domain="my.domain", name="second"),
+    ]
+    shape = [_ROWS, _SIZE]
+    model = build_model(
+        nodes,
+        [tensor("x", shape)],
+        [tensor("out", shape)],
+        {"w": normal(2, _SIZE, _SIZE, scale=0.3)},
+        functions=[function],
+        domains=["my.domain"],
+    )
+    return model, {"x": _padded()}
+
+
+def in_a_branch() -> Case:
+    """A guard in the branch of an If that is taken, and one in the other."""
+    branches = {
+        f"{name}_branch": build_model(
+            _guarded(f"/{name}/", "y", f"{name}_z", "least"),
+            [],
+            [tensor(f"{name}_z", [_ROWS, _SIZE])],
+        ).graph
+        for name in ("then", "else")
+    }
+    choose = node("If", ["yes"], "z", name="/If", **branches)
+    model, sample = _rows([choose], {"least": scalar(1e-12)})
+    model.graph.input.append(tensor("yes", [], TensorProto.BOOL))
+    return model, {**sample, "yes": np.array(1, bool)}
+
+
+def in_a_scan() -> Case:
+    """A guard in the body of a Scan, which is one layer."""
+    body = helper.make_graph(
+        [
+            node("Identity", ["state"], "same", name="/body/state"),
+            node("ReduceL2", ["row"], "n", name="/body/norm", axes=[-1], keepdims=1),
+            node("Max", ["n", "least"], "g", name="/body/guard"),
+            node("Div", ["row", "g"], "result", name="/body/Div"),
+        ],
+        "body",
+        [tensor("state", [1]), tensor("row", [_SIZE])],
+        [tensor("same", [1]), tensor("result", [_SIZE])],
+    )
+    scan = node("Scan", ["zero", "y"], "last", "z", name="/scan", body=body, num_scan_inputs=1)
+    return _rows([scan], {"least": scalar(1e-12), "zero": np.zeros(1, np.float32)})
 
 
 def _probabilities() -> np.ndarray:

@@ -148,6 +148,50 @@ def test_guards_that_a_nan_before_them_hides_are_found_as_well():
     }
 
 
+@pytest.mark.parametrize(
+    ("build", "reasons"),
+    [
+        (
+            models.called_twice,
+            {
+                "first/guard": "guard: 1e-12 is 0 in FP16, so 'first/Div' gives NaN",
+                "first/Div": "gives NaN where 'first/guard' is 0 instead of 1e-12",
+                "second/guard": "guard: 1e-12 is 0 in FP16, so 'second/Div' gives NaN",
+                "second/Div": "gives NaN where 'second/guard' is 0 instead of 1e-12",
+            },
+        ),
+        (
+            models.in_a_branch,
+            {
+                "/then/guard": "guard: 1e-12 is 0 in FP16, so '/then/Div' gives NaN",
+                "/then/Div": "gives NaN where '/then/guard' is 0 instead of 1e-12",
+            },
+        ),
+        (models.in_a_scan, {"/scan": "gives NaN in FP16"}),
+    ],
+)
+def test_guards_in_functions_branches_and_bodies_are_found(build, reasons):
+    model, sample = build()
+
+    ranking = rank_model(model, [sample])
+
+    assert {layer.name: layer.reason for layer in ranking.layers if layer.keeps_finite} == reasons
+    assert select(ranking, model, [sample], tolerance=2e-3).measured_error < 2e-3
+
+
+@pytest.mark.parametrize("options", [{"impact": "gain"}, {"impact": "exact"}, {"exact_count": 2}])
+def test_guards_are_found_however_impacts_are(options):
+    model, sample = models.normalised_rows("Clip")
+
+    ranking = rank_model(model, [sample], **options)
+
+    assert names(ranking.layers[:2]) == ["/guard", "/Div"]
+    chosen = select_constraints(
+        ranking, SelectionRequest(tolerance=1e-2), model=model, samples=[sample], max_abs=True
+    )
+    assert names(chosen.layers) == ["/guard", "/Div"]
+
+
 def test_few_sets_are_measured(monkeypatch):
     measured = []
     divergence = SetMeasurement.divergence

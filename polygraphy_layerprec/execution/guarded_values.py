@@ -71,31 +71,34 @@ def guarded_values(
         others: What stays in FP32 meanwhile, so that nothing else is lost.
     """
     watched = _with_readers(graph, members)
-    names = {node.index: next(filter(None, node.outputs)) for node in watched}
-    part, _ = part_that_counts(graph, list(names.values()))
+    names = [name for node in watched for name in node.outputs if name]
+    part, _ = part_that_counts(graph, names)
     executor = PlannedExecutor(part, precision)
     exact = executor.run(sample)
     low = executor.run(sample, Planner(part, precision).plan(others))
     pairs = [
         (node, exact[name], low[name])
         for node in watched
-        if (name := names[node.index]) in exact
-        and name in low
-        and is_floating(exact[name].dtype)
-        and exact[name].shape == low[name].shape
+        for name in node.outputs
+        if _are_comparable(exact.get(name), low.get(name))
     ]
-    lost = [(node, _is_lost(*values)) for node, *values in pairs]
-    start, where = next(((node, mask) for node, mask in lost if mask.any()), (None, None))
+    lost = [(node, values, _is_lost(*values)) for node, *values in pairs]
+    start, found, where = next((each for each in lost if each[2].any()), (None, (), None))
     indices = {node.index for node in members}
-    turned = {}
+    turned: dict[int, TurnedValue] = {}
     for node, values, candidates in pairs:
         if start is not None and node.index >= start.index:
             break
         value = _turned(values, candidates, where)
         if node.index in indices and value is not None:
-            turned[node.index] = value
-    found = None if start is None else low[names[start.index]]
-    return GuardedValues(start, found is not None and bool(np.isnan(found[where]).any()), turned)
+            turned.setdefault(node.index, value)
+    return GuardedValues(start, bool(np.isnan(found[1:]).any()), turned)
+
+
+def _are_comparable(exact: npt.NDArray[Any] | None, low: npt.NDArray[Any] | None) -> bool:
+    if exact is None or low is None:
+        return False
+    return is_floating(exact.dtype) and exact.shape == low.shape
 
 
 def _with_readers(graph: Graph, members: Sequence[Node]) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution.guarded_values import guarded_values
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.plan import KeptLayers
-from polygraphy_layerprec.ranking.order import order_layers
+from polygraphy_layerprec.ranking.order import first_output, order_layers
 from polygraphy_layerprec.selection.healing import find_guards, linked_groups
 
 if TYPE_CHECKING:
@@ -74,13 +75,18 @@ def find_guard_reasons(
         return {}
     reasons: dict[str, str] = {}
     for group in linked_groups(layers, guards):
-        others = guards | overflows
-        others[list(group)] = False
-        members = [graph.producers[next(filter(None, layers[i].outputs))] for i in group]
-        values = guarded_values(
-            graph, samples[0], members, precision=precision, others=_kept(layers, others)
-        )
-        reasons |= _reasons([layers[index] for index in group], values, precision)
+        waiting = [layers[index] for index in group]
+        while waiting:  # the first NaN hides those behind it, until its guards are kept
+            others = guards | overflows
+            others &= ~np.isin([layer.name for layer in layers], [layer.name for layer in waiting])
+            members = [graph.producers[first_output(layer.outputs)] for layer in waiting]
+            values = guarded_values(
+                graph, samples[0], members, precision=precision, others=_kept(layers, others)
+            )
+            last = math.inf if values.start is None else values.start.index
+            told = [layer for layer in waiting if layer.graph_index <= last] or waiting
+            reasons |= _reasons(told, values, precision)
+            waiting = [layer for layer in waiting if layer.name not in reasons]
     return reasons
 
 
@@ -134,14 +140,16 @@ def _reasons(
             told = f"{turned.exact:.6g} is {turned.low:.6g} in {precision.name.upper()}"
             role = "guard" if layer is cause else f"reads {_name(cause)}"
             reasons[layer.name] = f"{role}: {told}, so {effect}"
-        elif values.start is not None and layer.name == values.start.name and cause is not None:
+        elif values.start is None or layer.name != values.start.name:
+            reasons[layer.name] = f"kept with {_name(cause)}, or {effect}"
+        elif cause is None:
+            reasons[layer.name] = f"gives {what} in {precision.name.upper()}"
+        else:
             of_cause = values.turned[cause.graph_index]
             reasons[layer.name] = (
                 f"gives {what} where {_name(cause)} is {of_cause.low:.6g} "
                 f"instead of {of_cause.exact:.6g}"
             )
-        else:
-            reasons[layer.name] = f"kept with {_name(cause or group[0])}, or {effect}"
     return reasons
 
 
