@@ -26,6 +26,7 @@ __all__ = [
     "normalised_rows",
     "normalised_similarity",
     "phase",
+    "random_guards",
     "repeated_normalisation",
     "shared_guard",
 ]
@@ -307,3 +308,59 @@ def masked_row() -> Case:
         {"w": normal(4, 8, 8, scale=0.3), "mask": mask},
     )
     return model, {"x": normal(5, 6, 8)}
+
+
+class _RandomModel:
+    """Nodes that are drawn one after the other, each taking what was made lately."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[NodeProto] = []
+        self.weights = {"w": normal(seed, 8, 8, scale=0.4)}
+        self.whole = ["x"]
+
+    def make(self, operator: str, inputs: list[str], **attributes: object) -> str:
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(node(operator, inputs, name, name=f"/{name}", **attributes))
+        return name
+
+    def tiny(self) -> str:
+        name = f"tiny_{len(self.weights)}"
+        self.weights[name] = scalar(10.0 ** -self.rng.integers(5, 14))
+        return name
+
+    def extend(self) -> None:
+        x = self.whole[self.rng.integers(max(0, len(self.whole) - 4), len(self.whole))]
+        y = self.whole[self.rng.integers(len(self.whole))]
+        made = [self.plain, self.division, self.logarithm, self.normalisation]
+        self.whole.append(made[self.rng.integers(len(made))](x, y))
+
+    def plain(self, x: str, y: str) -> str:
+        operator = str(self.rng.choice(["MatMul", "Add", "Mul", "Relu", "Tanh", "Softmax"]))
+        second = {"MatMul": ["w"], "Add": [y], "Mul": [y]}.get(operator, [])
+        return self.make(operator, [x, *second])
+
+    def division(self, x: str, y: str) -> str:
+        guard = str(self.rng.choice(["Add", "Max"]))
+        return self.make("Div", [y, self.make(guard, [self.make("Abs", [x]), self.tiny()])])
+
+    def logarithm(self, x: str, _: str) -> str:
+        return self.make("Log", [self.make("Add", [self.make("Relu", [x]), self.tiny()])])
+
+    def normalisation(self, x: str, _: str) -> str:
+        squares = self.make("Mul", [x, x])
+        mean = self.make("ReduceMean", [squares], axes=[-1], keepdims=1)
+        root = self.make("Sqrt", [self.make("Add", [mean, self.tiny()])])
+        return self.make("Div", [x, root])
+
+
+def random_guards(seed: int) -> Case:
+    """A model of random nodes, of which many guard or need to be guarded."""
+    drawn = _RandomModel(seed)
+    for _ in range(drawn.rng.integers(4, 12)):
+        drawn.extend()
+    outputs = [tensor(name, None) for name in dict.fromkeys(drawn.whole[-2:]) if name != "x"]
+    model = build_model(drawn.nodes, [tensor("x", [8, 8])], outputs, drawn.weights)
+    values = normal(seed + 1, 8, 8, scale=float(drawn.rng.choice([1, 10])))
+    values[3:5] = 0
+    return model, {"x": values}

@@ -192,6 +192,24 @@ def test_guards_are_found_however_impacts_are(options):
     assert names(chosen.layers) == ["/guard", "/Div"]
 
 
+@pytest.mark.parametrize("precision", [FP16, BF16])
+@pytest.mark.parametrize("seed", range(16))
+def test_of_random_guards_every_one_is_kept_that_is_needed_and_no_other(seed, precision):
+    model, sample = models.random_guards(seed)
+    ranking = rank_model(model, [sample], precision=precision)
+    required = [layer for layer in ranking.layers if layer.overflow or layer.keeps_finite]
+
+    def error(layers):
+        kept = [name for layer in layers for name in layer.outputs]
+        return measure_output_error(model, [sample], fp32_outputs=kept, precision=precision)
+
+    assert np.isfinite(error(required))
+    for layer in required:
+        if layer.keeps_finite:
+            assert error([other for other in required if other is not layer]) == np.inf
+    assert select(ranking, model, [sample], tolerance=0.1).reached
+
+
 def test_few_sets_are_measured(monkeypatch):
     measured = []
     divergence = SetMeasurement.divergence
