@@ -77,7 +77,7 @@ class SelectingSubtool(LayerprecSubtool):
         if selection.reached:
             return True
         if self.arg_groups[SelectionArgs].tolerance is not None:
-            self._explain_failure(selection)
+            self._explain_failure(ranking, selection)
             return False
         if selection.measured_error == math.inf:
             G_LOGGER.error(
@@ -200,10 +200,10 @@ class SelectingSubtool(LayerprecSubtool):
         )
         G_LOGGER.info("\n".join(lines))
 
-    def _explain_failure(self, selection: Selection) -> None:
+    def _explain_failure(self, ranking: Ranking, selection: Selection) -> None:
         best = selection.measured_error
         error = selection.forecast_error if best is None else best
-        if best is None and error <= (selection.tolerance or 0.0):
+        if best is None and ranking.output_error.measured == math.inf:
             G_LOGGER.error(
                 "An output becomes NaN or infinite with every layer lowered, and nothing says that "
                 "this choice mends it: no tolerance is met.\n"

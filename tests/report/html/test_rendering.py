@@ -145,7 +145,7 @@ def test_everything_of_a_ranking_is_there():
         "ab" * 32,
         "numpy 2.0.0, onnxruntime 1.20.0",
         "2 samples, of the user",
-        "rank correlation 0.99",
+        "0.99, the rank correlation between samples",
         "loop/Custom (Custom): no kernel for domain 'acme'",
         "Infinity starts in /encoder/layer.11/attention/output/LayerNorm/Pow",
         "in FP16 only",
