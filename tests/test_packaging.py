@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import numpy as np
@@ -32,6 +33,11 @@ MOST_HOOK_CALLS = 5_000
 
 The tool and its summary take 2,000, all its options 18,000, and numpy 43,000.
 """
+
+BESIDE_THE_PACKAGE = (
+    *("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md"),
+    *("pyproject.toml", "setup.cfg"),
+)
 
 WITHOUT_HOOK = """
 import importlib.metadata, sys
@@ -184,34 +190,54 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = polygraphy_layerprec.nonsense
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """Returns the sdist and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("distributions")
     # A copy: what an earlier build left behind in the repository would get into the wheel.
-    source = tmp_path / "source"
+    source = folder / "source"
     shutil.copytree(ROOT / "polygraphy_layerprec", source / "polygraphy_layerprec")
-    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+    for name in BESIDE_THE_PACKAGE:
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, source]
+    command = [sys.executable, "-m", "build", "--outdir", folder, source]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
     )
     if "No matching distribution" in done.stdout + done.stderr:
         pytest.skip("no package registry has setuptools")
     assert done.returncode == 0, done.stdout + done.stderr
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
 
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA")))
-        licences = [name for name in archive.namelist() if name.endswith("LICENSE")]
 
+def packaged_files():
     package = ROOT / "polygraphy_layerprec"
     sources = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     templates = {str(p.relative_to(ROOT)) for p in package.glob("report/html/templates/*")}
     assert templates
-    assert names == {*sources, *templates, "polygraphy_layerprec/py.typed"}
+    return {*sources, *templates, "polygraphy_layerprec/py.typed"}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(distributions):
+    with zipfile.ZipFile(distributions[1]) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA")))
+        licences = [name for name in archive.namelist() if name.endswith("LICENSE")]
+
+    assert names == packaged_files()
     assert b"Requires-Python: >=3.10" in metadata
+    assert b"Author: " in metadata
     assert len(licences) == 1
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_the_wheel_is_built_from(distributions):
+    with tarfile.open(distributions[0]) as archive:
+        files = [member.name.split("/", 1)[1] for member in archive if member.isfile()]
+
+    made = {name for name in files if ".egg-info/" in name} | {"PKG-INFO"}
+    assert set(files) - made == packaged_files() | set(BESIDE_THE_PACKAGE)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.verify import verify_model
 from tests import reported_models as models
 from tests.models import build_model, node, tensor
-from tests.planned_runs import run_lowered, run_whole
+from tests.planned_runs import run_lowered, run_reference, run_whole
 from tests.processes import run_layerprec
 
 pytestmark = pytest.mark.onnxrt
@@ -217,6 +217,23 @@ def test_an_opset_without_bf16_is_raised_and_verified_as_it_is_saved(tmp_path):
     )
     assert [each.outputs for each in asked.constraints] == [("p",)]
     assert verified.constrained_error == error > 1e-4
+
+
+def test_an_opset_before_fp16_is_raised_and_the_saved_model_errs_as_emulated():
+    model, sample = models.old_opset()
+    model.opset_import[0].version = 6
+    model.graph.node.pop()  # Mul of opset 6 broadcasts on request only
+    model.graph.output[0].name = "p"
+
+    mixed, summary = lower_model(model, ())
+
+    assert (summary.raised_opset, summary.lowered) == ((6, 12), 3)
+    onnx.checker.check_model(mixed, full_check=True)
+    emulated = measure_output_error(model, [sample], target=Target.ONNX)
+    reference, found = (run_reference(each, sample)["p"] for each in (model, mixed))
+    error = np.linalg.norm(found - reference) / np.linalg.norm(reference)
+    assert error == pytest.approx(emulated, rel=1e-3)
+    assert emulated > 1e-5
 
 
 def test_what_an_old_opset_has_no_bf16_for_is_named_where_it_cannot_be_raised():

@@ -40,6 +40,9 @@ class Signature:
     outputs: tuple[Formal, ...]
     """One for each output of the node, absent ones included."""
 
+    input_variables: frozenset[str]
+    """Type variables of all inputs that the operator has, whether the node has them or not."""
+
 
 def signature(node: NodeProto, opset: int) -> Signature | None:
     """Returns the formal parameters of a node, or None where no schema is known.
@@ -58,7 +61,10 @@ def signature(node: NodeProto, opset: int) -> Signature | None:
     if (len(node.input) and not inputs) or (len(node.output) and not outputs):
         return None
     return Signature(
-        since_version, _matched(inputs, len(node.input)), _matched(outputs, len(node.output))
+        since_version,
+        _matched(inputs, len(node.input)),
+        _matched(outputs, len(node.output)),
+        frozenset(formal.variable for formal in inputs),
     )
 
 

@@ -107,6 +107,8 @@ def schema_operands(graph: Graph, node: Node, precision: Precision, opset: int) 
         and low_type in formal.allowed
         and (node.op_type, formal.variable) not in FP32_VARIABLES
     }
+    if formals.outputs and formals.outputs[0].variable in variables:
+        variables |= _free_variables(node, formals, low_type)
     return LowOperands(
         _positions(graph, node.inputs, formals.inputs, variables),
         _positions(graph, node.outputs, formals.outputs, variables),
@@ -118,6 +120,13 @@ def says_output_type(formals: Signature) -> bool:
     if not formals.outputs or len(formals.outputs[0].allowed) == 1:
         return False
     return formals.outputs[0].variable not in {formal.variable for formal in formals.inputs}
+
+
+def _free_variables(node: Node, formals: Signature, low_type: str) -> set[str]:
+    """Variables of outputs whose inputs are all left out: ONNX infers the first output's type."""
+    given = {f.variable for name, f in zip(node.inputs, formals.inputs, strict=True) if name}
+    made = {f.variable for f in formals.outputs if low_type in f.allowed}
+    return made & formals.input_variables - given
 
 
 def _positions(

@@ -18,6 +18,7 @@ from polygraphy_layerprec.plan.network_widths import network_widths
 from polygraphy_layerprec.precision import PRECISIONS
 from tests.emit.networks import MODELS
 from tests.emit.onnx_zoo import ZOO
+from tests.random_graphs import random_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,12 +56,12 @@ def types_in(network: Any) -> dict[str, str]:
 
 
 def rewritten_types(
-    tensorrt: Tensorrt, name: str, precision: str, kept: list[Node]
+    tensorrt: Tensorrt, model: onnx.ModelProto, graph: Graph, precision: str, kept: list[Node]
 ) -> tuple[NetworkWidths, dict[str, str]]:
     """Returns the plan's widths in the network, and the types in it once it is rewritten."""
-    plan = Planner(graph_of(name), PRECISIONS[precision]).plan(KeptLayers.of_nodes(kept))
+    plan = Planner(graph, PRECISIONS[precision]).plan(KeptLayers.of_nodes(kept))
     widths = network_widths(plan)
-    parsed = tensorrt.parse(BUILDERS[name]())
+    parsed = tensorrt.parse(model)
     with contextlib.redirect_stdout(io.StringIO()):
         constrain_network(
             parsed.network,
@@ -74,6 +75,21 @@ def rewritten_types(
             low_tensors=widths.low_tensors,
         )
     return widths, types_in(parsed.network)
+
+
+def differing(
+    graph: Graph, widths: NetworkWidths, types: dict[str, str], precision: str
+) -> dict[str, tuple[str, str]]:
+    """Returns the types of tensors that are not the plan's, with what the plan says."""
+    return {
+        tensor: (types[tensor], wanted)
+        for tensors, wanted in (
+            (widths.fp32_tensors, "FLOAT"),
+            (widths.low_tensors, TYPES[precision]),
+        )
+        for tensor in tensors
+        if tensor in types and tensor not in graph.outputs and types[tensor] != wanted
+    }
 
 
 def is_parsed(tensorrt: Tensorrt, name: str) -> bool:
@@ -94,16 +110,21 @@ def test_a_network_has_the_widths_of_the_plan(name, share, precision, tensorrt):
     layers = [node for node in graph.layers if node.op_type not in NEVER_KEPT]
     kept = random.Random(0).sample(layers, round(len(layers) * share))
 
-    widths, types = rewritten_types(tensorrt, name, precision, kept)
+    widths, types = rewritten_types(tensorrt, BUILDERS[name](), graph, precision, kept)
 
-    differing = {
-        tensor: (types[tensor], wanted)
-        for tensors, wanted in (
-            (widths.fp32_tensors, "FLOAT"),
-            (widths.low_tensors, TYPES[precision]),
-        )
-        for tensor in tensors
-        if tensor in types and tensor not in graph.outputs and types[tensor] != wanted
-    }
-    assert differing == {}
+    assert differing(graph, widths, types, precision) == {}
     assert types
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("seed", range(30))
+def test_networks_of_random_models_have_the_widths_of_the_plan(seed, share, precision, tensorrt):
+    model = random_model(seed)
+    graph = load_graph(model)
+    kept = random.Random(seed).sample(graph.layers, round(len(graph.layers) * share))
+
+    widths, types = rewritten_types(tensorrt, model, graph, precision, kept)
+
+    assert differing(graph, widths, types, precision) == {}
+    assert types.keys() & {*widths.fp32_tensors, *widths.low_tensors}

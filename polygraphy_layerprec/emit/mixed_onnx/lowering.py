@@ -6,7 +6,7 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from polygraphy_layerprec.emit.mixed_onnx.newer_opset import in_newer_opset
+from polygraphy_layerprec.emit.mixed_onnx.newer_opset import OLDEST_OPSETS, in_newer_opset
 from polygraphy_layerprec.emit.mixed_onnx.rewriting import Rewriting
 from polygraphy_layerprec.emit.mixed_onnx.summary import LoweringSummary
 from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["lower_graph", "lower_model", "with_counts"]
 
 _IO_WIDTHS = {"fp32": Width.FP32, "low": Width.LOW}
-_OLDEST_OPSETS = {"fp16": 7, "bf16": 13}  # Cast takes them from there
 _MOST_COMPARED = 80  # hostile names would take minutes to compare in full
 
 
@@ -40,7 +39,8 @@ def lower_model(
 
     A lowered layer reads its inputs and weights rounded to the low precision and gives its output
     in it; the others read and give FP32. Local functions are expanded, weights beyond the range
-    are clamped to it. Where the opset has no BF16 for an operator, it is raised if it can be.
+    are clamped to it. An opset that is too old, or has no BF16 for an operator, is raised if it can
+    be.
     `Loop`, `Scan` and recurrent operators stay in FP32.
 
     Args:
@@ -84,10 +84,11 @@ def lower_graph(
     newer = in_newer_opset(graph, precision)
     opsets = None if newer is None else (graph.opset(), newer.opset())
     graph = graph if newer is None else newer
-    oldest = _OLDEST_OPSETS[precision.name]
+    oldest = OLDEST_OPSETS[precision.name]
     if graph.opset() < oldest:
         raise ValueError(
-            f"the opset must be {oldest} or newer for {precision.name}, got {graph.opset()}"
+            f"the opset must be {oldest} or newer for {precision.name}, got {graph.opset()}, and "
+            f"onnx's version converter cannot raise it: export the model again"
         )
     _require_known(fp32_outputs, graph)
     planner = Planner(graph, precision, Target.ONNX, io_width=_IO_WIDTHS[io_precision])

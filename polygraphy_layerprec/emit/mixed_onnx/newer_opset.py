@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["in_newer_opset"]
+__all__ = ["OLDEST_OPSETS", "in_newer_opset"]
 
-_NEWEST_OPSETS: Final = {"bf16": 22}
-"""From here on the schemas allow the precision wherever they allow FP32."""
-_IR_VERSIONS: Final = {22: 10}
+OLDEST_OPSETS: Final = {"fp16": 7, "bf16": 13}
+"""Before these, casts to the precision, or operators in it, are not what they are today."""
+
+_RAISED_TO: Final = {"fp16": 12, "bf16": 22}
+"""The precision is in the schemas wherever FP32 is: from 22 on, and for FP16 all along."""
+_IR_VERSIONS: Final = {12: 7, 22: 10}
 _OVERRIDABLE_WEIGHTS: Final = 4
 """From this version of the format on, a user may feed what is an input and a weight; before it,
 every weight had to be an input."""
@@ -36,10 +39,11 @@ def in_newer_opset(graph: Graph, precision: Precision) -> Graph | None:
         graph: The model.
         precision: The low precision.
     """
-    version = _NEWEST_OPSETS.get(precision.name, 0)
+    version = _RAISED_TO[precision.name]
     if graph.opset() >= version or not _is_flat(graph.proto):
         return None
-    if _lowered_count(graph, precision, version) <= _lowered_count(graph, precision, None):
+    too_old = graph.opset() < OLDEST_OPSETS[precision.name]
+    if not too_old and not _gains(graph, precision, version):
         return None
     try:
         converted = version_converter.convert_version(graph.proto, version)
@@ -64,6 +68,13 @@ def _undeclare_weights(graph: GraphProto) -> None:
     fed = [value for value in graph.input if value.name not in weights]
     del graph.input[:]
     graph.input.extend(fed)
+
+
+def _gains(graph: Graph, precision: Precision, version: int) -> bool:
+    if precision.name == "fp16":  # has had it for long; another opset is another model
+        return False
+    newer = _lowered_count(graph, precision, version)
+    return newer > _lowered_count(graph, precision, None)
 
 
 def _lowered_count(graph: Graph, precision: Precision, schema_opset: int | None) -> int:
