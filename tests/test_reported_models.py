@@ -8,6 +8,7 @@ import onnx.version_converter
 import pytest
 from polygraphy.logger import G_LOGGER
 
+from benchmarks.cast_pairs import with_cast_pairs
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.matching.asked_precisions import asked_by_mixed_onnx, asked_by_nobody
@@ -150,6 +151,16 @@ def test_a_normalization_is_folded_in_the_mixed_model_too():
     (exact,) = run_whole(model, sample).values()
     (found,) = run_whole(mixed, sample).values()
     assert np.linalg.norm(found - exact) / np.linalg.norm(exact) == pytest.approx(9.5e-4, rel=0.5)
+
+
+def test_a_normalization_is_folded_by_pairs_of_casts_too():
+    model, sample = models.folded_normalization()
+
+    (exact,) = run_whole(model, sample).values()
+    (found,) = run_whole(with_cast_pairs(model), sample).values()
+
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert measure_output_error(model, [sample]) == pytest.approx(error, rel=1e-4)
 
 
 def test_double_is_one_decision_and_said():
