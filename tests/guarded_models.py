@@ -29,6 +29,7 @@ __all__ = [
     "random_guards",
     "repeated_normalisation",
     "shared_guard",
+    "two_logarithms",
 ]
 
 _ROWS, _SIZE = 6, 16
@@ -238,6 +239,26 @@ def log_of_probabilities() -> Case:
         node("Log", ["g"], "z", name="/Log"),
     ]
     return _elementwise(nodes, {"least": 1e-10}, _probabilities(), "z")
+
+
+def two_logarithms() -> tuple[ModelProto, np.ndarray, np.ndarray]:
+    """log(p + 1e-10) and log(q + 1e-10), with values that need the guard, and that do not."""
+    shape = [4, 8]
+    nodes = [
+        each
+        for name in ("p", "q")
+        for each in (
+            node("Add", [name, "least"], f"{name}_g", name=f"/{name}/guard"),
+            node("Log", [f"{name}_g"], f"{name}_z", name=f"/{name}/Log"),
+        )
+    ]
+    model = build_model(
+        nodes,
+        [tensor("p", shape), tensor("q", shape)],
+        [tensor("p_z", shape), tensor("q_z", shape)],
+        {"least": scalar(1e-10)},
+    )
+    return model, np.zeros(shape, np.float32), np.full(shape, 0.3, np.float32)
 
 
 def entropy() -> Case:

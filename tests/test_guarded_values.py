@@ -241,6 +241,20 @@ def test_a_guard_that_one_sample_of_several_meets_is_found():
     assert ranking.layers[0].reason.startswith("guard: 1e-12 is 0 in FP16")
 
 
+def test_guards_that_are_met_by_one_sample_each_are_told_of_with_their_values():
+    model, zeros, ones = models.two_logarithms()
+
+    ranking = rank_model(model, [{"p": ones, "q": zeros}, {"p": zeros, "q": ones}])
+
+    reasons = {layer.name: layer.reason for layer in ranking.layers if layer.keeps_finite}
+    assert reasons == {
+        "/p/guard": "guard: 1e-10 is 0 in FP16, so '/p/Log' gives infinities",
+        "/p/Log": "gives infinities where '/p/guard' is 0 instead of 1e-10",
+        "/q/guard": "guard: 1e-10 is 0 in FP16, so '/q/Log' gives infinities",
+        "/q/Log": "gives infinities where '/q/guard' is 0 instead of 1e-10",
+    }
+
+
 def test_a_guard_that_the_ranking_never_met_is_found_when_the_choice_is_measured():
     model, sample = models.normalised_rows("Clip")
     ranking = rank_model(model, [{"x": sample["x"] + 1}])

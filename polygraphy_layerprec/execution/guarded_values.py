@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.plan import KeptLayers
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["GuardedValues", "TurnedValue", "guarded_values"]
+__all__ = ["NOTHING_LOST", "GuardedValues", "TurnedValue", "guarded_values"]
 
 _HOPS: Final = 3
 """Layers behind a guard within which its loss shows: a root and a reciprocal may come between."""
@@ -51,6 +51,10 @@ class GuardedValues:
 
     turned: Mapping[int, TurnedValue]
     """By node index of the layers up to there: a value that is another in low precision."""
+
+
+NOTHING_LOST: Final = GuardedValues(None, is_nan=False, turned={})
+"""Of layers behind which no value was seen to be lost."""
 
 
 def guarded_values(

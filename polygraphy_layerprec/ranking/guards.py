@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
-from polygraphy_layerprec.execution.guarded_values import guarded_values
+from polygraphy_layerprec.execution.guarded_values import NOTHING_LOST, guarded_values
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.ranking.order import first_output, order_layers
@@ -19,7 +19,7 @@ from polygraphy_layerprec.selection.healing import find_guards, linked_groups
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from polygraphy_layerprec.execution.comparison import Comparison, Progress
+    from polygraphy_layerprec.execution.comparison import Comparison, Progress, Sample
     from polygraphy_layerprec.execution.guarded_values import GuardedValues
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.precision import Precision
@@ -77,12 +77,9 @@ def find_guard_reasons(
     for group in linked_groups(layers, guards):
         waiting = [layers[index] for index in group]
         while waiting:  # the first NaN hides those behind it, until its guards are kept
-            others = guards | overflows
-            others &= ~np.isin([layer.name for layer in layers], [layer.name for layer in waiting])
-            members = [graph.producers[first_output(layer.outputs)] for layer in waiting]
-            values = guarded_values(
-                graph, samples[0], members, precision=precision, others=_kept(layers, others)
-            )
+            lowered = {layer.name for layer in waiting}
+            kept = (guards | overflows) & [layer.name not in lowered for layer in layers]
+            values = _first_loss(graph, samples, waiting, precision, _kept(layers, kept))
             last = math.inf if values.start is None else values.start.index
             told = [layer for layer in waiting if layer.graph_index <= last] or waiting
             reasons |= _reasons(told, values, precision)
@@ -112,6 +109,22 @@ def with_guards(
 def _kept(layers: Sequence[RankedLayer], kept: npt.NDArray[np.bool_]) -> KeptLayers:
     chosen = (layer for layer, keep in zip(layers, kept, strict=True) if keep)
     return KeptLayers.of_outputs(name for layer in chosen for name in layer.outputs)
+
+
+def _first_loss(
+    graph: Graph,
+    samples: Sequence[Sample],
+    lowered: Sequence[RankedLayer],
+    precision: Precision,
+    others: KeptLayers,
+) -> GuardedValues:
+    """What becomes of the values of some layers in the first sample where they lose something."""
+    members = [graph.producers[first_output(layer.outputs)] for layer in lowered]
+    found = (
+        guarded_values(graph, sample, members, precision=precision, others=others)
+        for sample in samples
+    )
+    return next((values for values in found if values.start is not None), NOTHING_LOST)
 
 
 def _starts(comparison: Comparison, layers: Sequence[RankedLayer]) -> set[str]:
