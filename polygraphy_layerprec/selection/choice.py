@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,11 @@ import numpy as np
 
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
-from polygraphy_layerprec.selection.healing import find_guards
+from polygraphy_layerprec.selection.healing import (
+    guards_to_choose,
+    is_required,
+    may_be_finite,
+)
 from polygraphy_layerprec.selection.search import ErrorOf, search_set
 
 if TYPE_CHECKING:
@@ -75,14 +80,17 @@ def select_layers(
     forecast = SetForecast(ranking.layers)
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
-    required = named | (np.array([_is_required(layer) for layer in ranking.layers], bool) & allowed)
+    required = named | (np.array([is_required(layer) for layer in ranking.layers], bool) & allowed)
     measured = None if measure is None else _Counted(measure)
     size = _requested_size(request, len(ranking.layers))
     if size is None:
         if measured is not None:
-            required = required | _guards(ranking, measured, required, allowed)
+            required |= guards_to_choose(
+                ranking, lambda kept: math.isfinite(measured(kept)), required, allowed
+            )
         found = _by_tolerance(forecast, request, required, allowed, measured)
-        return replace(found, reached=found.reached and _may_be_finite(ranking, found))
+        finite = may_be_finite(ranking, found.layers, measured_error=found.measured_error)
+        return replace(found, reached=found.reached and finite)
     kept = _first(size, named, allowed)
     error = None if measured is None else measured(kept)
     return _selection(forecast, kept, error, measured)
@@ -96,40 +104,6 @@ def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
         )
         for layer in selection.layers
     )
-
-
-def _is_required(layer: RankedLayer) -> bool:
-    return layer.overflow or layer.keeps_finite
-
-
-def _guards(
-    ranking: Ranking,
-    measured: _Counted,
-    required: npt.NDArray[np.bool_],
-    allowed: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.bool_]:
-    """What keeps outputs finite on the samples that are measured now; nothing if nothing does."""
-    found = find_guards(
-        ranking.layers,
-        lambda kept: bool(np.isfinite(measured(kept))),
-        required=required,
-        allowed=allowed,
-        starts={origin.name for origin in ranking.nonfinite_origins},
-    )
-    return np.zeros_like(required) if found is None else found
-
-
-def _may_be_finite(ranking: Ranking, selection: Selection) -> bool:
-    """Whether nothing says that an output is NaN or infinite with what was selected.
-
-    Where all layers lowered leave one and nothing was measured, all that is blamed must be kept.
-    """
-    if selection.measured_error is not None:
-        return bool(np.isfinite(selection.measured_error))
-    blamed = {layer.name for layer in ranking.layers if _is_required(layer)}
-    kept = {layer.name for layer in selection.layers}
-    mended = bool(blamed) and blamed <= kept
-    return mended or bool(np.isfinite(ranking.output_error.measured))
 
 
 def _by_tolerance(

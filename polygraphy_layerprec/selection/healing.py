@@ -9,6 +9,7 @@ Zeller, 1999).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -19,15 +20,73 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from polygraphy_layerprec.records import RankedLayer
+    from polygraphy_layerprec.records import RankedLayer, Ranking
 
-__all__ = ["IsFinite", "find_guards", "linked_groups"]
+__all__ = [
+    "IsFinite",
+    "find_guards",
+    "guards_to_choose",
+    "is_required",
+    "linked_groups",
+    "may_be_finite",
+]
 
 _REACHES: Final = (1, 2, 4)
 """Steps from where NaN starts to what is tried: a guard is mostly next to it."""
 
 IsFinite = Callable[["npt.NDArray[np.bool_]"], bool]
 """Says of a set of FP32 layers whether every output is finite that is so in FP32."""
+
+
+def is_required(layer: RankedLayer) -> bool:
+    """Returns whether a layer is kept before rounding errors are looked at."""
+    return layer.overflow or layer.keeps_finite
+
+
+def guards_to_choose(
+    ranking: Ranking,
+    is_finite: IsFinite,
+    required: npt.NDArray[np.bool_],
+    allowed: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """Returns what keeps outputs finite on the samples that a choice is measured with.
+
+    They may meet guards that those of the ranking did not.
+
+    Args:
+        ranking: The ranked layers.
+        is_finite: Measures a set, given as a mask over them.
+        required: Layers that are kept in any case.
+        allowed: Layers that may be kept.
+
+    Returns:
+        A mask over the layers; empty if no set helps.
+    """
+    starts = {origin.name for origin in ranking.nonfinite_origins}
+    found = find_guards(
+        ranking.layers, is_finite, required=required, allowed=allowed, starts=starts
+    )
+    return np.zeros_like(required) if found is None else found
+
+
+def may_be_finite(
+    ranking: Ranking, kept: Collection[RankedLayer], *, measured_error: float | None
+) -> bool:
+    """Returns whether nothing says that an output is NaN or infinite with some layers in FP32.
+
+    Where an output is so with all layers lowered, and nothing was measured, all that is blamed must
+    be kept.
+
+    Args:
+        ranking: The ranked layers.
+        kept: Those that stay in FP32.
+        measured_error: The error that was measured with them there; None if none was.
+    """
+    if measured_error is not None:
+        return math.isfinite(measured_error)
+    blamed = [layer for layer in ranking.layers if is_required(layer)]
+    mended = bool(blamed) and all(layer in kept for layer in blamed)
+    return mended or math.isfinite(ranking.output_error.measured)
 
 
 def find_guards(
