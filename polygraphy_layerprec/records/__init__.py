@@ -12,9 +12,17 @@ from polygraphy_layerprec.records.agreement import (
     TopOverlap,
     UnsharedLayer,
 )
+from polygraphy_layerprec.records.criterion import Criterion, Judgement, Outcome
+from polygraphy_layerprec.records.decision import (
+    Decision,
+    HeldOut,
+    MeasuredSet,
+    SelectionCost,
+    VerdictKind,
+)
+from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranking import (
     ImpactMethod,
-    MaybeInfinite,
     ModelIdentity,
     NonFiniteOrigin,
     OutputDivergence,
@@ -29,7 +37,6 @@ from polygraphy_layerprec.records.selection import (
     CurvePoint,
     NetworkWidths,
     Selection,
-    SelectionCost,
 )
 from polygraphy_layerprec.records.verification import (
     AskedPrecisions,
@@ -46,18 +53,24 @@ __all__ = [
     "AskedPrecisions",
     "ConditionDifference",
     "Constraint",
+    "Criterion",
     "CurvePoint",
+    "Decision",
     "EngineMeasurement",
+    "HeldOut",
     "ImpactMethod",
+    "Judgement",
     "LayerMove",
     "LayerPrecision",
     "MaybeInfinite",
+    "MeasuredSet",
     "ModelIdentity",
     "NetworkScript",
     "NetworkWidths",
     "NonFiniteOrigin",
     "ObtainedPrecision",
     "ObtainedPrecisions",
+    "Outcome",
     "OutputDivergence",
     "OutputError",
     "OutputErrorPair",
@@ -71,6 +84,7 @@ __all__ = [
     "TopOverlap",
     "UnmeasuredLayer",
     "UnsharedLayer",
+    "VerdictKind",
     "Verification",
     "VerifiedOutput",
 ]

@@ -53,21 +53,15 @@ def format_verdict(verification: Verification, *, width: int = 80) -> list[str]:
         verification: What was measured.
         width: Terminal cells in a line.
     """
-    if verification.passed is None:
-        text = (
-            "No tolerance was given, so nothing passed or failed: give one with `--tolerance`, for "
-            "example `--tolerance 1e-3`."
-        )
-        return wrap_text(text, width)
     if not verification.passed:
         lines = wrap_text(f"FAILED: {printable(verification.failures[0])}", width)
         for failure in verification.failures[1:]:
             lines += wrap_text(f"and {printable(failure)}", width, indent=_INDENT)
         return lines
-    what = "the outputs are equal"
-    if verification.constrained_error is not None:
-        what = f"the error {_error(verification.constrained_error)} is"
-    return wrap_text(f"PASSED: {what} within the tolerance {verification.tolerance:.3g}", width)
+    text = "the outputs are equal"
+    if verification.outcome is not None:
+        text = verification.outcome.headline.text
+    return wrap_text(f"PASSED: {printable(text)}", width)
 
 
 def _format_head(verification: Verification, width: int) -> list[str]:

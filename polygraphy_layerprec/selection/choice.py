@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
+from polygraphy_layerprec.divergence.judges import default_tolerance
+from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.records import (
+    Constraint,
+    Decision,
+    HeldOut,
+    RankedLayer,
+    Ranking,
+    Selection,
+)
 from polygraphy_layerprec.selection.forecast import SetForecast
-from polygraphy_layerprec.selection.search import ErrorOf, search_set
+from polygraphy_layerprec.selection.measuring import Recorder
+from polygraphy_layerprec.selection.prices import prices_for
+from polygraphy_layerprec.selection.recorded import recorded_choice
+from polygraphy_layerprec.selection.search import search_set
+from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
+    from polygraphy_layerprec.selection.measuring import Measure
     from polygraphy_layerprec.selection.prices import CostKind
 
 __all__ = ["SelectionRequest", "constraints_of", "select_layers"]
+
+
+_SMALLER_ERRORS: Final = (0.5, 0.1)
+_TRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionRequest:
     """What a user asks for.
 
-    Layers that overflow are kept in any case, unless they are not allowed or a size is given: that
-    counts them, and they come first.
+    A size counts layers from the first of the ranking, which are those that overflow. Otherwise
+    the search starts from these, as far as they are allowed.
     """
 
     tolerance: float | None = None
-    """Largest output error; None if the size is given, or the default is wanted."""
+    """Largest relative L2 error of the outputs; None if the size is given, the default is wanted,
+    or other criteria decide."""
 
     top_k: int | None = None
     """How many layers to keep; more if `keep` names more."""
@@ -48,20 +68,28 @@ class SelectionRequest:
     cost: CostKind = "count"
     """What to save."""
 
+    choose: int | None = None
+    """Which of the sets that the ranking's decision lists, from 1; None for none of them."""
+
 
 def select_layers(
-    ranking: Ranking, request: SelectionRequest, *, measure: ErrorOf | None = None
+    ranking: Ranking,
+    request: SelectionRequest,
+    *,
+    measure: Measure | None = None,
+    held_out: Measure | None = None,
 ) -> Selection:
     """Returns the layers to keep in FP32.
 
-    Without a tolerance or a size: the layers that overflow, and the fewest more that halve the
-    error which the others are foretold to cause; the set that follows is measured once.
+    With `measure`, nothing where the lowered model passes as it is, else the cheapest set that was
+    found to pass. Without it the set that the ranking's own decision chose, or where there is none
+    or something else is asked for, what the forecast says by the tolerance or the default one.
 
     Args:
         ranking: The ranked layers.
         request: What is asked for.
-        measure: Gives the output error of a set, as a mask over `ranking.layers`; without it the
-            forecast decides.
+        measure: Measures sets of layers, and judges them.
+        held_out: The same on samples that are not to choose by: only the chosen set is measured.
 
     Raises:
         ValueError: If more than one of tolerance, number and share is given, one is out of its
@@ -72,13 +100,35 @@ def select_layers(
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
-    measured = None if measure is None else _Counted(measure)
     size = _requested_size(request, len(ranking.layers))
-    if size is None:
-        return _by_tolerance(forecast, request, required, allowed, measured)
-    kept = _first(size, named, allowed)
-    error = None if measured is None else measured(kept)
-    return _selection(forecast, kept, error, measured)
+    requested = None if size is None else _first(size, named, allowed)
+    if request.choose is not None or (measure is None and _is_default(ranking, request)):
+        return recorded_choice(ranking, forecast, request.choose)
+    if measure is None:
+        return _by_forecast(ranking, request, forecast, requested, required, allowed)
+    recorder = Recorder(measure)
+    lowered = recorder.outcome(np.zeros_like(named))
+    plain = None
+    if requested is not None:
+        kept = requested
+    elif lowered.passed:
+        kept = named
+        recorder.outcome(named)
+    else:
+        kept, plain = _searched(forecast, request, recorder, named, required, allowed)
+    if requested is None:
+        _measure_smaller_errors(forecast, request, recorder, kept, allowed)
+    decision = _decision(ranking, request, forecast, recorder, kept, held_out)
+    return Selection(
+        layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
+        cost=forecast.cost(kept),
+        forecast_error=forecast.error(kept),
+        tolerance=None,
+        reached=requested is not None or decision.outcome.passed,
+        plain_cost=None if plain is None else forecast.cost(plain),
+        measurements=recorder.calls,
+        decision=decision,
+    )
 
 
 def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
@@ -91,47 +141,118 @@ def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
     )
 
 
-def _by_tolerance(
-    forecast: SetForecast,
+def _by_forecast(
+    ranking: Ranking,
     request: SelectionRequest,
+    forecast: SetForecast,
+    requested: npt.NDArray[np.bool_] | None,
     required: npt.NDArray[np.bool_],
     allowed: npt.NDArray[np.bool_],
-    measured: _Counted | None,
 ) -> Selection:
-    tolerance = request.tolerance
-    error_of: ErrorOf = measured or forecast.error
-    if tolerance is None:
-        tolerance, error_of = forecast.error(required) / 2, forecast.error
+    kept, plain, tolerance = requested, None, None
+    if kept is None:
+        tolerance = request.tolerance
+        if tolerance is None:
+            tolerance = default_tolerance(PRECISIONS[ranking.precision])
+        found = search_set(
+            forecast,
+            tolerance=tolerance,
+            error_of=forecast.error,
+            required=required,
+            allowed=allowed,
+            cost=request.cost,
+        )
+        kept, plain = found.kept, found.plain
+    error = forecast.error(kept)
+    return Selection(
+        layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
+        cost=forecast.cost(kept),
+        forecast_error=error,
+        tolerance=tolerance,
+        reached=tolerance is None or error <= tolerance,
+        plain_cost=None if plain is None else forecast.cost(plain),
+        measurements=0,
+    )
+
+
+def _searched(
+    forecast: SetForecast,
+    request: SelectionRequest,
+    recorder: Recorder,
+    named: npt.NDArray[np.bool_],
+    required: npt.NDArray[np.bool_],
+    allowed: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]:
+    """The cheapest set that passes among all that were measured, and the plain one."""
     found = search_set(
         forecast,
-        tolerance=tolerance,
-        error_of=error_of,
+        tolerance=1.0,
+        error_of=recorder.excess,
         required=required,
         allowed=allowed,
         cost=request.cost,
+        pinned=named,
     )
-    error = None
-    if measured is not None:
-        error = found.error if error_of is measured else measured(found.kept)
-    return _selection(
-        forecast,
-        found.kept,
-        error,
-        measured,
-        tolerance=tolerance,
-        reached=found.error <= tolerance,
-        plain=found.plain,
+    prices = prices_for(request.cost, forecast)
+    return recorder.cheapest(prices, forecast, fallback=found.kept), found.plain
+
+
+def _measure_smaller_errors(
+    forecast: SetForecast,
+    request: SelectionRequest,
+    recorder: Recorder,
+    kept: npt.NDArray[np.bool_],
+    allowed: npt.NDArray[np.bool_],
+) -> None:
+    """Measures what a half and a tenth of the error would cost, for those who want less of it."""
+    for share in _SMALLER_ERRORS:
+        target = share * recorder.excess(kept)
+        tolerance = share * forecast.error(kept)
+        for _ in range(_TRIES):
+            found = search_set(
+                forecast,
+                tolerance=tolerance,
+                error_of=forecast.error,
+                required=kept,
+                allowed=allowed,
+                cost=request.cost,
+            )
+            excess = recorder.excess(found.kept)
+            if not target < excess < math.inf:
+                break
+            tolerance *= 0.9 * target / excess  # the forecast promised too much
+
+
+def _decision(
+    ranking: Ranking,
+    request: SelectionRequest,
+    forecast: SetForecast,
+    recorder: Recorder,
+    kept: npt.NDArray[np.bool_],
+    held_out: Measure | None,
+) -> Decision:
+    nothing = np.zeros_like(kept)
+    recorder.outcome(kept)
+    sets, chosen = recorder.choices(forecast, prices_for(request.cost, forecast), kept)
+    others = None
+    if held_out is not None:
+        lowered = held_out.outcome(nothing)
+        found = held_out.outcome(kept) if kept.any() else lowered
+        others = HeldOut(held_out.sample_count, lowered, found)
+    layers = [layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep]
+    overflowing = [layer.name for layer in layers if layer.overflow]
+    lowered = recorder.outcome(nothing)
+    verdict, sentence = verdict_of(
+        lowered,
+        recorder.outcome(kept),
+        KeptInWords(
+            len(layers), len(forecast.layers), overflowing or [layer.name for layer in layers]
+        ),
+        precision=ranking.precision,
+        was_searched=_requested_size(request, len(forecast.layers)) is None,
+        held_out=others,
     )
-
-
-class _Counted:
-    def __init__(self, error_of: ErrorOf) -> None:
-        self._error_of = error_of
-        self.calls = 0
-
-    def __call__(self, kept: npt.NDArray[np.bool_]) -> float:
-        self.calls += 1
-        return self._error_of(kept)
+    return Decision(verdict, sentence, recorder.sample_count, lowered, sets, chosen, others)
 
 
 def _check(request: SelectionRequest) -> None:
@@ -141,6 +262,7 @@ def _check(request: SelectionRequest) -> None:
             ("--tolerance", request.tolerance),
             ("--top-k", request.top_k),
             ("--fp32-fraction", request.fp32_fraction),
+            ("--choose", request.choose),
         )
         if value is not None
     ]
@@ -172,6 +294,13 @@ def _matching(layers: Sequence[RankedLayer], patterns: Sequence[str]) -> npt.NDA
     return matched
 
 
+def _is_default(ranking: Ranking, request: SelectionRequest) -> bool:
+    """Whether nothing is asked for but what was decided already."""
+    asked = (request.tolerance, request.top_k, request.fp32_fraction)
+    is_open = all(value is None for value in asked) and not (request.keep or request.allow)
+    return is_open and ranking.decision is not None
+
+
 def _requested_size(request: SelectionRequest, count: int) -> int | None:
     if request.top_k is not None:
         return min(request.top_k, count)
@@ -188,25 +317,3 @@ def _first(
     others = np.flatnonzero(allowed & ~named)
     kept[others[: max(0, size - int(named.sum()))]] = True
     return kept
-
-
-def _selection(
-    forecast: SetForecast,
-    kept: npt.NDArray[np.bool_],
-    error: float | None,
-    measured: _Counted | None,
-    *,
-    tolerance: float | None = None,
-    reached: bool = True,
-    plain: npt.NDArray[np.bool_] | None = None,
-) -> Selection:
-    return Selection(
-        layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
-        cost=forecast.cost(kept),
-        forecast_error=forecast.error(kept),
-        measured_error=error,
-        tolerance=tolerance,
-        reached=reached,
-        plain_cost=None if plain is None else forecast.cost(plain),
-        measurements=0 if measured is None else measured.calls,
-    )

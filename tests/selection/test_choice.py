@@ -14,6 +14,7 @@ from polygraphy_layerprec.selection import (
     constraints_of,
     select_layers,
 )
+from tests.decisions import FakeMeasure, make_outcome
 from tests.layer_graphs import chain_of, layer_graphs, layer_of
 from tests.rankings import make_ranking
 
@@ -31,48 +32,96 @@ def names(selection):
     return [layer.name for layer in selection.layers]
 
 
-def select(of=None, measure=None, **request):
-    return select_layers(of or ranking(), SelectionRequest(**request), measure=measure)
+def select(of=None, measure=None, held_out=None, **request):
+    return select_layers(
+        of or ranking(), SelectionRequest(**request), measure=measure, held_out=held_out
+    )
 
 
-def powers_of(ranking):
-    return np.array([layer.impact**2 for layer in ranking.layers])
-
-
-def measured(ranking):
-    """Returns an oracle that finds three times the error that is foretold."""
+def measured(ranking, tolerance=0.3):
+    """Returns what finds three times the error that is foretold."""
     forecast = SetForecast(ranking.layers)
-    return lambda kept: 3.0 * forecast.error(kept)
+    return FakeMeasure(lambda kept: 3.0 * forecast.error(kept), tolerance)
+
+
+def always(error):
+    return lambda _: error
 
 
 OVERFLOWS = ["net.0/Pow", "net.1/Pow"]
 
 
-def test_by_default_what_overflows_is_kept_and_the_rest_is_halved():
-    selection = select()
+def test_by_default_the_forecast_meets_the_default_tolerance():
+    selection = select(make_ranking(layer_of("a", 0.0, overflow=True), layer_of("b", 6e-3)))
 
-    # 1 + 1/4 + 1/16 + ... is halved twice by what is left without the first: 0.328 of 1.332.
-    assert names(selection) == [*OVERFLOWS, "net.0/Add"]
-    assert selection.tolerance == pytest.approx(np.sqrt(powers_of(ranking()).sum()) / 2)
-    assert selection.forecast_error <= selection.tolerance
+    assert names(selection) == ["a", "b"]
+    assert selection.tolerance == 5e-3
+    assert names(select(make_ranking(layer_of("b", 4e-3)))) == []
+    assert names(select(make_ranking(layer_of("b", 6e-3), precision="bf16"))) == []
+    assert (selection.measured_error, selection.measurements) == (None, 0)
+    assert selection.decision is None
+
+
+def test_what_passes_as_it_is_keeps_nothing_whatever_overflows():
+    selection = select(measure=FakeMeasure(lambda kept: 1e-3 * (7 - kept.sum()) / 7))
+
+    assert names(selection) == []
+    assert selection.decision.verdict == "fine"
+    assert selection.decision.sentence == (
+        "FP16 is fine, no layer needs to stay in FP32: relative L2 error 0.001 (at most 0.005)."
+    )
     assert selection.reached
-    assert selection.measured_error is None
-    assert selection.measurements == 0
-    assert selection.cost.layer_count == 3
 
 
-def test_by_default_the_set_is_measured_once_where_there_is_something_to_measure_with():
-    selection = select(measure=lambda kept: float(kept.sum()))
+def test_what_a_half_and_a_tenth_of_the_error_cost_is_measured_too():
+    layers = [layer_of(f"l{index}", 1e-3 * 2.0**-index) for index in range(8)]
+    ranking = make_ranking(*layers)
+    forecast = SetForecast(layers)
 
-    assert names(selection) == names(select())
-    assert selection.measured_error == 3.0
-    assert selection.measurements == 1
+    selection = select(ranking, measure=FakeMeasure(forecast.error))
+
+    errors = [one.outcome.error for one in selection.decision.sets]
+    assert errors[0] == forecast.error(np.zeros(8, bool))
+    assert errors[1] <= errors[0] / 2
+    assert errors[2] <= errors[0] / 10
+    assert selection.decision.chosen == 1
+
+
+def test_a_forecast_that_promised_too_much_is_corrected_by_what_is_measured():
+    layers = [layer_of(f"l{index}", 1e-3 * 2.0**-index) for index in range(8)]
+    forecast = SetForecast(layers)
+
+    selection = select(
+        make_ranking(*layers),
+        measure=FakeMeasure(lambda kept: forecast.error(kept) * (1.0 + 0.5 * kept.any())),
+    )
+
+    errors = [one.outcome.error for one in selection.decision.sets]
+    assert any(errors[0] / 4 < error <= errors[0] / 2 for error in errors)
 
 
 def test_without_any_impact_only_what_overflows_is_kept():
     layers = [layer_of("a", 0.0, overflow=True), layer_of("b", 0.0)]
 
     assert names(select(make_ranking(*layers))) == ["a"]
+
+
+def test_what_breaks_the_outputs_is_named_and_nothing_beyond_is_kept():
+    def outcome(kept):
+        return make_outcome(1e-3 if kept[1] else 1.0, lost=0 if kept[0] else 8)
+
+    measure = FakeMeasure(always(0.0))
+    measure.outcome = outcome
+    layers = [layer_of("a", 0.0, overflow=True), layer_of("b", 1e-2), layer_of("c", 1e-3)]
+
+    selection = select(make_ranking(*layers), measure=measure)
+
+    assert names(selection) == ["a", "b"]
+    assert selection.decision.verdict == "broken"
+    assert selection.decision.sentence == (
+        "FP16 is broken by a: 8 output elements become NaN or infinite; with 2 of 3 layers in FP32 "
+        "relative L2 error 0.001 (at most 0.005)."
+    )
 
 
 def test_a_tolerance_is_met_by_the_forecast():
@@ -85,23 +134,82 @@ def test_a_tolerance_is_met_by_the_forecast():
     assert selection.plain_cost == selection.cost
 
 
-def test_a_tolerance_is_met_by_what_is_measured():
-    selection = select(measure=measured(ranking()), tolerance=0.3)
+def test_a_criterion_is_met_by_what_is_measured():
+    selection = select(measure=measured(ranking()))
 
-    assert names(selection) == [*OVERFLOWS, *(f"net.{index}/Add" for index in range(4))]
+    assert names(selection) == [f"net.{index}/Add" for index in range(4)]
     assert selection.measured_error == pytest.approx(3 * 2.0**-4)
     assert selection.forecast_error == pytest.approx(2.0**-4)
     assert selection.reached
+    assert selection.tolerance is None
     assert selection.measurements > 1
+    assert selection.decision.sentence == (
+        "FP16 loses accuracy: relative L2 error 3.46 (at most 0.3); "
+        "4 of 7 layers in FP32 bring it to 0.188."
+    )
 
 
-def test_an_unreachable_tolerance_gives_the_best_and_says_so():
-    selection = select(measure=lambda kept: 2.0 - kept.mean(), tolerance=0.5)
+def test_the_cheapest_of_all_that_were_measured_is_taken():
+    # Only a set that nobody would choose passes beside everything: the layers that overflow.
+    def error_of(kept):
+        return 0.0 if kept.all() or (kept[:2].all() and kept.sum() == 2) else 1.0
+
+    selection = select(measure=FakeMeasure(error_of))
+
+    assert names(selection) == OVERFLOWS
+
+
+def test_no_set_is_measured_twice():
+    measure = measured(ranking())
+
+    selection = select(measure=measure)
+
+    assert len(measure.asked) == len(set(measure.asked)) == selection.measurements
+
+
+def test_an_unreachable_criterion_gives_the_best_and_says_so():
+    selection = select(measure=FakeMeasure(lambda kept: 2.0 - kept.mean(), 0.5))
 
     assert not selection.reached
     assert selection.measured_error == 1.0
     assert len(selection.layers) == 7
     assert selection.plain_cost is None
+    assert selection.decision.sentence == (
+        "No set of layers meets 'relative L2 error at most 0.5': with every layer in FP16 relative "
+        "L2 error 2 (at most 0.5); the best that was found, 7 of 7 layers in FP32, leaves relative "
+        "L2 error 1 (at most 0.5)."
+    )
+
+
+def test_all_layers_are_called_an_fp32_build():
+    selection = select(measure=FakeMeasure(lambda kept: 1.0 - kept.all()))
+
+    assert selection.decision.verdict == "fp32"
+    assert selection.decision.sentence.startswith(
+        "An FP32 build, 7 of 7 layers in FP32: with every"
+    )
+
+
+def test_held_out_samples_are_told_of():
+    held_out = FakeMeasure(always(2e-3))
+
+    selection = select(measure=FakeMeasure(always(1e-3)), held_out=held_out)
+
+    assert selection.decision.held_out.chosen.error == 2e-3
+    assert selection.decision.sentence.endswith(
+        "; on 3 held-out samples relative L2 error 0.002 (at most 0.005)."
+    )
+    assert selection.holds_elsewhere
+    refuted = select(
+        measure=FakeMeasure(lambda kept: 1e-3 if kept.any() else 1.0),
+        held_out=FakeMeasure(always(1.0)),
+    )
+    assert not refuted.holds_elsewhere
+    assert refuted.decision.sentence.endswith(
+        "on 3 held-out samples relative L2 error 1 (at most 0.005)."
+    )
+    unreachable = select(measure=FakeMeasure(always(1.0)), held_out=FakeMeasure(always(1.0)))
+    assert unreachable.holds_elsewhere  # nothing was promised
 
 
 def test_an_unreachable_tolerance_without_measurements_says_so_too():
@@ -135,7 +243,11 @@ def test_a_set_of_a_given_size_is_measured_once():
     selection = select(measure=measured(ranking()), top_k=3)
 
     assert selection.measured_error == pytest.approx(3 * selection.forecast_error)
-    assert selection.measurements == 1
+    assert selection.measurements == 2  # the other is without any
+    assert selection.reached
+    assert selection.decision.sentence.endswith(
+        "3 of 7 layers in FP32 bring it to 1.73, which is not enough."
+    )
 
 
 def test_what_is_named_is_kept_whatever_the_size_and_whatever_is_allowed():

@@ -26,26 +26,18 @@ class SelectionArgs(BaseArgs):
     Selection: choosing the layers that stay in FP32.
     """
 
+    def __init__(self, *, allow_choose: bool = False) -> None:
+        """Declares what is declared.
+
+        Args:
+            allow_choose: Whether a set may be taken from a list that was saved.
+        """
+        super().__init__()
+        self._allow_choose = allow_choose
+
     def add_parser_args_impl(self) -> None:
         """Declares the options."""
         size = self.group.add_mutually_exclusive_group()
-        size.add_argument(
-            "--tolerance",
-            metavar="ERROR",
-            help="Keep the cheapest set of layers in FP32 with which the relative L2 error of the "
-            "outputs is at most this. For example: --tolerance 1e-3. "
-            "Defaults to the layers that overflow, and those that halve the forecast error.",
-            type=float,
-            default=None,
-        )
-        size.add_argument(
-            "--max-abs",
-            metavar="ERROR",
-            help="Like `--tolerance`, for the largest absolute error of any output element. "
-            "For example: --max-abs 0.01.",
-            type=float,
-            default=None,
-        )
         size.add_argument(
             "--top-k",
             metavar="NUM",
@@ -61,6 +53,15 @@ class SelectionArgs(BaseArgs):
             type=float,
             default=None,
         )
+        if self._allow_choose:
+            size.add_argument(
+                "--choose",
+                metavar="NUM",
+                help="Take the set of this number from the list that `rank` showed and saved, "
+                "without measuring again. For example: --choose 2.",
+                type=int,
+                default=None,
+            )
         self.group.add_argument(
             "--keep",
             metavar="REGEX",
@@ -79,7 +80,7 @@ class SelectionArgs(BaseArgs):
         )
         self.group.add_argument(
             "--cost",
-            help="What to save among sets that meet the tolerance: {'count': layers in FP32, "
+            help="What to save among sets that meet the criterion: {'count': layers in FP32, "
             "'flops': operations in FP32, 'casts': borders between FP32 and low precision}. "
             "Defaults to count.",
             choices=["count", "flops", "casts"],
@@ -100,20 +101,17 @@ class SelectionArgs(BaseArgs):
         Parses command-line arguments and populates the following attributes:
 
         Attributes:
-            tolerance (float): Output error to reach, or None.
-            is_max_abs (bool): Whether the tolerance is the largest absolute error.
             top_k (int): How many layers to keep in FP32, or None.
             fp32_fraction (float): Share of the layers to keep in FP32, or None.
+            choose (int): Which of the sets that were saved, or None.
             keep (Tuple[str]): Expressions for layers to keep in any case.
             allow (Tuple[str]): Expressions for layers that may be kept; none for any.
             cost (str): What to save.
             save_curve (str): Path to save the curve of errors, or None.
         """
-        max_abs = args_util.get(args, "max_abs")
-        self.is_max_abs = max_abs is not None
-        self.tolerance = max_abs if self.is_max_abs else args_util.get(args, "tolerance")
         self.top_k = args_util.get(args, "top_k")
         self.fp32_fraction = args_util.get(args, "fp32_fraction")
+        self.choose = args_util.get(args, "choose")
         self.keep = tuple(args_util.get(args, "keep") or ())
         self.allow = tuple(args_util.get(args, "allow") or ())
         self.cost: CostKind = args_util.get(args, "cost") or "count"
@@ -123,37 +121,32 @@ class SelectionArgs(BaseArgs):
             _check_expression("--keep", expression)
         for expression in self.allow:
             _check_expression("--allow", expression)
-        option = "--max-abs" if self.is_max_abs else "--tolerance"
-        if self.tolerance is not None and not 0 < self.tolerance < float("inf"):  # NaN as well
-            G_LOGGER.critical(f"`{option}` must be positive, got: {self.tolerance}.")
         if self.top_k is not None and self.top_k < 0:
             G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
         if self.fp32_fraction is not None and not 0 <= self.fp32_fraction <= 1:
             G_LOGGER.critical(f"`--fp32-fraction` must lie in [0, 1], got: {self.fp32_fraction}.")
 
     @property
-    def is_given(self) -> bool:
-        """Whether the user said anything about the selection."""
-        sizes = (self.tolerance, self.top_k, self.fp32_fraction)
-        given = any(size is not None for size in sizes)
-        return given or bool(self.keep or self.allow or self.save_curve)
+    def is_size_given(self) -> bool:
+        """Whether the number of layers was given, or their share."""
+        return self.top_k is not None or self.fp32_fraction is not None
 
-    @property
-    def needs_measuring(self) -> bool:
-        """Whether sets of layers are worth a forward pass each, if there is a model."""
-        return self.tolerance is not None or self.save_curve is not None
+    def request(self, tolerance: float | None) -> SelectionRequest:
+        """Returns what the options ask to keep in FP32.
 
-    def request(self) -> SelectionRequest:
-        """Returns what the options ask to keep in FP32."""
+        Args:
+            tolerance: Largest relative L2 error, if one was given; a size goes before it.
+        """
         from polygraphy_layerprec.selection import SelectionRequest
 
         return SelectionRequest(
-            tolerance=self.tolerance,
+            tolerance=None if self.is_size_given else tolerance,
             top_k=self.top_k,
             fp32_fraction=self.fp32_fraction,
             keep=self.keep,
             allow=self.allow,
             cost=self.cost,
+            choose=self.choose,
         )
 
 

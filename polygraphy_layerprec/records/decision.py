@@ -1,0 +1,88 @@
+"""What was decided: whether low precision is fine, and the sets of layers to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from polygraphy_layerprec.records.criterion import Outcome
+
+__all__ = ["Decision", "HeldOut", "MeasuredSet", "SelectionCost", "VerdictKind"]
+
+VerdictKind = Literal["fine", "broken", "inaccurate", "fp32", "unreachable"]
+"""Nothing to keep; NaN or infinity that some layers cause; an error that is too large; only an FP32
+build meets the criterion; no set meets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionCost:
+    """What a set of FP32 layers costs."""
+
+    layer_count: int
+    """Layers kept in FP32."""
+
+    flops_fraction: float
+    """Their share of the floating-point operations of all layers, in [0, 1]."""
+
+    cast_count: int
+    """Tensors that pass between an FP32 layer and a lowered one."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSet:
+    """One set of FP32 layers that was measured."""
+
+    layers: tuple[str, ...]
+    """Unique names of the layers, in the ranking's order."""
+
+    cost: SelectionCost
+    """What they cost."""
+
+    outcome: Outcome
+    """What it leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What samples say that the choice did not see."""
+
+    sample_count: int
+    """How many there are."""
+
+    lowered: Outcome
+    """With every layer lowered."""
+
+    chosen: Outcome
+    """With the chosen layers in FP32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was measured before and after, and what follows."""
+
+    verdict: VerdictKind
+    """How it ends."""
+
+    sentence: str
+    """The same in words, with the figures, in one sentence."""
+
+    sample_count: int
+    """Samples that the sets were measured on."""
+
+    lowered: Outcome
+    """With every layer lowered."""
+
+    sets: tuple[MeasuredSet, ...]
+    """Of what was measured, the sets that no other beats in cost and error, cheapest first, and the
+    chosen one; at most seven."""
+
+    chosen: int
+    """Which of them was chosen, from 1."""
+
+    held_out: HeldOut | None = None
+    """What other samples say; None where there were too few to hold any out."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the chosen set leaves."""
+        return self.sets[self.chosen - 1].outcome

@@ -1,0 +1,131 @@
+"""Options about what the outputs have to hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.comparison import ComparisonArgs
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from polygraphy_layerprec.divergence.judges import Judge
+
+__all__ = ["CriterionArgs"]
+
+
+@export()
+class CriterionArgs(BaseArgs):
+    """
+    Criterion: what the outputs have to hold. No element may become NaN or infinite in any case.
+
+    Depends on:
+
+        - ComparisonArgs
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        self.group.add_argument(
+            "--tolerance",
+            metavar="[OUTPUT:]ERROR",
+            help="Largest relative L2 error of any output, sample, and group of channels of like "
+            "size; by output, or part of one, or for all others. "
+            "For example: --tolerance 1e-3, or --tolerance 'output[..., 4:]:1e-2'. "
+            "Defaults to 5e-3 for fp16 and 4e-2 for bf16, unless another criterion is given.",
+            nargs="+",
+            default=None,
+        )
+        self.group.add_argument(
+            "--max-abs",
+            metavar="[OUTPUT:]ERROR",
+            help="Largest absolute error of any output element; by output or for all. "
+            "For example: --max-abs 0.01.",
+            nargs="+",
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            tolerances (Dict[str, float]): Largest relative L2 errors by output.
+            max_abs (Dict[str, float]): Largest absolute errors by output.
+        """
+        self.tolerances = _positive(args, "tolerance")
+        self.max_abs = _positive(args, "max_abs")
+
+    @property
+    def tolerance(self) -> float | None:
+        """The largest relative L2 error of outputs that are not named, or None."""
+        return self.tolerances.get("")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any criterion was given."""
+        return bool(self.tolerances) or self.option_for_model is not None
+
+    @property
+    def option_for_model(self) -> str | None:
+        """The option of a criterion that the forecast does not know; None if none was given."""
+        if self.max_abs:
+            return "--max-abs"
+        if any(self.tolerances):
+            return "--tolerance OUTPUT:ERROR"
+        first: str | None = self.arg_groups[ComparisonArgs].first_option
+        return first
+
+    def judges(self, precision: str, outputs: Sequence[str]) -> tuple[Judge, ...]:
+        """Returns judges of the criteria that were given; none where one tolerance alone decides.
+
+        Args:
+            precision: Name of the low precision.
+            outputs: Outputs of the model.
+        """
+        if self.option_for_model is None:
+            return ()
+        try:
+            judges = [*self._own_judges(precision, outputs)]
+            return (*judges, *self.arg_groups[ComparisonArgs].judges(outputs))
+        except ValueError as error:  # what is wrong with a criterion is the user's to mend
+            G_LOGGER.critical(str(error))
+
+    def _own_judges(self, precision: str, outputs: Sequence[str]) -> list[Judge]:
+        from polygraphy_layerprec.divergence.judges import (
+            default_tolerance,
+            max_abs_judge,
+            tolerance_judge,
+        )
+        from polygraphy_layerprec.divergence.output_parts import OutputParts
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        parts = OutputParts(filter(None, self.max_abs), outputs)
+        judges = [max_abs_judge(limit, name, parts=parts) for name, limit in self.max_abs.items()]
+        tolerances = self.tolerances
+        if any(tolerances):
+            tolerances = {"": default_tolerance(PRECISIONS[precision]), **tolerances}
+        parts = OutputParts(filter(None, tolerances), outputs)
+        return judges + [
+            tolerance_judge(limit, PRECISIONS[precision], name, parts=parts)
+            for name, limit in tolerances.items()
+        ]
+
+
+def _positive(args: argparse.Namespace, name: str) -> dict[str, float]:
+    from polygraphy_layerprec.divergence.output_parts import parse_per_output
+
+    option = f"--{name.replace('_', '-')}"
+    try:
+        limits = parse_per_output(args_util.get(args, name) or (), float)
+    except ValueError as error:
+        G_LOGGER.critical(f"`{option}` {error}.")
+    for limit in limits.values():
+        if not 0 < limit < float("inf"):  # NaN as well
+            G_LOGGER.critical(f"`{option}` must be positive, got: {limit}.")
+    return limits
