@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from polygraphy_layerprec.execution.judging import JudgedOutputs
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 from polygraphy_layerprec.precision import BF16
 from polygraphy_layerprec.records import Outcome, OutputDivergence
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.divergence.judges import Judge, Judging
+    from polygraphy_layerprec.divergence.judges import Judge
 
 __all__ = ["CandidateName", "OutputComparison"]
 
@@ -26,7 +27,7 @@ class OutputComparison:
     def __init__(self, outputs: Sequence[str], judges: Sequence[Judge] = ()) -> None:
         self.outputs = tuple(outputs)
         self._judges = tuple(judges)
-        self._judging: dict[CandidateName, list[Judging]] = {}
+        self._judged: dict[CandidateName, JudgedOutputs] = {}
         self.sample_count = 0
         self.missing: dict[str, None] = {}
         """Outputs that the reference or a candidate did not give as tensors."""
@@ -49,18 +50,15 @@ class OutputComparison:
             if name in reference
         }
         self._of(candidate).add(reference, typed)
-        if candidate not in self._judging:
-            self._judging[candidate] = [judge.start() for judge in self._judges]
-        counted = {name: reference[name] for name in self.outputs if name in reference}
-        for judging in self._judging[candidate]:
-            judging.add(counted, typed, sample)
+        if candidate not in self._judged:
+            self._judged[candidate] = JudgedOutputs(self._judges, self.outputs)
+        self._judged[candidate].add(reference, typed, sample)
 
     def outcome(self, candidate: CandidateName) -> Outcome | None:
         """Returns what the judges make of a candidate; None if it was not measured."""
-        if candidate not in self._judging:
+        if candidate not in self._judged:
             return None
-        judgements = [found for one in self._judging[candidate] for found in one.judgements()]
-        return Outcome(self._of(candidate).error, tuple(judgements))
+        return Outcome(self._of(candidate).error, self._judged[candidate].judgements())
 
     def error(self, candidate: CandidateName) -> float | None:
         """Returns the error over all float outputs and samples; None if there is none."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.judging import JudgedOutputs
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 from polygraphy_layerprec.execution.planned import PlannedExecutor
 from polygraphy_layerprec.execution.samples import check_samples
@@ -84,14 +85,11 @@ class SetMeasurement:
     def outcome(self, kept: KeptLayers, judges: Sequence[Judge]) -> Outcome:
         """Returns what judges make of the model with all layers lowered but those that are kept."""
         divergences = OutputDivergences(self._outputs, self._precision)
-        judging = [judge.start() for judge in judges]
+        judged = JudgedOutputs(judges, self._outputs)
         for sample, reference, candidate in self._runs(kept):
             divergences.add(reference, candidate)
-            counted = {name: reference[name] for name in self._outputs if name in reference}
-            for one in judging:
-                one.add(counted, candidate, sample)
-        judgements = tuple(found for one in judging for found in one.judgements())
-        return Outcome(divergences.error, judgements)
+            judged.add(reference, candidate, sample)
+        return Outcome(divergences.error, judged.judgements())
 
     def _runs(
         self, kept: KeptLayers, *, exact_inputs: bool = False

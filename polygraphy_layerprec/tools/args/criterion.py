@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.tools.args.comparison import ComparisonArgs
+from polygraphy_layerprec.tools.user_script import load_function
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
 
 __all__ = ["CriterionArgs"]
+
+_METRIC_FUNCTION: Final = "metric"
 
 
 @export()
@@ -50,6 +54,23 @@ class CriterionArgs(BaseArgs):
             default=None,
         )
 
+        self.group.add_argument(
+            "--metric-script",
+            metavar="PATH[:FUNCTION]",
+            help="Python script with a function `metric(outputs, samples)` that is given iterators "
+            "over the outputs and the samples of the whole data set, labels included, and returns "
+            "a number, higher is better. Sets of layers are judged by how much it drops from FP32. "
+            "For example: --metric-script top1.py. The function defaults to `metric`.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--max-drop",
+            metavar="DROP",
+            help="Largest drop of the metric that passes: in its own unit, or in percent of what "
+            "FP32 has. For example: --max-drop 0.01, or --max-drop 1%%. Defaults to 0.",
+            default=None,
+        )
+
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
         Parses command-line arguments and populates the following attributes:
@@ -57,9 +78,25 @@ class CriterionArgs(BaseArgs):
         Attributes:
             tolerances (Dict[str, float]): Largest relative L2 errors by output.
             max_abs (Dict[str, float]): Largest absolute errors by output.
+            metric_script (str): Path to a script with a metric, or None.
+            metric_name (str): Name of the function in it.
+            max_drop (float): Largest drop of the metric that passes.
+            is_percent (bool): Whether that is in percent of what FP32 has.
         """
         self.tolerances = _positive(args, "tolerance")
         self.max_abs = _positive(args, "max_abs")
+        metric_script, metric_name = args_util.parse_script_and_func_name(
+            args_util.get(args, "metric_script"), default_func_name=_METRIC_FUNCTION
+        )
+        self.metric_script = metric_script
+        self.metric_name = metric_name
+        drop = args_util.get(args, "max_drop")
+        self.is_percent = str(drop).endswith("%")
+        self.max_drop = _drop(drop)
+        if drop is not None and metric_script is None:
+            G_LOGGER.critical("`--max-drop` is about a metric: give one with `--metric-script`.")
+        if metric_script is not None and not os.path.isfile(metric_script):
+            G_LOGGER.critical(f"No such script with a metric: {metric_script!r}.\nCheck the path.")
 
     @property
     def tolerance(self) -> float | None:
@@ -76,6 +113,8 @@ class CriterionArgs(BaseArgs):
         """The option of a criterion that the forecast does not know; None if none was given."""
         if self.max_abs:
             return "--max-abs"
+        if self.metric_script is not None:
+            return "--metric-script"
         if any(self.tolerances):
             return "--tolerance OUTPUT:ERROR"
         first: str | None = self.arg_groups[ComparisonArgs].first_option
@@ -91,10 +130,21 @@ class CriterionArgs(BaseArgs):
         if self.option_for_model is None:
             return ()
         try:
-            judges = [*self._own_judges(precision, outputs)]
+            judges = [*self._metric_judges(), *self._own_judges(precision, outputs)]
             return (*judges, *self.arg_groups[ComparisonArgs].judges(outputs))
         except ValueError as error:  # what is wrong with a criterion is the user's to mend
             G_LOGGER.critical(str(error))
+
+    def _metric_judges(self) -> list[Judge]:
+        if self.metric_script is None:
+            return []
+        from polygraphy_layerprec.divergence.metric_judge import MetricJudge
+
+        metric = load_function(self.metric_script, self.metric_name, option="--metric-script")
+        name = self.metric_name
+        if name == _METRIC_FUNCTION:  # which says nothing
+            name = os.path.splitext(os.path.basename(self.metric_script))[0]
+        return [MetricJudge(metric, name, self.max_drop, self.is_percent)]
 
     def _own_judges(self, precision: str, outputs: Sequence[str]) -> list[Judge]:
         from polygraphy_layerprec.divergence.judges import (
@@ -129,3 +179,13 @@ def _positive(args: argparse.Namespace, name: str) -> dict[str, float]:
         if not 0 < limit < float("inf"):  # NaN as well
             G_LOGGER.critical(f"`{option}` must be positive, got: {limit}.")
     return limits
+
+
+def _drop(text: str | None) -> float:
+    try:
+        drop = float((text or "0").removesuffix("%"))
+    except ValueError:
+        drop = float("nan")
+    if not 0.0 <= drop < float("inf"):
+        G_LOGGER.critical(f"`--max-drop` must be like 0.01 or 1%, got: {text}.")
+    return drop
