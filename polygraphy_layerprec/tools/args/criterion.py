@@ -120,17 +120,20 @@ class CriterionArgs(BaseArgs):
         first: str | None = self.arg_groups[ComparisonArgs].first_option
         return first
 
-    def judges(self, precision: str, outputs: Sequence[str]) -> tuple[Judge, ...]:
+    def judges(
+        self, precision: str, outputs: Sequence[str], others: Sequence[Judge] = ()
+    ) -> tuple[Judge, ...]:
         """Returns judges of the criteria that were given; none where one tolerance alone decides.
 
         Args:
             precision: Name of the low precision.
             outputs: Outputs of the model.
+            others: Judges beside them.
         """
-        if self.option_for_model is None:
+        if self.option_for_model is None and not others:
             return ()
         try:
-            judges = [*self._metric_judges(), *self._own_judges(precision, outputs)]
+            judges = [*others, *self._metric_judges(), *self._own_judges(precision, outputs)]
             return (*judges, *self.arg_groups[ComparisonArgs].judges(outputs))
         except ValueError as error:  # what is wrong with a criterion is the user's to mend
             G_LOGGER.critical(str(error))

@@ -31,7 +31,9 @@ from polygraphy_layerprec.tools.subtool.selecting import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking, Selection
 
@@ -115,6 +117,11 @@ class Rank(SelectingSubtool):
                 f"them.\nThe report above says why."
             )
         return 0 if reached and not failed else 1
+
+    def judges(self) -> Sequence[Judge]:
+        """Returns the judge of the loss, if it has a tolerance."""
+        judges: Sequence[Judge] = self.arg_groups[MeasureArgs].judges()
+        return judges
 
     def _rank(self, graph: Graph) -> Ranking:
         engines: EngineBackendArgs = self.arg_groups[EngineBackendArgs]

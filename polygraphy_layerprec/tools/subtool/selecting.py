@@ -17,6 +17,7 @@ from polygraphy_layerprec.tools.terminal import log_width, wrapped
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
     from polygraphy_layerprec.report.html.ranking_report import RankingReport
@@ -42,6 +43,10 @@ class SelectingSubtool(LayerprecSubtool):
         if selection.decision is not None:
             G_LOGGER.info(wrapped(f"Verdict: {printable(selection.decision.sentence)}"))
         return selection
+
+    def judges(self) -> Sequence[Judge]:
+        """Returns judges beside those of `CriterionArgs`."""
+        return ()
 
     def act_on(
         self,
@@ -122,7 +127,7 @@ class SelectingSubtool(LayerprecSubtool):
         try:
             with progress_bar() as progress:
                 return select(
-                    judges=criterion.judges(ranking.precision, _outputs(measured)),
+                    judges=criterion.judges(ranking.precision, _outputs(measured), self.judges()),
                     progress=progress,
                     **measured,
                 )
