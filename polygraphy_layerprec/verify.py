@@ -17,7 +17,7 @@ from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.model.operators import draws_random_numbers
-from polygraphy_layerprec.plan import Planner, Target
+from polygraphy_layerprec.plan import Plan, Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
     AskedPrecisions,
@@ -100,6 +100,7 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         backend="onnxruntime-emulated",
         warnings=[*emulation.notes, *_warnings(graph)],
         generated_inputs=generated_inputs,
+        plan=emulation.constrained,
     )
 
 
@@ -122,7 +123,7 @@ def run_plainly(
     return run
 
 
-def conclude(
+def conclude(  # noqa: PLR0913 - the parts of the record
     graph: Graph,
     asked: AskedPrecisions,
     comparison: OutputComparison,
@@ -132,6 +133,7 @@ def conclude(
     failures: Sequence[str] = (),
     warnings: Sequence[str] = (),
     generated_inputs: bool = False,
+    plan: Plan | None = None,
 ) -> Verification:
     """Returns the record of what was compared, and the verdict.
 
@@ -144,6 +146,7 @@ def conclude(
         failures: Reasons not to pass whatever the errors are.
         warnings: What the reader must know.
         generated_inputs: Whether the samples were made up.
+        plan: What was emulated.
 
     Raises:
         ExecutionError: If no sample was compared.
@@ -152,10 +155,12 @@ def conclude(
         raise ExecutionError("The input data hold no sample.\nGive at least one.")
     lowered, constrained = comparison.error("lowered"), comparison.error("constrained")
     before, after = comparison.outcome("lowered"), comparison.outcome("constrained")
-    sentence = ""
+    verdict, sentence = None, ""
     if before is not None and after is not None:
         kept = KeptInWords(len(asked.constraints), len(graph.layers))
-        _, sentence = verdict_of(before, after, kept, precision=asked.precision, was_searched=False)
+        verdict, sentence = verdict_of(
+            before, after, kept, precision=asked.precision, was_searched=False
+        )
         failures = [*failures, *_failures(comparison, after)]
     return Verification(
         model=identify(graph),
@@ -179,6 +184,9 @@ def conclude(
             *warnings,
             *_missing(comparison),
         ),
+        node_count=None if plan is None else plan.fp32_node_count,
+        cast_count=None if plan is None else len(plan.casts),
+        verdict=verdict,
         sentence=sentence,
         lowered=before,
         outcome=after,
@@ -196,7 +204,7 @@ class _Emulation:
         self._executor = PlannedExecutor(graph, precision, tf32=tf32)
         planner = Planner(graph, precision, Target(asked.target), schema_opset=asked.opset)
         self._lowered = planner.plan()
-        self._constrained = planner.plan(kept_layers_of(graph, asked.constraints))
+        self.constrained = planner.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32
 
     def compare(self, sample: Sample, comparison: OutputComparison) -> None:
@@ -209,8 +217,8 @@ class _Emulation:
                 self.notes.append(f"FP32 on ONNX-Runtime was not measured: {error}")
         lowered = self._executor.run(sample, self._lowered)
         comparison.add("lowered", reference, lowered, sample)
-        if self._constrained.kept.outputs:
-            lowered = self._executor.run(sample, self._constrained)
+        if self.constrained.kept.outputs:
+            lowered = self._executor.run(sample, self.constrained)
         comparison.add("constrained", reference, lowered, sample)
         comparison.sample_count += 1
         self._executor.forget_sample()

@@ -52,6 +52,10 @@ class FakeMeasure:
         self.asked.append(tuple(map(int, np.flatnonzero(kept))))
         return make_outcome(float(self.error_of(kept)), criterion=self.criterion)
 
+    def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        count = int(np.count_nonzero(kept))
+        return count + 1, 2 * count
+
 
 def make_decision(
     error: float = 1e-3, *, lowered: float = 0.1, layers: Sequence[str] = ("a",)

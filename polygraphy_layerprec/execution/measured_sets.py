@@ -79,8 +79,16 @@ class MeasuredSets:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, 0, f"set of {int(kept.sum())} layers")
-        fp32_outputs = [name for index in np.flatnonzero(kept) for name in self._names[index]]
-        return self._measurement.outcome(KeptLayers.of_outputs(fp32_outputs), self._judges)
+        return self._measurement.outcome(self._kept(kept), self._judges)
+
+    def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        """Returns how many nodes of the model are in FP32 then, and how many tensors are cast."""
+        plan = self._measurement.plan(self._kept(kept))
+        return plan.fp32_node_count, len(plan.casts)
+
+    def _kept(self, kept: npt.NDArray[np.bool_]) -> KeptLayers:
+        outputs = [name for index in np.flatnonzero(kept) for name in self._names[index]]
+        return KeptLayers.of_outputs(outputs)
 
     def error(self, kept: npt.NDArray[np.bool_]) -> float:
         """Returns the relative L2 error that a set leaves."""

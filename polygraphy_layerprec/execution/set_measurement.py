@@ -12,7 +12,7 @@ from polygraphy_layerprec.execution.judging import JudgedOutputs
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 from polygraphy_layerprec.execution.planned import PlannedExecutor
 from polygraphy_layerprec.execution.samples import check_samples
-from polygraphy_layerprec.plan import KeptLayers, Planner, Target
+from polygraphy_layerprec.plan import KeptLayers, Plan, Planner, Target
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import Outcome
 
@@ -70,6 +70,10 @@ class SetMeasurement:
     def sample_count(self) -> int:
         """How many samples it measures on."""
         return len(self._samples)
+
+    def plan(self, kept: KeptLayers) -> Plan:
+        """Returns what becomes of the model with these layers in FP32."""
+        return self._planner.plan(kept)
 
     def divergence(self, kept: KeptLayers, *, exact_inputs: bool = False) -> OutputDivergences:
         """Returns how far the outputs move if all layers are lowered but those that are kept.

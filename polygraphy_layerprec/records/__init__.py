@@ -38,6 +38,7 @@ from polygraphy_layerprec.records.selection import (
     NetworkWidths,
     Selection,
 )
+from polygraphy_layerprec.records.verdict_file import SavedVerdict
 from polygraphy_layerprec.records.verification import (
     AskedPrecisions,
     EngineMeasurement,
@@ -79,6 +80,7 @@ __all__ = [
     "Ranking",
     "RankingAgreement",
     "RunConditions",
+    "SavedVerdict",
     "Selection",
     "SelectionCost",
     "TopOverlap",

@@ -25,7 +25,11 @@ class SelectionCost:
     """Their share of the floating-point operations of all layers, in [0, 1]."""
 
     cast_count: int
-    """Tensors that pass between an FP32 layer and a lowered one."""
+    """Casts, one for each tensor and type that it is read in: as the plan of a strongly typed
+    network has them, its inputs and outputs included; without a model between layers alone."""
+
+    node_count: int | None = None
+    """Nodes in FP32, with those that only move values between the layers; None without a model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from polygraphy_layerprec.records.criterion import Outcome
+from polygraphy_layerprec.records.decision import VerdictKind
 from polygraphy_layerprec.records.ranking import ModelIdentity, OutputDivergence
 from polygraphy_layerprec.records.selection import Constraint, NetworkWidths
 
@@ -233,6 +234,15 @@ class Verification:
 
     warnings: tuple[str, ...]
     """What the reader must know, in words."""
+
+    node_count: int | None = None
+    """Nodes in FP32, with those that only move values between the layers; None for engines."""
+
+    cast_count: int | None = None
+    """Casts, one for each tensor and type that it is read in; None for engines."""
+
+    verdict: VerdictKind | None = None
+    """How it ends; None where engines do not agree in FP32."""
 
     sentence: str = ""
     """The verdict in one sentence; empty where engines do not agree in FP32."""

@@ -94,7 +94,10 @@ def describe_cost(cost: SelectionCost) -> str:
     """Returns what a set costs, in words."""
     casts = f"{cost.cast_count} tensor{'' if cost.cast_count == 1 else 's'}"
     verb = "is" if cost.cast_count == 1 else "are"
-    return f"{100 * cost.flops_fraction:.1f}% of the operations, {casts} {verb} cast"
+    nodes = ""
+    if cost.node_count is not None and cost.node_count != cost.layer_count:
+        nodes = f"{cost.node_count} nodes with what moves values between them, "
+    return f"{100 * cost.flops_fraction:.1f}% of the operations, {nodes}{casts} {verb} cast"
 
 
 def _plain_choice(selection: Selection, width: int) -> list[str]:

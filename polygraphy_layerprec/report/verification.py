@@ -74,9 +74,17 @@ def _format_head(verification: Verification, width: int) -> list[str]:
     if verification.source:
         asked = (
             f"Asked: {verification.kept_count} of {verification.layer_count} layers stay in FP32 | "
-            f"{printable(verification.source)}"
+            f"{printable(verification.source)}{_counts(verification)}"
         )
     return [*wrap_text(head, width), *wrap_text(asked, width)]
+
+
+def _counts(verification: Verification) -> str:
+    if verification.node_count is None:
+        return ""
+    casts = f"{verification.cast_count} tensor" + "s" * (verification.cast_count != 1)
+    verb = "is" if verification.cast_count == 1 else "are"
+    return f"; {verification.node_count} nodes with what moves values, {casts} {verb} cast"
 
 
 def _format_outputs(verification: Verification, width: int) -> list[str]:

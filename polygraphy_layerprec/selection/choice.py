@@ -121,11 +121,11 @@ def select_layers(
     decision = _decision(ranking, request, forecast, recorder, kept, held_out)
     return Selection(
         layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
-        cost=forecast.cost(kept),
+        cost=recorder.cost(forecast, kept),
         forecast_error=forecast.error(kept),
         tolerance=None,
         reached=requested is not None or decision.outcome.passed,
-        plain_cost=None if plain is None else forecast.cost(plain),
+        plain_cost=None if plain is None else recorder.cost(forecast, plain),
         measurements=recorder.calls,
         decision=decision,
     )

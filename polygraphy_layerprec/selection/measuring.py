@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from polygraphy_layerprec.records import MeasuredSet, Outcome
+from polygraphy_layerprec.records import MeasuredSet, Outcome, SelectionCost
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -29,6 +30,9 @@ class Measure(Protocol):
     def outcome(self, kept: npt.NDArray[np.bool_]) -> Outcome:
         """Returns what a set leaves."""
 
+    def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        """Returns how many nodes of the model are in FP32 then, and how many tensors are cast."""
+
 
 class Recorder:
     """Measures every set once, and remembers it."""
@@ -36,6 +40,7 @@ class Recorder:
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
         self._known: dict[bytes, tuple[npt.NDArray[np.bool_], Outcome]] = {}
+        self._counts: dict[bytes, tuple[int, int]] = {}
 
     @property
     def sample_count(self) -> int:
@@ -54,6 +59,17 @@ class Recorder:
             self._known[key] = kept.copy(), self._measure.outcome(kept)
         return self._known[key][1]
 
+    def cost(self, forecast: SetForecast, kept: npt.NDArray[np.bool_]) -> SelectionCost:
+        """Returns what a set costs, counted in the model."""
+        key = kept.tobytes()
+        if key not in self._counts:
+            self._counts[key] = self._measure.counts(kept)
+        node_count, cast_count = self._counts[key]
+        return replace(forecast.cost(kept), cast_count=cast_count, node_count=node_count)
+
+    def _price(self, prices: Prices, forecast: SetForecast, kept: npt.NDArray[np.bool_]) -> float:
+        return prices.of(kept, self.cost(forecast, kept).cast_count)
+
     def excess(self, kept: npt.NDArray[np.bool_]) -> float:
         """Returns the error of a set as a multiple of the one that just passes."""
         return self.outcome(kept).excess
@@ -67,7 +83,7 @@ class Recorder:
         """
 
         def order(kept: npt.NDArray[np.bool_]) -> tuple[float, float]:
-            return max(self.excess(kept), 1.0), prices.of(forecast, kept)
+            return max(self.excess(kept), 1.0), self._price(prices, forecast, kept)
 
         best = min((kept for kept, _ in self._known.values()), key=order)
         return best if self.excess(best) < float("inf") else fallback
@@ -81,7 +97,8 @@ class Recorder:
         evenly. The chosen set is among them whatever beats it. Places count from 1.
         """
         known = sorted(
-            self._known.values(), key=lambda one: (prices.of(forecast, one[0]), one[1].excess)
+            self._known.values(),
+            key=lambda one: (self._price(prices, forecast, one[0]), one[1].excess),
         )
         front: list[tuple[npt.NDArray[np.bool_], Outcome]] = []
         best = float("inf")
@@ -95,7 +112,7 @@ class Recorder:
         sets = tuple(
             MeasuredSet(
                 tuple(forecast.layers[i].name for i in np.flatnonzero(front[index][0])),
-                forecast.cost(front[index][0]),
+                self.cost(forecast, front[index][0]),
                 front[index][1],
             )
             for index in thinned

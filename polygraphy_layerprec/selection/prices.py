@@ -33,9 +33,9 @@ class Prices:
     cast: float
     """For each tensor that passes between an FP32 layer and a lowered one."""
 
-    def of(self, forecast: SetForecast, kept: npt.NDArray[np.bool_]) -> float:
-        """Returns the price of a set."""
-        return float(self.layers[kept].sum()) + self.cast * forecast.cost(kept).cast_count
+    def of(self, kept: npt.NDArray[np.bool_], cast_count: int) -> float:
+        """Returns the price of a set with so many casts."""
+        return float(self.layers[kept].sum()) + self.cast * cast_count
 
 
 def prices_for(cost: CostKind, forecast: SetForecast) -> Prices:

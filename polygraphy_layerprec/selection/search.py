@@ -102,7 +102,7 @@ def search_set(
     ]
 
     def price(kept: npt.NDArray[np.bool_]) -> float:
-        return prices.of(forecast, kept)
+        return prices.of(kept, forecast.cost(kept).cast_count)
 
     cheapest = min((plain, *cuts), key=price)
     # Without a member, a set may need more casts: then it stays as it is.

@@ -12,7 +12,8 @@ from tests.layer_graphs import chain_of, mask_of
 def price_of(cost, names, **changes):
     layers = chain_of(3.0, 2.0, 1.0, **changes)
     forecast = SetForecast(layers)
-    return prices_for(cost, forecast).of(forecast, mask_of(layers, names))
+    kept = mask_of(layers, names)
+    return prices_for(cost, forecast).of(kept, forecast.cost(kept).cast_count)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -162,3 +163,24 @@ def test_criteria_of_the_model_need_it(run):
 
     assert status == 1
     assert "`--snr-threshold` needs the model" in said
+
+
+def test_every_verb_saves_its_verdict(run, folder):
+    words = ("--model", "model.onnx", *DATA, "--snr-threshold", "76")
+
+    done = [
+        run("rank", "model.onnx", *DATA, "--save-verdict", "r.json"),
+        run("constrain", "ranking.json", *words, "--save-verdict", "c.json"),
+        run("verify", "model.onnx", *DATA, "--snr-threshold", "76", "--save-verdict", "v.json"),
+    ]
+
+    found = [json.loads((folder / name).read_text()) for name in ("r.json", "c.json", "v.json")]
+    assert [status for status, _ in done] == [0, 0, 1]
+    assert [one["verb"] for one in found] == ["rank", "constrain", "verify"]
+    assert [one["passed"] for one in found] == [True, True, False]
+    for (_, said), one in zip(done, found, strict=True):
+        assert verdict_of(said) == one["sentence"]
+    assert found[1]["outcome"]["judgements"][1]["criterion"]["metric"] == "SNR"
+    refused, said = run("constrain", "ranking.json", "--top-k", 1, "--save-verdict", "x.json")
+    assert (refused, (folder / "x.json").exists()) == (1, False)
+    assert "There is no verdict to save" in said

@@ -10,13 +10,15 @@ from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.tools.args.comparison import ComparisonArgs
+from polygraphy_layerprec.tools.args.output_path import check_output_path
 from polygraphy_layerprec.tools.user_script import load_function
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from polygraphy_layerprec.divergence.judges import Judge
+    from polygraphy_layerprec.records import SavedVerdict
 
 __all__ = ["CriterionArgs"]
 
@@ -70,6 +72,13 @@ class CriterionArgs(BaseArgs):
             "FP32 has. For example: --max-drop 0.01, or --max-drop 1%%. Defaults to 0.",
             default=None,
         )
+        self.group.add_argument(
+            "--save-verdict",
+            metavar="PATH",
+            help="Path to save the verdict as JSON, with all figures, for continuous integration. "
+            "For example: --save-verdict verdict.json.",
+            default=None,
+        )
 
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
@@ -82,7 +91,10 @@ class CriterionArgs(BaseArgs):
             metric_name (str): Name of the function in it.
             max_drop (float): Largest drop of the metric that passes.
             is_percent (bool): Whether that is in percent of what FP32 has.
+            verdict_path (str): Path to save the verdict, or None.
         """
+        self.verdict_path = args_util.get(args, "save_verdict")
+        check_output_path(self.verdict_path, option="--save-verdict", suffixes=(".json",))
         self.tolerances = _positive(args, "tolerance")
         self.max_abs = _positive(args, "max_abs")
         metric_script, metric_name = args_util.parse_script_and_func_name(
@@ -137,6 +149,18 @@ class CriterionArgs(BaseArgs):
             return (*judges, *self.arg_groups[ComparisonArgs].judges(outputs))
         except ValueError as error:  # what is wrong with a criterion is the user's to mend
             G_LOGGER.critical(str(error))
+
+    def save_verdict(self, make: Callable[[], SavedVerdict]) -> None:
+        """Saves the verdict that is made, if a path was given."""
+        if self.verdict_path is None:
+            return
+        from polygraphy_layerprec.report.verdict_file import save_verdict
+
+        try:
+            save_verdict(make(), self.verdict_path)
+        except ValueError as error:  # there is none
+            G_LOGGER.critical(str(error))
+        G_LOGGER.info(f"Saved the verdict to {self.verdict_path}")
 
     def _metric_judges(self) -> list[Judge]:
         if self.metric_script is None:

@@ -74,6 +74,7 @@ class SelectingSubtool(LayerprecSubtool):
             Whether what was asked for is met.
         """
         from polygraphy_layerprec.report.choice import format_choices, format_selection
+        from polygraphy_layerprec.report.verdict_file import verdict_on_choice
 
         lines = format_selection(
             selection,
@@ -90,6 +91,9 @@ class SelectingSubtool(LayerprecSubtool):
             model_path,
             graph=graph,
             external_data_folder=external_data_folder,
+        )
+        self.arg_groups[CriterionArgs].save_verdict(
+            lambda: verdict_on_choice(self.name, ranking, selection)
         )
         curve = self._save_curve(ranking, measured)
         if ReportFileArgs in self.arg_groups and self.arg_groups[ReportFileArgs].is_wanted:

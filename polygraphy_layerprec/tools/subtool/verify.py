@@ -90,6 +90,7 @@ class Verify(LayerprecSubtool):
         """Measures, shows and judges."""
         from polygraphy_layerprec.report.columns import printable
         from polygraphy_layerprec.report.obtained_precisions import format_all_layers
+        from polygraphy_layerprec.report.verdict_file import verdict_on_verification
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
@@ -115,6 +116,7 @@ class Verify(LayerprecSubtool):
             G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
             G_LOGGER.verbose("\n".join(format_all_layers(verification, width=log_width())))
         files.save_verification(verification)
+        self.arg_groups[CriterionArgs].save_verdict(lambda: verdict_on_verification(verification))
         for warning in verification.warnings:
             G_LOGGER.warning(wrapped(warning))
         verdict = "\n".join(format_verdict(verification, width=log_width()))
