@@ -1,30 +1,19 @@
-"""Choose what stays in FP32: by tolerance, by number, or by share."""
+"""Choose what stays in FP32: by a criterion, by number, or by share."""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polygraphy_layerprec.divergence.judges import default_tolerance
 from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.records import (
-    Constraint,
-    Decision,
-    HeldOut,
-    RankedLayer,
-    Ranking,
-    Selection,
-)
+from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
-from polygraphy_layerprec.selection.measuring import Recorder
-from polygraphy_layerprec.selection.prices import prices_for
+from polygraphy_layerprec.selection.measured_choice import Masks, measured_choice
 from polygraphy_layerprec.selection.recorded import recorded_choice
 from polygraphy_layerprec.selection.search import search_set
-from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,44 +21,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from polygraphy_layerprec.selection.measuring import Measure
-    from polygraphy_layerprec.selection.prices import CostKind
+    from polygraphy_layerprec.selection.request import SelectionRequest
 
-__all__ = ["SelectionRequest", "constraints_of", "select_layers"]
-
-
-_SMALLER_ERRORS: Final = (0.5, 0.1)
-_TRIES: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionRequest:
-    """What a user asks for.
-
-    A size counts layers from the first of the ranking, which are those that overflow. Otherwise
-    the search starts from these, as far as they are allowed.
-    """
-
-    tolerance: float | None = None
-    """Largest relative L2 error of the outputs; None if the size is given, the default is wanted,
-    or other criteria decide."""
-
-    top_k: int | None = None
-    """How many layers to keep; more if `keep` names more."""
-
-    fp32_fraction: float | None = None
-    """Share of the layers to keep, in [0, 1], rounded to whole layers."""
-
-    keep: tuple[str, ...] = ()
-    """Regular expressions: layers whose name matches one anywhere are kept, allowed or not."""
-
-    allow: tuple[str, ...] = ()
-    """Regular expressions: no other layers than those that match one may be kept. None: any."""
-
-    cost: CostKind = "count"
-    """What to save."""
-
-    choose: int | None = None
-    """Which of the sets that the ranking's decision lists, from 1; None for none of them."""
+__all__ = ["constraints_of", "select_layers"]
 
 
 def select_layers(
@@ -100,35 +54,16 @@ def select_layers(
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
+    if request.by != "layer" and measure is None:
+        raise ValueError(f"`--by {request.by}` measures sets, and so needs the model: `--model`.")
     size = _requested_size(request, len(ranking.layers))
     requested = None if size is None else _first(size, named, allowed)
     if request.choose is not None or (measure is None and _is_default(ranking, request)):
         return recorded_choice(ranking, forecast, request.choose)
     if measure is None:
         return _by_forecast(ranking, request, forecast, requested, required, allowed)
-    recorder = Recorder(measure)
-    lowered = recorder.outcome(np.zeros_like(named))
-    plain = None
-    if requested is not None:
-        kept = requested
-    elif lowered.passed:
-        kept = named
-        recorder.outcome(named)
-    else:
-        kept, plain = _searched(forecast, request, recorder, named, required, allowed)
-    if requested is None:
-        _measure_smaller_errors(forecast, request, recorder, kept, allowed)
-    decision = _decision(ranking, request, forecast, recorder, kept, held_out)
-    return Selection(
-        layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
-        cost=recorder.cost(forecast, kept),
-        forecast_error=forecast.error(kept),
-        tolerance=None,
-        reached=requested is not None or decision.outcome.passed,
-        plain_cost=None if plain is None else recorder.cost(forecast, plain),
-        measurements=recorder.calls,
-        decision=decision,
-    )
+    masks = Masks(named, required, allowed, requested)
+    return measured_choice(ranking, request, forecast, masks, measure, held_out)
 
 
 def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
@@ -175,86 +110,6 @@ def _by_forecast(
     )
 
 
-def _searched(
-    forecast: SetForecast,
-    request: SelectionRequest,
-    recorder: Recorder,
-    named: npt.NDArray[np.bool_],
-    required: npt.NDArray[np.bool_],
-    allowed: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]:
-    """The cheapest set that passes among all that were measured, and the plain one."""
-    found = search_set(
-        forecast,
-        tolerance=1.0,
-        error_of=recorder.excess,
-        required=required,
-        allowed=allowed,
-        cost=request.cost,
-        pinned=named,
-    )
-    prices = prices_for(request.cost, forecast)
-    return recorder.cheapest(prices, forecast, fallback=found.kept), found.plain
-
-
-def _measure_smaller_errors(
-    forecast: SetForecast,
-    request: SelectionRequest,
-    recorder: Recorder,
-    kept: npt.NDArray[np.bool_],
-    allowed: npt.NDArray[np.bool_],
-) -> None:
-    """Measures what a half and a tenth of the error would cost, for those who want less of it."""
-    for share in _SMALLER_ERRORS:
-        target = share * recorder.excess(kept)
-        tolerance = share * forecast.error(kept)
-        for _ in range(_TRIES):
-            found = search_set(
-                forecast,
-                tolerance=tolerance,
-                error_of=forecast.error,
-                required=kept,
-                allowed=allowed,
-                cost=request.cost,
-            )
-            excess = recorder.excess(found.kept)
-            if not target < excess < math.inf:
-                break
-            tolerance *= 0.9 * target / excess  # the forecast promised too much
-
-
-def _decision(
-    ranking: Ranking,
-    request: SelectionRequest,
-    forecast: SetForecast,
-    recorder: Recorder,
-    kept: npt.NDArray[np.bool_],
-    held_out: Measure | None,
-) -> Decision:
-    nothing = np.zeros_like(kept)
-    recorder.outcome(kept)
-    sets, chosen = recorder.choices(forecast, prices_for(request.cost, forecast), kept)
-    others = None
-    if held_out is not None:
-        lowered = held_out.outcome(nothing)
-        found = held_out.outcome(kept) if kept.any() else lowered
-        others = HeldOut(held_out.sample_count, lowered, found)
-    layers = [layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep]
-    overflowing = [layer.name for layer in layers if layer.overflow]
-    lowered = recorder.outcome(nothing)
-    verdict, sentence = verdict_of(
-        lowered,
-        recorder.outcome(kept),
-        KeptInWords(
-            len(layers), len(forecast.layers), overflowing or [layer.name for layer in layers]
-        ),
-        precision=ranking.precision,
-        was_searched=_requested_size(request, len(forecast.layers)) is None,
-        held_out=others,
-    )
-    return Decision(verdict, sentence, recorder.sample_count, lowered, sets, chosen, others)
-
-
 def _check(request: SelectionRequest) -> None:
     given = [
         option
@@ -268,6 +123,8 @@ def _check(request: SelectionRequest) -> None:
     ]
     if len(given) > 1:
         raise ValueError(f"Only one of {', '.join(given)} can decide which layers stay in FP32.")
+    if request.by != "layer" and given and given != ["--tolerance"]:
+        raise ValueError(f"`--by {request.by}` and {given[0]} cannot go together: leave out one.")
     if request.tolerance is not None and not request.tolerance >= 0.0:
         raise ValueError(f"`--tolerance` must be 0 or more, got {request.tolerance}.")
     if request.top_k is not None and request.top_k < 0:

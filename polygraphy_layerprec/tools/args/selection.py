@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.selection import SelectionRequest
+    from polygraphy_layerprec.selection.groups import GroupKind
     from polygraphy_layerprec.selection.prices import CostKind
 
 __all__ = ["SelectionArgs"]
@@ -88,6 +89,14 @@ class SelectionArgs(BaseArgs):
         )
 
         self.group.add_argument(
+            "--by",
+            help="What to keep in FP32 as one: {'layer': single layers, 'block': whole parts of "
+            "the model, by the names of their nodes, 'operator': all layers of an operator}. "
+            "Defaults to layer.",
+            choices=["layer", "block", "operator"],
+            default=None,
+        )
+        self.group.add_argument(
             "--save-curve",
             metavar="PATH",
             help="Path to save the output error against the number of layers in FP32, at a handful "
@@ -107,6 +116,7 @@ class SelectionArgs(BaseArgs):
             keep (Tuple[str]): Expressions for layers to keep in any case.
             allow (Tuple[str]): Expressions for layers that may be kept; none for any.
             cost (str): What to save.
+            by (str): What to keep as one.
             save_curve (str): Path to save the curve of errors, or None.
         """
         self.top_k = args_util.get(args, "top_k")
@@ -115,6 +125,7 @@ class SelectionArgs(BaseArgs):
         self.keep = tuple(args_util.get(args, "keep") or ())
         self.allow = tuple(args_util.get(args, "allow") or ())
         self.cost: CostKind = args_util.get(args, "cost") or "count"
+        self.by: GroupKind = args_util.get(args, "by") or "layer"
         self.save_curve = args_util.get(args, "save_curve")
         check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv", ".png", ".svg"))
         for expression in self.keep:
@@ -146,6 +157,7 @@ class SelectionArgs(BaseArgs):
             keep=self.keep,
             allow=self.allow,
             cost=self.cost,
+            by=self.by,
             choose=self.choose,
         )
 
