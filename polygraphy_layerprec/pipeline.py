@@ -30,6 +30,7 @@ from polygraphy_layerprec.ranking.assembly import (
 )
 from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
 from polygraphy_layerprec.records import Criterion, CurvePoint, ImpactMethod, Ranking, Selection
+from polygraphy_layerprec.remedies import find_remedies
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 
 if TYPE_CHECKING:
@@ -260,9 +261,9 @@ def select_constraints(
     )
     held_out = measure(every[seen:]) if every[seen:] else None
     selection = select_layers(ranking, request, measure=measure(every[:seen]), held_out=held_out)
-    if selection.holds_elsewhere:
-        return selection
-    return select_layers(ranking, request, measure=measure(every))
+    if not selection.holds_elsewhere:
+        selection = select_layers(ranking, request, measure=measure(every))
+    return selection.with_remedies(find_remedies(graph, selection.layers, ranking.precision))
 
 
 def measure_curve(

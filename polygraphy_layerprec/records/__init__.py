@@ -17,6 +17,7 @@ from polygraphy_layerprec.records.decision import (
     Decision,
     HeldOut,
     MeasuredSet,
+    Remedy,
     SelectionCost,
     VerdictKind,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "RankedSide",
     "Ranking",
     "RankingAgreement",
+    "Remedy",
     "RunConditions",
     "SavedVerdict",
     "Selection",

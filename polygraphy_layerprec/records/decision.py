@@ -7,7 +7,7 @@ from typing import Literal
 
 from polygraphy_layerprec.records.criterion import Outcome
 
-__all__ = ["Decision", "HeldOut", "MeasuredSet", "SelectionCost", "VerdictKind"]
+__all__ = ["Decision", "HeldOut", "MeasuredSet", "Remedy", "SelectionCost", "VerdictKind"]
 
 VerdictKind = Literal["fine", "broken", "inaccurate", "fp32", "unreachable"]
 """Nothing to keep; NaN or infinity that some layers cause; an error that is too large; only an FP32
@@ -61,6 +61,25 @@ class HeldOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    """What the owner of the model can do instead of keeping layers in FP32."""
+
+    advice: str
+    """What to do, in words."""
+
+    place: str
+    """Names of the nodes that it is about."""
+
+    value: str
+    """The number that is at fault: `1e-12`, `|x| up to 8.5e+05`."""
+
+    @property
+    def text(self) -> str:
+        """All of it in one sentence."""
+        return f"{self.advice} ({self.place}: {self.value})"
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was measured before and after, and what follows."""
 
@@ -85,6 +104,9 @@ class Decision:
 
     held_out: HeldOut | None = None
     """What other samples say; None where there were too few to hold any out."""
+
+    remedies: tuple[Remedy, ...] = ()
+    """What can be done to the model instead."""
 
     @property
     def outcome(self) -> Outcome:

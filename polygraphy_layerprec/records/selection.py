@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from polygraphy_layerprec.records.decision import Decision, SelectionCost
+from polygraphy_layerprec.records.decision import Decision, Remedy, SelectionCost
 from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranking import RankedLayer
 
@@ -106,6 +106,12 @@ class Selection:
     def measured_error(self) -> MaybeInfinite | None:
         """Relative L2 output error, as `OutputError.measured`; None if it was not measured."""
         return None if self.decision is None else self.decision.outcome.error
+
+    def with_remedies(self, remedies: tuple[Remedy, ...]) -> Selection:
+        """Returns the same with remedies beside what was decided."""
+        if self.decision is None:
+            return self
+        return replace(self, decision=replace(self.decision, remedies=remedies))
 
     @property
     def holds_elsewhere(self) -> bool:

@@ -15,7 +15,13 @@ from polygraphy_layerprec.report.columns import (
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import Decision, Selection, SelectionCost
 
-__all__ = ["describe_cost", "format_choices", "format_selection", "rows_of_choices"]
+__all__ = [
+    "describe_cost",
+    "format_choices",
+    "format_remedies",
+    "format_selection",
+    "rows_of_choices",
+]
 
 _LAYERS_SHOWN: Final = 10
 
@@ -88,6 +94,21 @@ def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
+    """Returns what can be done to the model instead, as lines of text; maybe none.
+
+    Args:
+        decision: What was decided.
+        width: Terminal cells in a line.
+    """
+    if not decision.remedies:
+        return []
+    lines = ["Or change the model:"]
+    for remedy in decision.remedies:
+        lines += wrap_text(f"- {printable(remedy.text)}", width, indent="  ")
+    return lines
 
 
 def describe_cost(cost: SelectionCost) -> str:

@@ -210,6 +210,7 @@ def test_the_document_lists_the_fields_of_the_records_in_their_order():
         records.Decision,
         records.MeasuredSet,
         records.SelectionCost,
+        records.Remedy,
         records.HeldOut,
         records.Outcome,
         records.Judgement,

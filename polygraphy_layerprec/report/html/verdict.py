@@ -142,6 +142,10 @@ def _sentences(report: RankingReport) -> list[str]:
             f"operations; {count_of(selection.cost.cast_count, 'tensor')} "
             f"{'is' if selection.cost.cast_count == 1 else 'are'} cast."
         )
+    decision = selection.decision
+    remedies = [remedy.text for remedy in decision.remedies] if decision is not None else []
+    if remedies:
+        sentences.append("Or change the model: " + "; ".join(remedies) + ".")
     return sentences
 
 

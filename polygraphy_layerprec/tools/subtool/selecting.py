@@ -73,7 +73,11 @@ class SelectingSubtool(LayerprecSubtool):
         Returns:
             Whether what was asked for is met.
         """
-        from polygraphy_layerprec.report.choice import format_choices, format_selection
+        from polygraphy_layerprec.report.choice import (
+            format_choices,
+            format_remedies,
+            format_selection,
+        )
         from polygraphy_layerprec.report.verdict_file import verdict_on_choice
 
         lines = format_selection(
@@ -84,6 +88,7 @@ class SelectingSubtool(LayerprecSubtool):
         )
         if selection.decision is not None:
             lines += format_choices(selection.decision, hint, width=log_width())
+            lines += format_remedies(selection.decision, width=log_width())
         G_LOGGER.info("\n".join(lines))
         self.arg_groups[ArtefactArgs].save(
             ranking,
