@@ -209,7 +209,7 @@ def _cheaper_sets(
 ) -> tuple[int, int]:
     """How many sets along the ranking at 80 % of the price meet the criterion, and of how many."""
     forecast = SetForecast(ranking.layers)
-    prices = prices_for("count", forecast)
+    prices = prices_for(SelectionRequest().cost, forecast)
     sets = MeasuredSets(ranking, graph, [case.sample], judges=judges_for(FP16, others=judges))
     count = len(ranking.layers)
 

@@ -196,7 +196,7 @@ def test_only_the_outputs_that_count_are_measured():
     model = build_model(nodes, *shapes, {"w": normal(1, 64)})
     samples = [{"x": normal(0, 64)}]
     ranking = rank_model(model, samples)
-    request = SelectionRequest(tolerance=1e-7)
+    request = SelectionRequest(tolerance=1e-7, cost="count")
 
     selection = select_constraints(ranking, request, model=model, samples=samples, outputs=["fine"])
 

@@ -50,7 +50,7 @@ def select_layers(
             range, or an expression is not valid or matches no layer.
     """
     _check(request)
-    forecast = SetForecast(ranking.layers)
+    forecast = SetForecast(ranking.layers, ranking.conditions.sample_count)
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
@@ -96,6 +96,7 @@ def _by_forecast(
             required=required,
             allowed=allowed,
             cost=request.cost,
+            hardware=request.hardware,
         )
         kept, plain = found.kept, found.plain
     error = forecast.error(kept)

@@ -26,6 +26,7 @@ __all__ = ["Masks", "measured_choice"]
 
 _SMALLER_ERRORS: Final = (0.5, 0.1)
 _TRIES: Final = 2
+_PREFIXES_TRIED: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _searched(
     masks: Masks,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]:
     """The cheapest set that passes among all that were measured, and the plain one."""
-    prices = prices_for(request.cost, forecast)
+    prices = prices_for(request.cost, forecast, request.hardware)
     if request.by != "layer":
         groups = group_masks(forecast, request.by, masks.allowed | masks.required)
         kept = search_groups(groups, recorder.excess, masks.required, masks.named)
@@ -107,9 +108,24 @@ def _searched(
         required=masks.required,
         allowed=masks.allowed,
         cost=request.cost,
+        hardware=request.hardware,
         pinned=masks.named,
     )
+    best = recorder.cheapest(prices, forecast, fallback=found.kept)
+    _try_smaller_prefixes(recorder, masks, int(best.sum()))
     return recorder.cheapest(prices, forecast, fallback=found.kept), found.plain
+
+
+def _try_smaller_prefixes(recorder: Recorder, masks: Masks, size: int) -> None:
+    """Measures a few shorter prefixes of the ranking, all the same.
+
+    A best class or a metric jumps, so that halving may miss the smaller sets that meet it.
+    """
+    others = np.flatnonzero(masks.allowed & ~masks.required)
+    for length in np.unique(np.rint(np.linspace(0, 0.8 * size, _PREFIXES_TRIED)).astype(int)):
+        kept = masks.required.copy()
+        kept[others[:length]] = True
+        recorder.outcome(kept)
 
 
 def _measure_smaller_errors(
@@ -131,6 +147,7 @@ def _measure_smaller_errors(
                 required=kept,
                 allowed=allowed,
                 cost=request.cost,
+                hardware=request.hardware,
             )
             excess = recorder.excess(found.kept)
             if not target < excess < math.inf:
@@ -149,7 +166,9 @@ def _decision(
 ) -> Decision:
     nothing = np.zeros_like(kept)
     recorder.outcome(kept)
-    sets, chosen = recorder.choices(forecast, prices_for(request.cost, forecast), kept)
+    sets, chosen = recorder.choices(
+        forecast, prices_for(request.cost, forecast, request.hardware), kept
+    )
     others = None
     if held_out is not None:
         lowered = held_out.outcome(nothing)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from polygraphy_layerprec.selection.prices import Hardware
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.selection.groups import GroupKind
@@ -36,8 +38,11 @@ class SelectionRequest:
     allow: tuple[str, ...] = ()
     """Regular expressions: no other layers than those that match one may be kept. None: any."""
 
-    cost: CostKind = "count"
+    cost: CostKind = "time"
     """What to save."""
+
+    hardware: Hardware = field(default_factory=Hardware)
+    """What an estimate of time rests on."""
 
     by: GroupKind = "layer"
     """What is kept as one: single layers, or whole groups of them; needs sets to be measured."""

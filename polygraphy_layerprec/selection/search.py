@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from polygraphy_layerprec.selection.islands import IslandCuts
-from polygraphy_layerprec.selection.prices import CostKind, prices_for
+from polygraphy_layerprec.selection.prices import CostKind, Hardware, prices_for
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,6 +62,7 @@ def search_set(
     required: npt.NDArray[np.bool_],
     allowed: npt.NDArray[np.bool_],
     cost: CostKind,
+    hardware: Hardware = Hardware(),  # noqa: B008 - it is immutable
     pinned: npt.NDArray[np.bool_] | None = None,
 ) -> SearchResult:
     """Returns a set that meets `tolerance` at little cost.
@@ -76,6 +77,7 @@ def search_set(
         required: Layers that the search starts from.
         allowed: Layers that may be kept.
         cost: What is to be saved.
+        hardware: What an estimate of time rests on.
         pinned: Layers that are not dropped in the end, by default all that are required.
     """
     pinned = required if pinned is None else pinned
@@ -88,7 +90,7 @@ def search_set(
         best = min((required, everything), key=memory.error)
         return SearchResult(best, memory.error(best), None)
     plain = _shortest_prefix(memory, tolerance, required, allowed)
-    prices = prices_for(cost, forecast)
+    prices = prices_for(cost, forecast, hardware)
     families = [prices] if cost == "count" else [prices, prices_for("count", forecast)]
     cuts = [
         _cheapest_cut(

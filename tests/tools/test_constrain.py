@@ -197,7 +197,7 @@ def test_the_wanted_cost_reaches_the_search(monkeypatch):
     constrain("--top-k", 1)
     constrain(*MODEL, "--max-abs", 1)
 
-    assert asked == [("casts", []), ("count", []), ("count", ["largest absolute error"])]
+    assert asked == [("casts", []), ("time", []), ("time", ["largest absolute error"])]
 
 
 @pytest.mark.parametrize("measured", [True, False])

@@ -81,10 +81,26 @@ class SelectionArgs(BaseArgs):
         )
         self.group.add_argument(
             "--cost",
-            help="What to save among sets that meet the criterion: {'count': layers in FP32, "
-            "'flops': operations in FP32, 'casts': borders between FP32 and low precision}. "
-            "Defaults to count.",
-            choices=["count", "flops", "casts"],
+            help="What to save among sets that meet the criterion: {'time': an estimate of it, by "
+            "operations and bytes; 'count': layers in FP32, 'flops': operations in FP32, 'casts': "
+            "borders between FP32 and low precision}. Defaults to time.",
+            choices=["time", "count", "flops", "casts"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--fp16-speedup",
+            metavar="RATIO",
+            help="For the estimate of time: how much faster products are in low precision than in "
+            "FP32. For example: --fp16-speedup 4. Defaults to 8.",
+            type=float,
+            default=None,
+        )
+        self.group.add_argument(
+            "--flops-per-byte",
+            metavar="RATIO",
+            help="For the estimate of time: FP32 operations in the time that a byte of memory "
+            "takes. For example: --flops-per-byte 50. Defaults to 12.",
+            type=float,
             default=None,
         )
 
@@ -116,6 +132,8 @@ class SelectionArgs(BaseArgs):
             keep (Tuple[str]): Expressions for layers to keep in any case.
             allow (Tuple[str]): Expressions for layers that may be kept; none for any.
             cost (str): What to save.
+            fp16_speedup (float): How much faster products are in low precision, or None.
+            flops_per_byte (float): Operations in the time of a byte, or None.
             by (str): What to keep as one.
             save_curve (str): Path to save the curve of errors, or None.
         """
@@ -124,7 +142,15 @@ class SelectionArgs(BaseArgs):
         self.choose = args_util.get(args, "choose")
         self.keep = tuple(args_util.get(args, "keep") or ())
         self.allow = tuple(args_util.get(args, "allow") or ())
-        self.cost: CostKind = args_util.get(args, "cost") or "count"
+        self.cost: CostKind = args_util.get(args, "cost") or "time"
+        self.fp16_speedup = args_util.get(args, "fp16_speedup")
+        self.flops_per_byte = args_util.get(args, "flops_per_byte")
+        for option, ratio in (
+            ("--fp16-speedup", self.fp16_speedup),
+            ("--flops-per-byte", self.flops_per_byte),
+        ):
+            if ratio is not None and not 0 < ratio < float("inf"):  # NaN as well
+                G_LOGGER.critical(f"`{option}` must be positive, got: {ratio}.")
         self.by: GroupKind = args_util.get(args, "by") or "layer"
         self.save_curve = args_util.get(args, "save_curve")
         check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv", ".png", ".svg"))
@@ -149,7 +175,9 @@ class SelectionArgs(BaseArgs):
             tolerance: Largest relative L2 error, if one was given; a size goes before it.
         """
         from polygraphy_layerprec.selection import SelectionRequest
+        from polygraphy_layerprec.selection.prices import Hardware
 
+        ratios = {"fp16_speedup": self.fp16_speedup, "flops_per_byte": self.flops_per_byte}
         return SelectionRequest(
             tolerance=None if self.is_size_given else tolerance,
             top_k=self.top_k,
@@ -157,6 +185,7 @@ class SelectionArgs(BaseArgs):
             keep=self.keep,
             allow=self.allow,
             cost=self.cost,
+            hardware=Hardware(**{name: ratio for name, ratio in ratios.items() if ratio}),
             by=self.by,
             choose=self.choose,
         )
