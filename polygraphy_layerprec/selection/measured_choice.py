@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -125,9 +126,15 @@ def _searched(
         hardware=request.hardware,
         pinned=masks.named,
     )
-    best = recorder.cheapest(prices, forecast, fallback=found.kept)
-    _try_smaller_prefixes(recorder, masks, int(best.sum()))
-    return recorder.cheapest(prices, forecast, fallback=found.kept), found.plain
+    cheapest = partial(
+        recorder.cheapest,
+        prices,
+        forecast,
+        fallback=found.kept,
+        may_exceed=request.cost == "casts",
+    )
+    _try_smaller_prefixes(recorder, masks, int(cheapest().sum()))
+    return cheapest(), found.plain
 
 
 def _try_smaller_prefixes(recorder: Recorder, masks: Masks, size: int) -> None:

@@ -77,20 +77,31 @@ class Recorder:
         return self.outcome(kept).excess
 
     def cheapest(
-        self, prices: Prices, forecast: SetForecast, *, fallback: npt.NDArray[np.bool_]
+        self,
+        prices: Prices,
+        forecast: SetForecast,
+        *,
+        fallback: npt.NDArray[np.bool_],
+        may_exceed: bool = False,
     ) -> npt.NDArray[np.bool_]:
         """Returns the cheapest of all measured sets that pass, else the one that errs least.
 
-        A set that holds another that passes is none of them, however few its casts: no layer is
-        kept that is not needed. Where every set errs infinitely, it is `fallback`.
+        Args:
+            prices: What is to be saved.
+            forecast: Of the layers.
+            fallback: The set to return where every set errs infinitely.
+            may_exceed: Whether a set may hold another that passes: it can have fewer casts, but
+                keeps layers that are not needed.
         """
 
         def order(kept: npt.NDArray[np.bool_]) -> tuple[float, float]:
             return max(self.excess(kept), 1.0), self._price(prices, forecast, kept)
 
-        passing = [kept for kept, outcome in self._known.values() if outcome.passed]
-        needed = [kept for kept in passing if not _holds_another(kept, passing)]
-        best = min(needed or [kept for kept, _ in self._known.values()], key=order)
+        known = [kept for kept, _ in self._known.values()]
+        if not may_exceed:
+            passing = [kept for kept, outcome in self._known.values() if outcome.passed]
+            known = [kept for kept in passing if not _holds_another(kept, passing)] or known
+        best = min(known, key=order)
         return best if self.excess(best) < float("inf") else fallback
 
     def choices(

@@ -384,13 +384,3 @@ def test_where_nothing_says_what_loses_an_output_the_forecast_meets_no_tolerance
 
     assert not select(of, tolerance=1.0).reached
     assert select(of, measure=FakeMeasure(lambda _: 0.5, 1.0)).reached
-
-
-def test_a_set_that_holds_another_that_passes_is_not_chosen_however_cheap_it_is():
-    """Were all layers kept, nothing would be cast."""
-    first, worst, last = chain_of(1e-3, 1e-1, 1e-3)
-    of = make_ranking(worst, first, last)
-
-    selection = select(of, measure=FakeMeasure(lambda kept: 1.0 - kept[0], 0.5))
-
-    assert names(selection) == [worst.name]
