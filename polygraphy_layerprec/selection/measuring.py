@@ -68,6 +68,9 @@ class Recorder:
         return replace(forecast.cost(kept), cast_count=cast_count, node_count=node_count)
 
     def _price(self, prices: Prices, forecast: SetForecast, kept: npt.NDArray[np.bool_]) -> float:
+        # An FP32 build needs no cast, but is what nobody asks for while anything else will do.
+        if kept.all():
+            return float("inf")
         return prices.of(kept, self.cost(forecast, kept).cast_count)
 
     def excess(self, kept: npt.NDArray[np.bool_]) -> float:
