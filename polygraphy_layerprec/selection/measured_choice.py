@@ -29,6 +29,7 @@ __all__ = ["Masks", "measured_choice"]
 _SMALLER_ERRORS: Final = (0.5, 0.1)
 _TRIES: Final = 2
 _PREFIXES_TRIED: Final = 9
+_MOST_SINGLE_DROPS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,9 @@ def _searched(
         hardware=request.hardware,
         pinned=masks.named,
     )
-    cheapest = partial(
-        recorder.cheapest,
-        prices,
-        forecast,
-        fallback=found.kept,
-        may_exceed=request.cost == "casts",
-    )
+    cheapest = partial(recorder.cheapest, prices, forecast, fallback=found.kept)
     _try_smaller_prefixes(recorder, masks, int(cheapest().sum()))
+    _drop_singly(recorder, masks, cheapest())
     return cheapest(), found.plain
 
 
@@ -147,6 +143,21 @@ def _try_smaller_prefixes(recorder: Recorder, masks: Masks, size: int) -> None:
         kept = masks.required.copy()
         kept[others[:length]] = True
         recorder.outcome(kept)
+
+
+def _drop_singly(recorder: Recorder, masks: Masks, kept: npt.NDArray[np.bool_]) -> None:
+    """Measures a small set without each of its layers, and drops those that are not needed.
+
+    What is of least use by the forecast may be what all hangs by: a guard against zero.
+    """
+    members = np.flatnonzero(kept & ~masks.named)
+    if not recorder.outcome(kept).passed or members.size > _MOST_SINGLE_DROPS:
+        return
+    for member in members[::-1]:
+        fewer = kept.copy()
+        fewer[member] = False
+        if recorder.outcome(fewer).passed:
+            kept = fewer
 
 
 def _measure_smaller_errors(

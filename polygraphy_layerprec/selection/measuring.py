@@ -10,8 +10,6 @@ import numpy as np
 from polygraphy_layerprec.records import MeasuredSet, Outcome, SelectionCost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
     from polygraphy_layerprec.selection.forecast import SetForecast
@@ -70,6 +68,9 @@ class Recorder:
         return replace(forecast.cost(kept), cast_count=cast_count, node_count=node_count)
 
     def _price(self, prices: Prices, forecast: SetForecast, kept: npt.NDArray[np.bool_]) -> float:
+        # An FP32 build needs no cast, but is what nobody asks for while anything else will do.
+        if kept.all():
+            return float("inf")
         return prices.of(kept, self.cost(forecast, kept).cast_count)
 
     def excess(self, kept: npt.NDArray[np.bool_]) -> float:
@@ -77,31 +78,17 @@ class Recorder:
         return self.outcome(kept).excess
 
     def cheapest(
-        self,
-        prices: Prices,
-        forecast: SetForecast,
-        *,
-        fallback: npt.NDArray[np.bool_],
-        may_exceed: bool = False,
+        self, prices: Prices, forecast: SetForecast, *, fallback: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.bool_]:
         """Returns the cheapest of all measured sets that pass, else the one that errs least.
 
-        Args:
-            prices: What is to be saved.
-            forecast: Of the layers.
-            fallback: The set to return where every set errs infinitely.
-            may_exceed: Whether a set may hold another that passes: it can have fewer casts, but
-                keeps layers that are not needed.
+        Where every set errs infinitely, it is `fallback`.
         """
 
         def order(kept: npt.NDArray[np.bool_]) -> tuple[float, float]:
             return max(self.excess(kept), 1.0), self._price(prices, forecast, kept)
 
-        known = [kept for kept, _ in self._known.values()]
-        if not may_exceed:
-            passing = [kept for kept, outcome in self._known.values() if outcome.passed]
-            known = [kept for kept in passing if not _holds_another(kept, passing)] or known
-        best = min(known, key=order)
+        best = min((kept for kept, _ in self._known.values()), key=order)
         return best if self.excess(best) < float("inf") else fallback
 
     def choices(
@@ -134,10 +121,6 @@ class Recorder:
             for index in thinned
         )
         return sets, 1 + thinned.index(place)
-
-
-def _holds_another(kept: npt.NDArray[np.bool_], others: Sequence[npt.NDArray[np.bool_]]) -> bool:
-    return any(not (other & ~kept).any() and (kept & ~other).any() for other in others)
 
 
 def _thinned(count: int, chosen: int) -> list[int]:

@@ -22,8 +22,9 @@ _CAST_PRICES: Final = {"count": 0.02, "flops": 0.02, "casts": 1.0}
 """In units of a layer. What is not to be saved breaks ties; casts alone cannot be the price, since
 a model all in FP32 has none."""
 
-_LAUNCH: Final = 0.02
-"""What a layer costs beside its time, in units of the average layer: it breaks ties."""
+_KEPT: Final = 0.25
+"""What keeping a layer costs beside its time, in units of the average layer: no layer is kept only
+to save the cast of a tensor of like size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,6 @@ def _time_prices(forecast: SetForecast, hardware: Hardware) -> Prices:
     moved = 2.0 * hardware.flops_per_byte * elements / max(forecast.sample_count, 1)
     wide = np.maximum(flops, 4.0 * moved)
     narrow = np.maximum(flops / hardware.fp16_speedup, 2.0 * moved)
-    cast = 3.0 * moved  # four bytes on one side, two on the other
+    cast = moved  # fused with its neighbours: two bytes more for each element
     unit = float(wide.sum()) / max(wide.size, 1) or 1.0
-    return Prices((wide - narrow) / unit + _LAUNCH, cast / unit + _LAUNCH)
+    return Prices((wide - narrow) / unit + _KEPT, cast / unit + _CAST_PRICES["count"])

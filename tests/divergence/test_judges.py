@@ -13,6 +13,7 @@ from polygraphy_layerprec.divergence.judges import (
     tolerance_judge,
     worst_relative_error,
 )
+from polygraphy_layerprec.divergence.output_parts import OutputParts
 from polygraphy_layerprec.precision import BF16, FP16
 
 
@@ -183,3 +184,15 @@ def test_short_and_flat_outputs_have_no_channels():
 
     assert worst_relative_error(short, candidate) < 1e-3
     assert worst_relative_error(flat, np.array([[400.0] * 32, [0.0] * 32])) < 2e-3
+
+
+def test_parts_of_outputs_have_limits_of_their_own():
+    parts = OutputParts(["y[:1]"], ["y", "z"])
+    judges = [tolerance_judge(0.5, FP16, "y[:1]", parts=parts), max_abs_judge(9.0, parts=parts)]
+    exact, found = outputs(y=FLOATS, z=FLOATS), outputs(y=FLOATS * 2, z=FLOATS + 1)
+
+    by_part, others = judge(judges, (exact, found)).values()
+
+    assert (by_part.output, by_part.value, by_part.passed) == ("y[:1]", pytest.approx(1.0), False)
+    assert by_part.criterion.outputs == ("y[:1]",)
+    assert (others.output, others.value) == ("z", 1.0)

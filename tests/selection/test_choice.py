@@ -384,3 +384,24 @@ def test_where_nothing_says_what_loses_an_output_the_forecast_meets_no_tolerance
 
     assert not select(of, tolerance=1.0).reached
     assert select(of, measure=FakeMeasure(lambda _: 0.5, 1.0)).reached
+
+
+def test_small_sets_are_freed_of_every_layer_that_is_not_needed():
+    # The last two are all that is needed, and of no use by the forecast.
+    layers = [layer_of(f"l{index}", 2.0**-index) for index in range(6)]
+
+    selection = select(
+        make_ranking(*layers), measure=FakeMeasure(lambda kept: 0.0 if kept[4:].all() else 1.0)
+    )
+
+    assert names(selection) == ["l4", "l5"]
+
+
+def test_large_sets_are_not_taken_apart_layer_by_layer():
+    layers = [layer_of(f"l{index}", 1.0) for index in range(40)]
+    measure = FakeMeasure(lambda kept: 0.0 if kept.sum() >= 30 else 1.0)
+
+    selection = select(make_ranking(*layers), measure=measure)
+
+    assert len(selection.layers) == 30
+    assert selection.measurements < 40

@@ -77,22 +77,3 @@ def test_the_cheapest_that_passes_is_found_or_the_fallback(forecast):
     assert missed.cheapest(prices, forecast, fallback=first(1)).sum() == 3
     lost = measured(lambda _: np.inf, range(4))
     assert lost.cheapest(prices, forecast, fallback=first(1)).sum() == 1
-
-
-@pytest.mark.parametrize(("may_exceed", "size"), [(False, 1), (True, COUNT)])
-def test_layers_that_are_not_needed_are_kept_for_the_sake_of_casts_alone(
-    forecast, may_exceed, size
-):
-    class NoCastsInTheWhole(FakeMeasure):
-        def counts(self, kept):
-            return int(kept.sum()), 0 if kept.all() else 1000
-
-    recorder = Recorder(NoCastsInTheWhole(lambda kept: 1.0 - kept[0], 0.5))
-    for kept in (first(0), first(1), first(COUNT)):
-        recorder.outcome(kept)
-
-    best = recorder.cheapest(
-        prices_for("casts", forecast), forecast, fallback=first(0), may_exceed=may_exceed
-    )
-
-    assert best.sum() == size
