@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.execution.checkpoints import Checkpoints
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.judging import JudgedOutputs
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["SetMeasurement"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
+
+_MOST_CHECKPOINT_BYTES: Final = 1 << 29
+"""For all samples; what does not fit is computed again."""
 
 
 class SetMeasurement:
@@ -58,6 +62,8 @@ class SetMeasurement:
         self._outputs = outputs
         self._samples = list(check_samples(samples, graph.inputs))
         self._references = [self._executor.run(sample) for sample in self._samples]
+        most = _MOST_CHECKPOINT_BYTES // max(len(self._samples), 1)
+        self._checkpoints = [Checkpoints(len(graph.nodes), most_bytes=most) for _ in self._samples]
         if not self._samples:
             raise ExecutionError("There is no input sample to measure sets of layers with.")
         if not any(name in reference for reference in self._references for name in outputs):
@@ -100,8 +106,11 @@ class SetMeasurement:
     ) -> Iterator[tuple[Sample, Sample, Sample]]:
         """Each sample with the outputs of the reference and of the candidate."""
         plan = self._planner.plan(kept)
-        for sample, reference in zip(self._samples, self._references, strict=True):
-            candidate = self._executor.run(sample, plan, exact_inputs=exact_inputs)
+        runs = zip(self._samples, self._references, self._checkpoints, strict=True)
+        for sample, reference, checkpoints in runs:
+            candidate = self._executor.run(
+                sample, plan, exact_inputs=exact_inputs, checkpoints=checkpoints
+            )
             yield sample, reference, {**candidate, **_lost_outputs(reference, candidate)}
 
 
