@@ -23,7 +23,7 @@ from polygraphy.tools.script import Script
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from polygraphy_layerprec.backend.engine_options import EngineOptions
+    from polygraphy_layerprec.backend.engines.options import EngineOptions
     from polygraphy_layerprec.report.next_steps import ShapeRange
 
 __all__ = ["given_options", "make_engine_options", "tensorrt_groups"]
@@ -71,7 +71,7 @@ def make_engine_options(
         shape_ranges: Smallest and largest shape of each input of dynamic shape, for a profile where
             the user gave none.
     """
-    from polygraphy_layerprec.backend.engine_options import EngineOptions
+    from polygraphy_layerprec.backend.engines.options import EngineOptions
 
     config, network = groups[TrtConfigArgs], groups[TrtLoadNetworkArgs]
     config.fp16 = config.bf16 = None  # of the lowered engine alone, which is not said here
@@ -81,10 +81,15 @@ def make_engine_options(
         ]
     _add_onnx_group(groups)
 
-    def load_network(*, with_debug_tensors: bool) -> Any:
-        changes = {"mark_unfused_tensors_as_debug_tensors": with_debug_tensors or None}
+    def load_network(
+        path: str, *, strongly_typed: bool = False, with_debug_tensors: bool = False
+    ) -> Any:
+        changes = {
+            "strongly_typed": network.strongly_typed or strongly_typed or None,
+            "mark_unfused_tensors_as_debug_tensors": with_debug_tensors or None,
+        }
         # Polygraphy takes what follows a colon in the path for the name of a function.
-        with _changed(network, changes), _changed(groups[ModelArgs], {"path": model_path}):
+        with _changed(network, changes), _changed(groups[ModelArgs], {"path": path}):
             return _run(network.add_to_script)()
 
     def make_config(timing_cache: str | None) -> Any:
@@ -94,13 +99,12 @@ def make_engine_options(
         with _changed(config, changes):
             return _run(config.add_to_script) or CreateConfig()
 
-    debug = getattr(network, "mark_unfused_tensors_as_debug_tensors", None)
     return EngineOptions(
-        load_network=lambda: load_network(with_debug_tensors=False),
-        make_config=make_config,
+        model_path,
+        load_network,
+        make_config,
         profiles=tuple(config.profile_dicts),
         allows_tf32=bool(config.tf32),
-        load_debug_network=(lambda: load_network(with_debug_tensors=True)) if debug else None,
         identity=_identity(groups),
     )
 
