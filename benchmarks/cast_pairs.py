@@ -17,7 +17,8 @@ __all__ = ["with_cast_pairs"]
 def with_cast_pairs(model: onnx.ModelProto, exact: Collection[str] = ()) -> onnx.ModelProto:
     """Returns a copy of `model` with float inputs, weights and node outputs rounded to FP16.
 
-    Tensors keep their names: what is read under a name is the rounded value. Nodes inside
+    Tensors keep their names: what is read under a name is the rounded value. BatchNormalization is
+    folded into a scale and a shift before these are rounded, as TensorRT does. Nodes inside
     subgraphs are left as they are. Weights must be embedded.
 
     Args:
@@ -27,6 +28,7 @@ def with_cast_pairs(model: onnx.ModelProto, exact: Collection[str] = ()) -> onnx
     floats = _float_tensors(model).difference(exact)
     rounded = onnx.ModelProto()
     rounded.CopyFrom(model)
+    _fold_normalizations(rounded.graph)
     for weight in rounded.graph.initializer:
         if weight.data_type == TensorProto.FLOAT and weight.name not in exact:
             array = numpy_helper.to_array(weight)
@@ -46,6 +48,31 @@ def with_cast_pairs(model: onnx.ModelProto, exact: Collection[str] = ()) -> onnx
     del rounded.graph.node[:]
     rounded.graph.node.extend(nodes)
     return rounded
+
+
+def _fold_normalizations(graph: onnx.GraphProto) -> None:
+    """Gives every BatchNormalization of constants the parameters {scale, shift, 0, 1}."""
+    weights = {weight.name: weight for weight in graph.initializer} | {
+        node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"
+    }
+    for index, node in enumerate(graph.node):
+        if node.op_type != "BatchNormalization" or not weights.keys() >= set(node.input[1:]):
+            continue
+        factor, bias, mean, variance = (
+            numpy_helper.to_array(weights[name]).astype(np.float64) for name in node.input[1:]
+        )
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        scale = factor / np.sqrt(variance + attributes.pop("epsilon", 1e-5))
+        folded = (scale, bias - mean * scale, np.zeros_like(scale), np.ones_like(scale))
+        names = [f"{node.output[0]}__folded_{part}" for part in range(4)]
+        graph.initializer.extend(
+            numpy_helper.from_array(values.astype(np.float32), name)
+            for name, values in zip(names, folded, strict=True)
+        )
+        made = helper.make_node(node.op_type, [node.input[0], *names], node.output, node.name)
+        attributes["epsilon"] = 0.0
+        made.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        graph.node[index].CopyFrom(made)
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:

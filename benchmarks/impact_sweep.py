@@ -77,7 +77,7 @@ class Comparison:
     @property
     def is_explained(self) -> bool:
         """Whether the record says why the impact may be off."""
-        return self.layer.overflow or bool(self.layer.caveat)
+        return self.layer.overflow or self.layer.keeps_finite or bool(self.layer.caveat)
 
 
 def compare(name: str, model: onnx.ModelProto, samples: Sequence[Sample]) -> list[Comparison]:

@@ -19,6 +19,7 @@ from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
+from polygraphy_layerprec.ranking.guards import find_guard_reasons, with_guards
 from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
 from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
 from polygraphy_layerprec.report.ranking_file import load_ranking
@@ -141,6 +142,14 @@ class _Emulation:
         )
         if not self._observed:
             raise nothing_to_rank(graph, self._comparison)
+        self._guards = find_guard_reasons(
+            graph,
+            self._comparison,
+            rank_layers(self._observed, request.precision),
+            precision=request.precision,
+            outputs=outputs_that_count(graph, request.outputs),
+            progress=progress,
+        )
 
     def assemble(self, impacts: Mapping[str, float]) -> Ranking:
         """Returns the ranking with impacts measured elsewhere, by first output tensor."""
@@ -149,7 +158,7 @@ class _Emulation:
             self._plan.graph,
             self._plan,
             self._comparison,
-            rank_layers(observed, self._request.precision),
+            with_guards(rank_layers(observed, self._request.precision), self._guards),
             impact=self._request.impact,
             outputs=self._request.outputs or (),
             generated_inputs=self._request.generated_inputs,

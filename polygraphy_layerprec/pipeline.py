@@ -26,6 +26,7 @@ from polygraphy_layerprec.ranking.assembly import (
     nothing_to_judge,
     nothing_to_rank,
 )
+from polygraphy_layerprec.ranking.guards import find_guard_reasons, with_guards
 from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
 from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
@@ -114,6 +115,10 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
             graph, samples, precision=precision, layers=names, progress=progress, outputs=counted
         )
         layers = rank_layers(with_exact_impacts(observed, exact), precision)
+    guards = find_guard_reasons(
+        graph, comparison, layers, precision=precision, outputs=counted, progress=progress
+    )
+    layers = with_guards(layers, guards)
     return assemble_ranking(
         whole,
         plan,

@@ -16,7 +16,6 @@ from polygraphy_layerprec.execution.plain_session import PlainSession
 from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
-from polygraphy_layerprec.model.operators import draws_random_numbers
 from polygraphy_layerprec.plan import Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
@@ -207,7 +206,7 @@ class _Emulation:
 
 
 def _warnings(graph: Graph) -> list[str]:
-    random = [node.name for node in graph.nodes if draws_random_numbers(node.op_type, node.domain)]
+    random = [node.name for node in graph.nodes if node.is_random]
     if not random:
         return []
     note = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import onnxruntime as ort
+
 from polygraphy_layerprec.execution import EmulatedExecutor, PlannedExecutor
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import FP16
 
-__all__ = ["emulated_executor", "run_lowered", "run_reference"]
+__all__ = ["emulated_executor", "run_lowered", "run_reference", "run_whole"]
 
 
 def emulated_executor(model, precision=FP16, **options):
@@ -25,6 +27,16 @@ def run_lowered(model, sample, kept=(), *, precision=FP16, target=Target.STRONG,
     graph = _graph(model)
     plan = Planner(graph, precision, target).plan(KeptLayers.of_outputs(kept))
     return PlannedExecutor(graph, precision).run(sample, plan, **options)
+
+
+def run_whole(model, sample):
+    """Returns the outputs of a model as ONNX-Runtime runs it, with its own casts in place."""
+    options = ort.SessionOptions()
+    # Else casts vanish, and the rounding with them.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, sample), strict=True))
 
 
 def _graph(model):

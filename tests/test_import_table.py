@@ -19,8 +19,8 @@ MODULES = sorted(
 )
 
 PURE = (
-    *("divergence", "ranking.agreement", "ranking.doubts", "ranking.order", "ranking.stability"),
-    *("selection", "precision", "records"),
+    *("ranking.agreement", "ranking.correlation", "ranking.doubts", "ranking.order"),
+    *("divergence", "ranking.stability", "selection", "precision", "records"),
 )
 """The middle of the data path: numpy, the standard library, one another, and scipy's graphs."""
 

@@ -14,7 +14,7 @@ from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.pipeline import measure_exact_impacts, measure_output_error
 from polygraphy_layerprec.precision import BF16
-from polygraphy_layerprec.ranking.order import rank_correlation
+from polygraphy_layerprec.ranking.correlation import rank_correlation
 from tests import models
 from tests.models import build_model, node, normal, sample_inputs, scalar, tensor
 

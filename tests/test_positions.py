@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.pipeline import measure_output_error, select_constraints
+from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.selection import SelectionRequest
 from tests.models import build_model, node, normal, scalar, tensor
 
@@ -106,6 +107,7 @@ def root_mean_square(scale):
     return model, {"x": normal(3, 16, 64, scale=scale)}
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [(FP16, 2e-3), (BF16, 1.6e-2)])
 @pytest.mark.parametrize(
     ("build", "kept"),
     [
@@ -114,10 +116,10 @@ def root_mean_square(scale):
         (rotary_embedding, {"/rotary/MatMul", "/rotary/Sin", "/rotary/Cos"}),
     ],
 )
-def test_the_layer_is_kept_with_its_readers(build, kept):
+def test_the_layer_is_kept_with_its_readers(build, kept, precision, tolerance):
     model, sample = build()
-    ranking = rank_model(model, [sample])
-    request = SelectionRequest(tolerance=2e-3)
+    ranking = rank_model(model, [sample], precision=precision)
+    request = SelectionRequest(tolerance=tolerance)
 
     foretold = select_constraints(ranking, request)
     measured = select_constraints(ranking, request, model=model, samples=[sample])

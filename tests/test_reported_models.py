@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.version_converter
-import onnxruntime as ort
 import pytest
 from polygraphy.logger import G_LOGGER
 
+from benchmarks.cast_pairs import with_cast_pairs
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.matching.asked_precisions import asked_by_mixed_onnx, asked_by_nobody
@@ -19,7 +19,7 @@ from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.verify import verify_model
 from tests import reported_models as models
 from tests.models import build_model, node, tensor
-from tests.planned_runs import run_lowered, run_reference
+from tests.planned_runs import run_lowered, run_reference, run_whole
 from tests.processes import run_layerprec
 
 pytestmark = pytest.mark.onnxrt
@@ -45,15 +45,6 @@ def answers(model, sample):
         measurement.divergence(nothing).error,
         verified.lowered_error,
     ]
-
-
-def run_whole(model, sample):
-    options = ort.SessionOptions()
-    # Else casts vanish, and the rounding with them.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, sample), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +151,16 @@ def test_a_normalization_is_folded_in_the_mixed_model_too():
     (exact,) = run_whole(model, sample).values()
     (found,) = run_whole(mixed, sample).values()
     assert np.linalg.norm(found - exact) / np.linalg.norm(exact) == pytest.approx(9.5e-4, rel=0.5)
+
+
+def test_a_normalization_is_folded_by_pairs_of_casts_too():
+    model, sample = models.folded_normalization()
+
+    (exact,) = run_whole(model, sample).values()
+    (found,) = run_whole(with_cast_pairs(model), sample).values()
+
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert measure_output_error(model, [sample]) == pytest.approx(error, rel=1e-4)
 
 
 def test_double_is_one_decision_and_said():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.execution.streams import Streams, is_float
-from polygraphy_layerprec.model.operators import draws_random_numbers
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -39,7 +38,7 @@ class Application:
     @property
     def is_random(self) -> bool:
         """Whether another run would draw other numbers, and tell nothing."""
-        return draws_random_numbers(self.node.op_type, self.node.domain)
+        return self.node.is_random
 
     @property
     def max_abs_input(self) -> float:

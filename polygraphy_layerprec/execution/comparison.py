@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -69,6 +69,9 @@ class Comparison:
     samples_of_ids: list[Sample] = field(default_factory=list)
     """The samples in which floats that are taken for integers are not exact."""
 
+    samples_lost: list[Sample] = field(default_factory=list)
+    """The first samples in which an output becomes NaN or infinite."""
+
     lowered_already: set[int] = field(default_factory=set)
     """Nodes that the model runs in FP16 or BF16 itself."""
 
@@ -120,7 +123,7 @@ def compare_samples(
             comparison.observations.add_inexact_integers(paths.inexact_integers)
             comparison.samples_of_ids.append(sample)
         paths.forget()
-        _add_result(comparison, result, outputs)
+        _add_result(comparison, sample, result, outputs)
     if not comparison.sample_count:
         raise ExecutionError(
             "There is no input sample to measure with.\n"
@@ -149,13 +152,24 @@ def _observer(
 
 
 _LOW_TYPES = frozenset({"tensor(float16)", "tensor(bfloat16)"})
+_LOST_SAMPLES_KEPT: Final = 8
+"""Enough to measure sets with; what others alone lose is found when the choice is measured."""
 
 
-def _add_result(comparison: Comparison, result: SampleComparison, outputs: tuple[str, ...]) -> None:
+def _add_result(
+    comparison: Comparison,
+    sample: Sample,
+    result: SampleComparison,
+    outputs: tuple[str, ...],
+) -> None:
     comparison.sample_count += 1
+    before = comparison.outputs.nonfinite_count
     comparison.outputs.add(
         {name: y for name, y in result.reference.items() if name in outputs}, result.candidate
     )
+    lost = comparison.outputs.nonfinite_count > before
+    if lost and len(comparison.samples_lost) < _LOST_SAMPLES_KEPT:
+        comparison.samples_lost.append(sample)
     comparison.observations.add_harmful_overflows(result.harmful_overflows)
     comparison.nonfinite_from |= result.nonfinite_from
     comparison.flips |= result.flips

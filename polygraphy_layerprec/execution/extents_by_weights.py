@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.model.operators import RECURRENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -18,7 +20,7 @@ _KEEPS_SHAPE: Final = frozenset(
 _BROADCASTS: Final = frozenset("Add Div Mul Sub".split())
 _CONVOLUTIONS: Final = frozenset("Conv ConvInteger QLinearConv".split())
 _PRODUCTS: Final = frozenset("MatMul MatMulInteger".split())
-_RECURRENT: Final = frozenset("DynamicQuantizeLSTM GRU LSTM RNN".split())
+_RECURRENT: Final = RECURRENT | {"DynamicQuantizeLSTM"}
 _MOST_NODES: Final = 64
 
 

@@ -7,15 +7,15 @@ step to step as these layers leave it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.ort_tensors import tensor_of, value_of
-from polygraphy_layerprec.model import ModelError, build_graph
+from polygraphy_layerprec.model import ModelError, Role, build_graph
 from polygraphy_layerprec.model.element_types import type_of_runtime_name
 
 if TYPE_CHECKING:
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     Body = Callable[[Mapping[str, Array]], Mapping[str, Array]]
     """Runs the body once: from its inputs and what it captures to its outputs."""
 
+_LARGEST_CONSTANT_BYTES: Final = 1 << 28
+
 __all__ = ["body_graph", "run_loop", "run_scan"]
 
 
 def body_graph(graph: Graph, node: Node, feeds: Mapping[str, ort.OrtValue]) -> Graph:
     """Returns the body of a Loop or Scan as a graph of its own.
+
+    Constants that it captures are constants of it too: they are clipped and folded as such.
 
     Args:
         graph: The graph that the node is from.
@@ -47,8 +51,11 @@ def body_graph(graph: Graph, node: Node, feeds: Mapping[str, ort.OrtValue]) -> G
     made = onnx.GraphProto()
     made.CopyFrom(body)
     for name in node.captures:
-        kind = type_of_runtime_name(feeds[name].data_type())
-        made.input.append(onnx.ValueInfoProto(name=name, type=kind))
+        if _is_constant(graph, name) and _is_plain(feeds[name]):
+            made.initializer.append(numpy_helper.from_array(value_of(feeds[name]), name))
+        else:
+            kind = type_of_runtime_name(feeds[name].data_type())
+            made.input.append(onnx.ValueInfoProto(name=name, type=kind))
     for value, source in zip(made.input, _body_sources(node), strict=False):
         if source and not value.type.tensor_type.elem_type:
             kind = type_of_runtime_name(feeds[source].data_type())
@@ -64,8 +71,10 @@ def body_graph(graph: Graph, node: Node, feeds: Mapping[str, ort.OrtValue]) -> G
 
 def run_loop(
     node: Node, graph: Graph, run_body: Body, feeds: Mapping[str, ort.OrtValue]
-) -> list[ort.OrtValue | None]:
+) -> list[ort.OrtValue | None] | None:
     """Returns the outputs of a Loop: last states, then what each step gave, stacked.
+
+    None if it makes no step, and so computes nothing.
 
     Args:
         node: The node.
@@ -76,8 +85,8 @@ def run_loop(
     trips = int(value_of(feeds[node.inputs[0]])) if node.inputs[0] else np.iinfo(np.int64).max
     goes_on = bool(value_of(feeds[node.inputs[1]])) if node.inputs[1] else True
     states = [value_of(feeds[name]) for name in node.inputs[2:]]
-    captured = {name: value_of(feeds[name]) for name in node.captures}
     names = [value.name for value in graph.inputs]
+    captured = {name: value_of(feeds[name]) for name in node.captures if name in names}
     collected: list[list[Array]] = [[] for _ in graph.outputs[1 + len(states) :]]
     step = 0
     while goes_on and step < trips:
@@ -88,10 +97,9 @@ def run_loop(
         for parts, part in zip(collected, results[len(states) :], strict=True):
             parts.append(part)
         step += 1
-    stacked = [np.stack(parts) if parts else None for parts in collected]
-    if any(parts is None for parts in stacked):
-        raise NodeError("a loop that makes no step has no outputs to stack")
-    return _as_tensors(node, [*states, *stacked])
+    if not step:
+        return None
+    return _as_tensors(node, [*states, *(np.stack(parts) for parts in collected)])
 
 
 def run_scan(
@@ -109,7 +117,6 @@ def run_scan(
     count = int(attributes["num_scan_inputs"])
     given = [value_of(feeds[name]) for name in node.inputs]
     states, sequences = given[: len(given) - count], given[len(given) - count :]
-    captured = {name: value_of(feeds[name]) for name in node.captures}
     axes = attributes.get("scan_input_axes") or [0] * count
     backwards = attributes.get("scan_input_directions") or [0] * count
     moved = [
@@ -117,6 +124,7 @@ def run_scan(
         for sequence, axis, reverse in zip(sequences, axes, backwards, strict=True)
     ]
     names = [value.name for value in graph.inputs]
+    captured = {name: value_of(feeds[name]) for name in node.captures if name in names}
     outputs = graph.outputs
     collected: list[list[Array]] = [[] for _ in outputs[len(states) :]]
     for elements in zip(*moved, strict=True):
@@ -132,6 +140,17 @@ def run_scan(
         for parts, axis, reverse in zip(collected, out_axes, out_backwards, strict=True)
     ]
     return _as_tensors(node, [*states, *stacked])
+
+
+def _is_constant(graph: Graph, name: str) -> bool:
+    producer = graph.producers.get(name)
+    return name in graph.weights or (producer is not None and producer.role is Role.FOLDED)
+
+
+def _is_plain(tensor: ort.OrtValue) -> bool:
+    """Whether a value fits a message; few bits and much data stay where they are."""
+    values = value_of(tensor)
+    return values.dtype.kind in "biuf" and values.nbytes <= _LARGEST_CONSTANT_BYTES
 
 
 def _body_sources(node: Node) -> Sequence[str]:

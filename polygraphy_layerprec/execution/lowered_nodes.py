@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import helper
 
+from polygraphy_layerprec.divergence.rules.cells import Multiply, Rounding, exactly
 from polygraphy_layerprec.divergence.rules.recurrent import run_recurrent, takes_default_steps
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.loops import body_graph, run_loop, run_scan
 from polygraphy_layerprec.execution.node_session import NodeRunner
 from polygraphy_layerprec.execution.ort_tensors import tensor_of, value_of
 from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.model.operators import ITERATING, RECURRENT
 from polygraphy_layerprec.plan.batch_norm import (
     epsilon_of,
     fold_parameters,
@@ -23,7 +25,7 @@ from polygraphy_layerprec.plan.batch_norm import (
     parameter_names,
 )
 from polygraphy_layerprec.plan.widths import Target, Width
-from polygraphy_layerprec.precision import round_to_precision
+from polygraphy_layerprec.precision import TF32, round_to_precision
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
 
 __all__ = ["LoweredNodes"]
-
-_RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})
 
 
 class LoweredNodes:
@@ -49,7 +49,7 @@ class LoweredNodes:
         self._runner = runner
         self._weights = weights
         self._folded: dict[int, Node] = {}
-        self._bodies: dict[tuple[int, Target], Any] = {}
+        self._bodies: dict[tuple[int, Target | None], Any] = {}
 
     def low_weights(
         self, node: Node, plan: Plan, loaded: Mapping[str, ort.OrtValue]
@@ -100,15 +100,28 @@ class LoweredNodes:
             return self._runner.run(self._folded_node(node), feeds)
         if self._is_unrolled_norm(node):
             return [self._normalized(node, plan, feeds)]
-        if node.op_type in _RECURRENT and takes_default_steps(node.op_type, node.attributes):
-            return self._recurrent(node, feeds)
+        if node.op_type in RECURRENT and takes_default_steps(node.op_type, node.attributes):
+            return self._recurrent(node, feeds, rounded=self._rounded)
         if node.op_type in {"Loop", "Scan"} and not node.domain:
-            return self._iterated(node, plan, feeds)
+            return self._iterated(node, plan.target, feeds)
         return self._runner.run(node, feeds)
+
+    def run_in_tf32(
+        self, node: Node, feeds: Mapping[str, ort.OrtValue]
+    ) -> list[ort.OrtValue | None] | None:
+        """Returns the outputs of what iterates in FP32, with factors of its products in TF32.
+
+        None where the node does not iterate, or only ONNX-Runtime can run it.
+        """
+        if node.op_type in RECURRENT and takes_default_steps(node.op_type, node.attributes):
+            return self._recurrent(node, feeds, rounded=exactly, multiply=_multiply_in_tf32)
+        if node.op_type in {"Loop", "Scan"} and not node.domain:
+            return self._iterated(node, Target.STRONG, feeds, tf32=True)
+        return None
 
     def rounds_inside(self, node: Node) -> bool:
         """Whether a lowered node rounds more than its inputs, weights and outputs."""
-        iterates = node.op_type in {*_RECURRENT, "Loop", "Scan"} and not node.domain
+        iterates = node.op_type in ITERATING and not node.domain
         return iterates or self._is_unrolled_norm(node)
 
     def _folded_weights(
@@ -165,28 +178,40 @@ class LoweredNodes:
         return folded or name in self._graph.weights
 
     def _recurrent(
-        self, node: Node, feeds: Mapping[str, ort.OrtValue]
+        self,
+        node: Node,
+        feeds: Mapping[str, ort.OrtValue],
+        *,
+        rounded: Rounding,
+        multiply: Multiply = np.matmul,
     ) -> list[ort.OrtValue | None]:
         inputs = [value_of(feeds[name]) if name else None for name in node.inputs]
         with np.errstate(all="ignore"):
-            made = run_recurrent(node.op_type, inputs, node.attributes, self._rounded)
+            made = run_recurrent(node.op_type, inputs, node.attributes, rounded, multiply)
         return [
             tensor_of(np.ascontiguousarray(values, np.float32)) if name else None
             for name, values in zip(node.outputs, made, strict=False)
         ]
 
     def _iterated(
-        self, node: Node, plan: Plan, feeds: Mapping[str, ort.OrtValue]
+        self,
+        node: Node,
+        target: Target,
+        feeds: Mapping[str, ort.OrtValue],
+        *,
+        tf32: bool = False,
     ) -> list[ort.OrtValue | None]:
         from polygraphy_layerprec.execution.planned import PlannedExecutor  # noqa: PLC0415
 
-        key = node.index, plan.target
+        key = node.index, None if tf32 else target
         if key not in self._bodies:
-            from polygraphy_layerprec.plan import Planner  # noqa: PLC0415
+            from polygraphy_layerprec.plan import KeptLayers, Planner  # noqa: PLC0415
 
             body = body_graph(self._graph, node, feeds)
-            body_plan = Planner(body, self._precision, plan.target).plan()
-            self._bodies[key] = body, body_plan, PlannedExecutor(body, self._precision)
+            planner = Planner(body, self._precision, target)
+            body_plan = planner.plan(KeptLayers.of_nodes(body.layers)) if tf32 else planner.plan()
+            executor = PlannedExecutor(body, self._precision, tf32=tf32)
+            self._bodies[key] = body, body_plan, executor
         body, body_plan, executor = self._bodies[key]
 
         def run_body(values: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, Any]:
@@ -197,11 +222,18 @@ class LoweredNodes:
             return made
 
         run: Any = run_loop if node.op_type == "Loop" else run_scan
-        result: list[ort.OrtValue | None] = run(node, body, run_body, feeds)
-        return result
+        result: list[ort.OrtValue | None] | None = run(node, body, run_body, feeds)
+        return self._runner.run(node, feeds) if result is None else result
 
     def _rounded(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.asarray(round_to_precision(np.asarray(values, np.float32), self._precision))
 
     def _rounded_weight(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.asarray(round_to_precision(values, self._precision, saturate=True))
+
+
+def _multiply_in_tf32(
+    first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    factors = [np.asarray(round_to_precision(factor, TF32)) for factor in (first, second)]
+    return np.asarray(factors[0] @ factors[1])

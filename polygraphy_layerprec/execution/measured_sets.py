@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +66,6 @@ def measured_errors(
             progress(done, 0, f"set of {int(kept.sum())} layers")
         fp32_outputs = [name for index in np.flatnonzero(kept) for name in names[index]]
         divergence = measurement.divergence(KeptLayers.of_outputs(fp32_outputs))
-        if not max_abs:
-            return divergence.error
-        # The largest error is among what can be subtracted: what was lost is not.
-        lost = any(output.nonfinite_count for output in divergence.records())
-        return math.inf if lost else divergence.max_abs_error
+        return divergence.max_abs_error if max_abs else divergence.error
 
     return error_of

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.divergence.metrics import relative_error
+from polygraphy_layerprec.execution.streams import largest_finite
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import OutputDivergence
 
@@ -47,7 +48,8 @@ class OutputDivergences:
     """Accumulates the divergence of each output, a sample at a time.
 
     An element that is finite in the reference and not in the candidate makes the error infinite. An
-    element that is not finite in the reference is left out.
+    element that is not finite in the reference is left out. An output of another shape than the
+    reference's is lost as a whole, which is an error of 1.
     """
 
     def __init__(self, names: Sequence[str], precision: Precision) -> None:
@@ -72,6 +74,9 @@ class OutputDivergences:
         if reference.shape != candidate.shape:
             output.comparable = False
             output.mismatches += reference.size
+            if output.is_floating:
+                output.squared_errors.append(1.0)  # as if every element were lost
+                output.max_abs_error = max(output.max_abs_error, largest_finite(reference))
             return
         is_nan = (reference != reference) & (candidate != candidate)  # noqa: PLR0124 - for any dtype
         output.mismatches += int(np.count_nonzero((reference != candidate) & ~is_nan))
@@ -105,8 +110,12 @@ class OutputDivergences:
         Or the share of unequal elements in an integer output, where that is larger: a class that
         changes says what no distance does. Infinite where any element became NaN or infinite.
         """
-        lost = any(output.nonfinite_count for output in self._outputs.values())
-        return float("inf") if lost else self.finite_error
+        return float("inf") if self.nonfinite_count else self.finite_error
+
+    @property
+    def nonfinite_count(self) -> int:
+        """Elements, finite in the reference, that became NaN or infinite."""
+        return sum(output.nonfinite_count for output in self._outputs.values())
 
     @property
     def finite_error(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from polygraphy_layerprec.model.operators import (
     PRODUCTS,
     Behavior,
     behavior_of,
-    draws_random_numbers,
 )
 from polygraphy_layerprec.plan.widths import Plan, Verdict, Width, reads_of
 from polygraphy_layerprec.precision import TF32, round_flat
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["PlannedExecutor"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
+
+_FACTOR_COUNTS: Final = {"Attention": 3, "Einsum": None}
 
 
 @dataclass(slots=True)
@@ -147,7 +148,7 @@ class PlannedExecutor:
         variable = [name for name in node.sources if name not in weights]
         if any(name not in held for name in variable):
             return
-        if plan is None or draws_random_numbers(node.op_type, node.domain):
+        if plan is None or node.is_random:
             feeds = {**weights, **{name: held[name].tensor for name in variable}}
             outputs = self._outputs(node, feeds)
         else:
@@ -182,7 +183,8 @@ class PlannedExecutor:
                 exact = exact_inputs and held[name].computed
                 feeds[name] = self._cast(held[name]) if cast and not exact else held[name].tensor
         if not low:
-            return self._runner.run(node, self._factors(node, feeds))
+            iterated = self._lowered.run_in_tf32(node, feeds) if self._tf32 else None
+            return iterated or self._runner.run(node, self._factors(node, feeds))
         outputs = self._lowered.run(node, plan, feeds)
         if not (node.is_constant or behavior_of(node.op_type, node.domain) is Behavior.COMPUTES):
             return outputs
@@ -194,9 +196,9 @@ class PlannedExecutor:
         ]
 
     def _factors(self, node: Node, feeds: Mapping[str, ort.OrtValue]) -> Mapping[str, ort.OrtValue]:
-        if not self._tf32 or node.domain or node.op_type not in PRODUCTS:
+        if not self._tf32 or node.domain or node.op_type not in {*PRODUCTS, "Attention"}:
             return feeds
-        factors = node.inputs if node.op_type == "Einsum" else node.inputs[:2]  # a bias is added
+        factors = node.inputs[: _FACTOR_COUNTS.get(node.op_type, 2)]  # a bias is added
         return {
             name: rounded_tensor(tensor, TF32) if name in factors else tensor
             for name, tensor in feeds.items()
@@ -230,7 +232,7 @@ class PlannedExecutor:
     def _outputs(
         self, node: Node, feeds: Mapping[str, ort.OrtValue]
     ) -> Sequence[ort.OrtValue | None]:
-        if not draws_random_numbers(node.op_type, node.domain):
+        if not node.is_random:
             return self._runner.run(node, feeds)
         # Runs of one sample share their noise: it must not pass for an error.
         key = id(self._sample), node.index

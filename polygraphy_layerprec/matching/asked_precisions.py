@@ -134,7 +134,7 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
         )
     problem = _loading_problem(path, mixed.fatal)
     warnings = [problem] if problem else []
-    if not mixed.precisions:
+    if not mixed.lowered_count:
         warnings.append(f"No layer of {path!r} is in low precision.")
     precision = mixed.precisions[0] if mixed.precisions else "fp16"
     return AskedPrecisions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from polygraphy_layerprec.model.errors import ModelError
 from polygraphy_layerprec.model.expansion import Expansion, Guard, PlacedNode, expand
 from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.names import block_of, unique_names
-from polygraphy_layerprec.model.operators import normal_domain
+from polygraphy_layerprec.model.operators import draws_random_numbers, normal_domain
 from polygraphy_layerprec.model.ordering import sort_nodes, two_producers
 from polygraphy_layerprec.model.roles import Role, find_roles
 from polygraphy_layerprec.model.value_types import infer_types
@@ -72,6 +72,9 @@ class Node:
     trace: tuple[str, ...] = ()
     """The node, and the calls and branches around it, innermost first, as TensorRT's parser writes
     them."""
+
+    is_random: bool = False
+    """Whether two runs give different values."""
 
     @cached_property
     def op_type(self) -> str:
@@ -248,10 +251,12 @@ def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Gra
         opsets=opsets,
         ir_version=model.ir_version,
     )
+    random = _find_random(ordered, weights)
+    roles = find_roles(ordered, weights, types, random)
     return Graph(
         name=name,
         folder=folder,
-        nodes=tuple(_make_nodes(ordered, find_roles(ordered, weights, types))),
+        nodes=tuple(_make_nodes(ordered, roles, random)),
         inputs=graph_inputs,
         outputs=tuple(value.name for value in model.graph.output),
         weights=weights,
@@ -303,7 +308,15 @@ def _check_outputs(graph: onnx.GraphProto, known: set[str], nodes: Sequence[Plac
         )
 
 
-def _make_nodes(placed: Sequence[PlacedNode], roles: Sequence[Role]) -> Iterator[Node]:
+def _find_random(nodes: Iterable[PlacedNode], weights: Mapping[str, Weight]) -> set[int]:
+    flags = [(n, w) for n, w in weights.items() if w.dtype == bool and w.nbytes == 1]
+    off = {name for name, weight in flags if not weight.read().any()}
+    return {i for i, node in enumerate(nodes) if draws_random_numbers(node.proto, off)}
+
+
+def _make_nodes(
+    placed: Sequence[PlacedNode], roles: Sequence[Role], random: Collection[int]
+) -> Iterator[Node]:
     names = unique_names((p.label, p.proto.op_type, p.proto.output) for p in placed)
     for index, (node, role, name) in enumerate(zip(placed, roles, names, strict=True)):
         yield Node(
@@ -316,6 +329,7 @@ def _make_nodes(placed: Sequence[PlacedNode], roles: Sequence[Role]) -> Iterator
             node.guards,
             node.branches,
             node.trace,
+            index in random,
         )
 
 

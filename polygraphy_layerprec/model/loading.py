@@ -52,6 +52,11 @@ def _read(path: str, inline_bytes: int) -> onnx.ModelProto:
         skeleton = read_skeleton(path, inline_bytes=inline_bytes)
         model: onnx.ModelProto = onnx.ModelProto.FromString(skeleton)
     except DecodeError as error:
+        if "MaxDepth" in str(error):
+            raise ModelError(
+                f"{path!r} nests bodies in more levels than protobuf reads.\n"
+                f"Export the model with fewer bodies within each other."
+            ) from error
         raise ModelError(
             f"{path!r} is not an ONNX model: {error}.\nGive the path of a binary `.onnx` file."
         ) from error

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from onnx import NodeProto
 
 __all__ = [
     "ITERATING",
     "ONNX_DOMAINS",
     "PRODUCTS",
+    "RECURRENT",
     "SHAPE_ARITHMETIC",
     "SHAPE_MOVEMENT",
     "SHAPE_OPERANDS",
@@ -70,7 +76,10 @@ _RANDOM: Final = frozenset(
     "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 )
 
-ITERATING: Final = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan"})
+RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators that run a cell once for each step."""
+
+ITERATING: Final = RECURRENT | {"Loop", "Scan"}
 """Operators that run a body once for each step, and are one layer."""
 
 PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
@@ -130,6 +139,16 @@ def behavior_of(op_type: str, domain: str, *, reduction: str = "none") -> Behavi
     return _BEHAVIOR_BY_OPERATOR.get(op_type, Behavior.COMPUTES)
 
 
-def draws_random_numbers(op_type: str, domain: str) -> bool:
-    """Whether two runs give different values, so that a candidate must share the reference's."""
-    return domain in ONNX_DOMAINS and op_type in _RANDOM
+def draws_random_numbers(node: NodeProto, switched_off: Collection[str] = ()) -> bool:
+    """Whether two runs give different values, so that a candidate must share the reference's.
+
+    Args:
+        node: A node; it draws if a node of its bodies does.
+        switched_off: Constants that are false: Dropout draws where it is told to train.
+    """
+    if node.domain in ONNX_DOMAINS:
+        trains = [name for name in node.input[2:3] if name and name not in switched_off]
+        if node.op_type in _RANDOM or (node.op_type == "Dropout" and trains):
+            return True
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return any(draws_random_numbers(inner, switched_off) for body in bodies for inner in body.node)

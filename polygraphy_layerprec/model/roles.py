@@ -16,7 +16,6 @@ from polygraphy_layerprec.model.operators import (
     SHAPE_SOURCES,
     Behavior,
     behavior_of,
-    draws_random_numbers,
     normal_domain,
 )
 
@@ -50,7 +49,10 @@ class Role(Enum):
 
 
 def find_roles(
-    nodes: Sequence[PlacedNode], constants: Collection[str], types: Mapping[str, ValueType]
+    nodes: Sequence[PlacedNode],
+    constants: Collection[str],
+    types: Mapping[str, ValueType],
+    random: Collection[int] = (),
 ) -> list[Role]:
     """Returns the role of each node.
 
@@ -58,8 +60,9 @@ def find_roles(
         nodes: The nodes, sorted.
         constants: Names of the weights.
         types: Type of every value.
+        random: Positions of the nodes that draw random numbers.
     """
-    folded = _find_folded(nodes, constants)
+    folded = _find_folded(nodes, constants, random)
     shapes = _derived_from_shapes(nodes, constants) | _leading_to_shapes(nodes)
     return [
         _role(node, types, is_folded=index in folded, is_shape=index in shapes)
@@ -87,7 +90,9 @@ def _reduction(proto: NodeProto) -> str:
     return next(found, "none")
 
 
-def _find_folded(nodes: Sequence[PlacedNode], constants: Collection[str]) -> set[int]:
+def _find_folded(
+    nodes: Sequence[PlacedNode], constants: Collection[str], random: Collection[int]
+) -> set[int]:
     known = set(constants)
     found = set()
     for index, node in enumerate(nodes):
@@ -95,8 +100,7 @@ def _find_folded(nodes: Sequence[PlacedNode], constants: Collection[str]) -> set
         given = (name for results in node.branches for name in results)
         # What decides whether a branch runs does not change what its constants are.
         read = {*proto.input, *node.captures, *given} - {""}
-        is_random = draws_random_numbers(proto.op_type, proto.domain)
-        if read and not is_random and known.issuperset(read):
+        if read and index not in random and known.issuperset(read):
             known.update(proto.output)
             found.add(index)
     return found

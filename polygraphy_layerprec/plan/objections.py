@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.model.element_types import NOT_A_TENSOR
-from polygraphy_layerprec.model.operators import ITERATING, draws_random_numbers
+from polygraphy_layerprec.model.operators import ITERATING
 from polygraphy_layerprec.model.schemas import signature, type_string
 from polygraphy_layerprec.plan.operands import LOW_TENSOR_TYPES, LowOperands, says_output_type
 from polygraphy_layerprec.plan.parser_refusals import (
@@ -77,7 +77,7 @@ def _common_objection(node: Node) -> str:
         return "it computes shapes"
     if node.domain:
         return "operators of other domains than ONNX's stay in FP32"
-    if draws_random_numbers(node.op_type, node.domain):
+    if node.is_random:
         return "random draws stay in FP32"
     if node.op_type == "Scan" and node.opset < _BATCHLESS_SCAN:
         return "the Scan of this opset iterates over a batch"
@@ -85,8 +85,8 @@ def _common_objection(node: Node) -> str:
 
 
 def _network_objection(node: Node, precision: Precision) -> str:
-    if node.op_type == "ConvTranspose" and precision.name == "bf16":
-        return "TensorRT has no BF16 deconvolution"
+    if (node.op_type, precision.name) in NOT_BUILT:
+        return f"TensorRT has no {node.op_type} in {precision.name.upper()}"
     if node.op_type in {"EyeLike", "Range"}:
         return "TensorRT fills in FP32"
     return ""

@@ -37,6 +37,7 @@ class _Judged:
     verdict: Verdict
     reason: str = ""
     operands: LowOperands = _NO_OPERANDS
+    deviation: str = ""
 
 
 class Planner:
@@ -126,7 +127,8 @@ class Planner:
         if objection:
             told = for_onnx or node.role is not Role.EXACT
             return _Judged(Verdict.LEFT, objection if told else "")
-        return _Judged(Verdict.LOWERED, "", operands)
+        deviation = _deviation(graph, node, operands) if for_onnx else ""
+        return _Judged(Verdict.LOWERED, "", operands, deviation)
 
     def _opset_of(self, node: Node) -> int:
         return node.opset if node.domain else max(node.opset, self._schema_opset)
@@ -213,6 +215,7 @@ class Planner:
             tuple(w and Width.EITHER for w in inputs) if either else tuple(inputs),
             tuple(outputs),
             _width_around(node, judged),
+            judged.deviation,
         )
 
     def _natives(self, nodes: Sequence[NodePlan]) -> dict[str, Width]:
@@ -242,6 +245,16 @@ class Planner:
 
     def _fp32(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if self._graph.is_fp32(name)]
+
+
+def _deviation(graph: Graph, node: Node, operands: LowOperands) -> str:
+    """How a lowered node of a saved model reads other values than a network's does, in words."""
+    low = network_operands(graph, node).inputs
+    rounded = [node.inputs[i] for i in sorted(operands.inputs - low)]
+    exact = [node.inputs[i] for i in sorted(low - operands.inputs)]
+    told = [f"{name!a} is rounded, which a network reads as it is" for name in rounded]
+    told += [f"{name!a} stays in FP32, which a network rounds" for name in exact]
+    return "; ".join(told)
 
 
 def _double_reason(graph: Graph, node: Node) -> str:

@@ -78,10 +78,13 @@ class NodePlan:
     around: Width | None = None
     """The precision in which its bodies, or for an `If` its branches, hand tensors in."""
 
+    deviation: str = ""
+    """How a lowered node of a saved model differs from that of a network, empty if it does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeftNode:
-    """A node that stays as it is though nothing requested that."""
+    """A node that a rule treats otherwise than the others, though nothing requested that."""
 
     name: str
     """Unique name of the node."""
@@ -93,7 +96,7 @@ class LeftNode:
     """ONNX names of the output tensors."""
 
     reason: str
-    """Why it is not lowered, in words."""
+    """Why it is not lowered, or how otherwise, in words."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,15 @@ class Plan:
             LeftNode(node.name, node.op_type, node.outputs, plan.reason)
             for node, plan in zip(self.graph.nodes, self.nodes, strict=True)
             if plan.reason
+        )
+
+    @cached_property
+    def deviating(self) -> tuple[LeftNode, ...]:
+        """The nodes that are lowered otherwise than in a network, in execution order."""
+        return tuple(
+            LeftNode(node.name, node.op_type, node.outputs, plan.deviation)
+            for node, plan in zip(self.graph.nodes, self.nodes, strict=True)
+            if plan.deviation and plan.verdict is Verdict.LOWERED
         )
 
     def _reaches(self, name: str, width: Width | None) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from polygraphy_layerprec.ranking.order import first_output, rank_correlation
+from polygraphy_layerprec.ranking.correlation import rank_correlation
+from polygraphy_layerprec.ranking.order import first_output
 from polygraphy_layerprec.records import (
     ConditionDifference,
     LayerMove,

@@ -15,6 +15,7 @@ __all__ = ["describe_instability", "describe_refutation"]
 
 _STABLE: Final = 0.5  # the random probes of a small model alone give 0.6
 _FEW_LAYERS: Final = 10
+_NAMED: Final = 5
 _NOTHING_LEFT: Final = 0.3  # relative errors from here on are not small
 
 
@@ -40,6 +41,16 @@ def describe_refutation(
         return (
             f"{start} It cannot see that a value overflows, first in {first.name!r}: it holds "
             "once the layers that overflow are kept in FP32."
+        )
+    guards = [layer for layer in layers if layer.keeps_finite]
+    if guards:
+        first = min(guards, key=lambda layer: layer.graph_index)
+        these = "this layer" if len(guards) == 1 else f"these {len(guards)} layers together"
+        return (
+            f"{start} It cannot see that an output becomes NaN or infinite. The cause is "
+            f"{first.name!r}: {first.reason}. With {these} in FP32, as measured, every output is "
+            f"finite: {', '.join(repr(layer.name) for layer in guards[:_NAMED])}"
+            f"{' and others' if len(guards) > _NAMED else ''}."
         )
     seen = [*_nonfinite(error), *_flips(flipped), *_losses(layers)]
     causes = "; ".join(seen) or "errors of different layers cancel, or amplify one another"

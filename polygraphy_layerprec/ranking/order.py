@@ -14,12 +14,10 @@ from polygraphy_layerprec.divergence.kinds import Symptoms, describe_trouble
 from polygraphy_layerprec.records import ImpactMethod, RankedLayer
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from polygraphy_layerprec.divergence.caveats import Caveat
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.precision import Precision
-    from polygraphy_layerprec.records import OutputError, Ranking
+    from polygraphy_layerprec.records import OutputDivergence, OutputError, Ranking
 
 __all__ = [
     "LayerObservation",
@@ -29,9 +27,7 @@ __all__ = [
     "forecast_holds",
     "forecast_is_refuted",
     "order_layers",
-    "rank_correlation",
     "rank_layers",
-    "ranks",
     "with_exact_impacts",
 ]
 
@@ -116,17 +112,18 @@ def order_layers(layers: Sequence[RankedLayer]) -> tuple[RankedLayer, ...]:
     """Returns the layers, worst first, with their ranks.
 
     Overflow that does damage comes before any score, in execution order: the first one is where to
-    look. Integers that are not exact come next, since an id that is off by one is another one. Then
-    impact decides, and execution order among equals; a layer where terms cancel stands
-    with the worst of its terms.
+    look. So do layers that keep outputs finite, and then integers that are not exact: an id that is
+    off by one is another one. Then impact decides, and execution order among equals; a layer where
+    terms cancel stands with the worst of its terms.
     """
     urgencies = _urgencies(layers)
     ordered = sorted(
         layers,
         key=lambda layer: (
             not layer.overflow,
+            not layer.keeps_finite,
             layer.kind != "inexact integers",
-            0.0 if layer.overflow else -urgencies[layer.name],
+            0.0 if layer.overflow or layer.keeps_finite else -urgencies[layer.name],
             layer.graph_index,
         ),
     )
@@ -190,11 +187,15 @@ def forecast_holds(error: OutputError) -> bool:
 
     Impacts add up as small independent errors do. Where a decision flips, a value overflows or
     nothing of a value is left, errors are not small, and the measurement is the answer. True where
-    the two cannot be compared: no output has an error, or the forecast is of a loss.
+    the two cannot be compared: no output has an error or is lost, or the forecast is of a loss.
     """
-    if error.forecast_of_loss or all(output.error is None for output in error.outputs):
+    if error.forecast_of_loss or not any(_is_comparable(output) for output in error.outputs):
         return True
     return errors_agree(error.forecast, error.measured)
+
+
+def _is_comparable(output: OutputDivergence) -> bool:
+    return output.error is not None or output.mismatch_fraction == 1.0
 
 
 def errors_agree(first: float, second: float) -> bool:
@@ -210,33 +211,10 @@ def errors_agree(first: float, second: float) -> bool:
 def forecast_is_refuted(ranking: Ranking) -> bool:
     """Returns whether the forecast is no answer for any set of layers.
 
-    It leaves out overflow, so where layers overflow it may still hold once they are kept in FP32.
+    It leaves out NaN and overflow, so it may still hold once the layers to blame are kept in FP32.
     """
-    overflows = any(layer.overflow for layer in ranking.layers)
-    return not overflows and not forecast_holds(ranking.output_error)
-
-
-def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
-    """Returns Spearman's rank correlation, in [-1, 1]; ties share their mean rank.
-
-    It is Pearson's correlation of the ranks (Spearman, 1904). None where it does not exist: fewer
-    than two values, or all alike on one side.
-
-    >>> rank_correlation([1, 2, 3], [10, 20, 90])
-    1.0
-    """
-    a, b = ranks(np.asarray(first, np.float64)), ranks(np.asarray(second, np.float64))
-    if a.size < 2 or not np.ptp(a) or not np.ptp(b):
-        return None
-    a, b = a - a.mean(), b - b.mean()
-    return round(float(a @ b / np.sqrt((a @ a) * (b @ b))), 12)
-
-
-def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the place of each value, from 1 for the smallest; ties share their mean place."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[group], np.float64)
+    blamed = any(layer.overflow or layer.keeps_finite for layer in ranking.layers)
+    return not blamed and not forecast_holds(ranking.output_error)
 
 
 def _described(observation: LayerObservation, total: float, precision: Precision) -> RankedLayer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polygraphy_layerprec.ranking.order import ranks
+from polygraphy_layerprec.ranking.correlation import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

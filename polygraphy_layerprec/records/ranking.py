@@ -134,7 +134,7 @@ class RankedLayer:
     """Whether values leave the range here and the damage reaches a layer that is in range."""
 
     kind: str
-    """The kind of trouble: `overflow`, `inexact integers`, `benign overflow`, `underflow`,
+    """The kind of trouble: `overflow`, `guard`, `inexact integers`, `benign overflow`, `underflow`,
     `cancellation`, `long reduction`, `rounding` or `exact`."""
 
     reason: str
@@ -159,6 +159,10 @@ class RankedLayer:
 
     impact_uncertainty: float | None = None
     """Standard error of `impact` over the samples, relative to it; None with fewer than two."""
+
+    keeps_finite: bool = False
+    """Whether an output becomes NaN or infinite unless it stays in FP32, together with the others
+    of which this is true; found by measuring, and apart from overflow."""
 
 
 @dataclass(frozen=True, slots=True)

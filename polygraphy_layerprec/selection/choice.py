@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
+from polygraphy_layerprec.selection.healing import (
+    guards_to_choose,
+    is_required,
+    may_be_finite,
+)
 from polygraphy_layerprec.selection.search import ErrorOf, search_set
 
 if TYPE_CHECKING:
@@ -26,8 +32,8 @@ __all__ = ["SelectionRequest", "constraints_of", "select_layers"]
 class SelectionRequest:
     """What a user asks for.
 
-    Layers that overflow are kept in any case, unless they are not allowed or a size is given: that
-    counts them, and they come first.
+    Layers that overflow, or keep outputs finite, are kept in any case, unless they are not allowed
+    or a size is given: that counts them, and they come first.
     """
 
     tolerance: float | None = None
@@ -54,8 +60,11 @@ def select_layers(
 ) -> Selection:
     """Returns the layers to keep in FP32.
 
-    Without a tolerance or a size: the layers that overflow, and the fewest more that halve the
-    error which the others are foretold to cause; the set that follows is measured once.
+    Without a tolerance or a size: the layers that overflow or keep outputs finite, and the fewest
+    more that halve the error which the others are foretold to cause.
+
+    An output that becomes NaN or infinite meets no tolerance. Where what is required leaves one, as
+    measured, the layers that mend it are found first (`find_guards`), rounding errors after that.
 
     Args:
         ranking: The ranked layers.
@@ -71,11 +80,17 @@ def select_layers(
     forecast = SetForecast(ranking.layers)
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
-    required = named | (np.array([layer.overflow for layer in ranking.layers], bool) & allowed)
+    required = named | (np.array([is_required(layer) for layer in ranking.layers], bool) & allowed)
     measured = None if measure is None else _Counted(measure)
     size = _requested_size(request, len(ranking.layers))
     if size is None:
-        return _by_tolerance(forecast, request, required, allowed, measured)
+        if measured is not None:
+            required |= guards_to_choose(
+                ranking, lambda kept: math.isfinite(measured(kept)), required, allowed
+            )
+        found = _by_tolerance(forecast, request, required, allowed, measured)
+        finite = may_be_finite(ranking, found.layers, measured_error=found.measured_error)
+        return replace(found, reached=found.reached and finite)
     kept = _first(size, named, allowed)
     error = None if measured is None else measured(kept)
     return _selection(forecast, kept, error, measured)
@@ -125,13 +140,21 @@ def _by_tolerance(
 
 
 class _Counted:
+    """Measures every set once, and counts them."""
+
     def __init__(self, error_of: ErrorOf) -> None:
         self._error_of = error_of
-        self.calls = 0
+        self._known: dict[bytes, float] = {}
 
     def __call__(self, kept: npt.NDArray[np.bool_]) -> float:
-        self.calls += 1
-        return self._error_of(kept)
+        key = kept.tobytes()
+        if key not in self._known:
+            self._known[key] = self._error_of(kept)
+        return self._known[key]
+
+    @property
+    def calls(self) -> int:
+        return len(self._known)
 
 
 def _check(request: SelectionRequest) -> None:

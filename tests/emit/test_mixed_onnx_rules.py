@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from polygraphy_layerprec.emit.mixed_onnx import lower_model
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.precision import BF16, FP16
 from tests.emit.onnx_zoo import ZOO, feeds, float_value, make_model, random_weights
 
 _LOW, _FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -246,3 +248,35 @@ def test_cyclic_graph_is_refused():
 def test_unknown_io_precision_is_refused():
     with pytest.raises(ValueError, match="io_precision must be one of"):
         lower_model(_chain("Exp"), (), io_precision="fp16")
+
+
+def test_parameters_that_are_folded_are_no_inputs_any_more():
+    """As exporters write them that keep initialisers as inputs: all of these could be fed."""
+    session = ort.InferenceSession(lower_model(_normalized(), ())[0].SerializeToString())
+
+    assert [value.name for value in session.get_inputs()] == ["x"]
+    assert np.isfinite(session.run(None, {"x": np.ones((1, 4, 2, 2), np.float32)})[0]).all()
+
+
+def _normalized():
+    names = ("scale", "bias", "mean", "variance")
+    return make_model(
+        [helper.make_node("BatchNormalization", ["x", *names], ["y"])],
+        [float_value("x", 1, 4, 2, 2), *[float_value(name, 4) for name in names]],
+        [float_value("y", 1, 4, 2, 2)],
+        {name: np.full(4, 0.5, np.float32) for name in names},
+        opset=17,
+    )
+
+
+@pytest.mark.parametrize("precision", [FP16, BF16], ids=lambda precision: precision.name)
+def test_a_model_says_its_precision_once_whatever_becomes_of_its_layers(precision):
+    model = _chain("Exp", "Tanh")
+
+    mixed, summary = lower_model(model, ["t1", "t2"], precision=precision)
+    again, _ = lower_model(mixed, (), precision=FP16)
+
+    assert summary.lowered == 0
+    said = [(entry.key, entry.value) for entry in mixed.metadata_props]
+    assert said == [("polygraphy_layerprec.precision", precision.name)]
+    assert [entry.value for entry in again.metadata_props] == ["fp16"]

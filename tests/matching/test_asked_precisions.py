@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
+from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.matching.asked_precisions import (
@@ -292,7 +292,8 @@ def test_a_mixed_form_of_another_model_is_refused(graph, tmp_path):
 def test_a_mixed_model_that_does_not_load_is_refused(graph, tmp_path):
     save_mixed_onnx(tmp_path / "cnn.onnx", tmp_path / "mixed.onnx", ())
     model = onnx.load(tmp_path / "mixed.onnx")
-    next(n for n in model.graph.node if n.op_type == "Relu").input.append("c1")
+    relu = next(n for n in model.graph.node if n.op_type == "Relu")
+    relu.attribute.add(name="unknown", type=onnx.AttributeProto.INT, i=1)
     onnx.save(model, tmp_path / "mixed.onnx")
 
     with pytest.raises(ValueError, match="does not load"):
@@ -304,6 +305,17 @@ def test_a_mixed_model_all_in_fp32_is_told(graph, tmp_path):
 
     assert len(asked.constraints) == 5
     assert "No layer" in asked.warnings[0]
+
+
+@pytest.mark.parametrize("precision", [FP16, BF16], ids=lambda precision: precision.name)
+def test_a_mixed_model_that_keeps_all_layers_says_in_what_precision_none_is(
+    graph, tmp_path, precision
+):
+    kept = [name for node in graph.layers for name in node.outputs if name]
+    mixed, _ = lower_model(graph.proto, kept, precision=precision)
+    onnx.save(mixed, tmp_path / "mixed.onnx")
+
+    assert asked_by_mixed_onnx(tmp_path / "mixed.onnx", graph).precision == precision.name
 
 
 def test_a_mixed_model_that_would_take_the_process_along_is_not_loaded(tmp_path):

@@ -174,7 +174,7 @@ def test_five_hundred_levels_are_told(kind):
 def test_five_hundred_levels_of_calls_in_a_file_are_told(tmp_path):
     onnx.save(nested_calls(500), tmp_path / "m.onnx")
 
-    with pytest.raises(ModelError, match="in more than 100 levels"):
+    with pytest.raises(ModelError, match=r"nests .* in more (than 100 )?levels"):
         load_graph(tmp_path / "m.onnx")
 
 
@@ -187,16 +187,17 @@ def field(number, payload):
     return bytes([number << 3 | 2]) + bytes(encoded) + bytes([size]) + payload
 
 
+@pytest.mark.parametrize("levels", [34, 50, 500])
 @pytest.mark.parametrize("length", [1, 10_000])
-def test_five_hundred_levels_of_bodies_in_a_file_are_told(length, tmp_path):
+def test_more_levels_of_bodies_in_a_file_than_protobuf_takes_are_told(length, levels, tmp_path):
     """Which protobuf itself can neither write nor read."""
     graph = field(2, b"g" * length)
-    for _ in range(500):
+    for _ in range(levels):
         graph = field(1, field(4, b"If") + field(5, field(1, b"then_branch") + field(6, graph)))
     model = build_model([node("Tanh", ["x"], "y")], X, Y)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString() + field(7, graph))
 
-    with pytest.raises(ModelError, match="in more than 100 levels"):
+    with pytest.raises(ModelError, match=r"nests .* in more (than 100 )?levels"):
         load_graph(tmp_path / "m.onnx")
 
 

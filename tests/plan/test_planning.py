@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,3 +179,22 @@ def test_a_planner_gives_the_same_plan_for_the_same_layers():
     first, _, again = planner.plan(some), planner.plan(), planner.plan(some)
 
     assert (first.nodes, first.natives, first.casts) == (again.nodes, again.natives, again.casts)
+
+
+def test_a_saved_model_says_what_it_reads_otherwise_than_a_network():
+    model = build_model(
+        [node("DequantizeLinear", ["q", "s"], "w"), node("MatMul", ["x", "w"], "y")],
+        [tensor("x", [2, 4])],
+        [tensor("y", [2, 4])],
+        {"q": np.eye(4, dtype=np.int8), "s": np.float32(0.013)},
+    )
+    model.opset_import[0].version = 21
+    graph = load_graph(model)
+
+    saved = Planner(graph, FP16, Target.ONNX).plan().deviating
+    network = Planner(graph, FP16).plan().deviating
+
+    assert [(each.op, each.reason) for each in saved] == [
+        ("DequantizeLinear", "'s' is rounded, which a network reads as it is")
+    ]
+    assert network == ()

@@ -38,6 +38,35 @@ def test_where_nothing_was_measured_nothing_is_refuted():
     assert forecast_holds(error_of(0.0, 1.0, known=False))
 
 
+def test_an_output_that_changed_its_shape_refutes_the_forecast():
+    lost = OutputDivergence("y", None, None, 0, 1.0)
+
+    assert not forecast_holds(OutputError(1.0, 1e-3, (lost,)))
+
+
+def guard(name, index):
+    reason = "guard: 1e-12 is 0 in FP16, so '/Div' gives NaN"
+    return make_layer(1, name, graph_index=index, keeps_finite=True, reason=reason)
+
+
+def test_the_cause_of_lost_outputs_is_named_with_all_that_stays_with_it():
+    error = error_of(float("inf"), 1e-3, nonfinite=8)
+    layers = [guard("/Div", 2), guard("/guard", 1), make_layer(2, "other")]
+
+    said = describe_refutation(error, layers, {})
+
+    assert "The cause is '/guard': guard: 1e-12 is 0 in FP16" in said
+    assert said.endswith(
+        "With these 2 layers together in FP32, as measured, every output is finite: '/Div', "
+        "'/guard'."
+    )
+    assert not forecast_is_refuted(make_ranking(*layers, output_error=error))
+    one = describe_refutation(error, layers[:1], {})
+    assert "With this layer in FP32, as measured" in one
+    many = describe_refutation(error, [guard(f"/{i}", i) for i in range(7)], {})
+    assert many.endswith("'/4' and others.")
+
+
 def test_the_forecast_of_a_loss_is_not_compared_with_the_error_of_the_outputs():
     error = OutputError(1.0, 1e-3, error_of(1.0, 1e-3).outputs, forecast_of_loss=True)
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from polygraphy_layerprec.divergence.metrics import DivergenceSums
 from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.ranking.correlation import rank_correlation
 from polygraphy_layerprec.ranking.order import (
     LayerObservation,
     first_output,
     forecast_error,
-    rank_correlation,
     rank_layers,
     with_exact_impacts,
 )

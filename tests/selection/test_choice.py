@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polygraphy_layerprec.records import Constraint
+from polygraphy_layerprec.records import Constraint, OutputError
 from polygraphy_layerprec.selection import (
     SelectionRequest,
     SetForecast,
@@ -61,12 +61,64 @@ def test_by_default_what_overflows_is_kept_and_the_rest_is_halved():
     assert selection.cost.layer_count == 3
 
 
-def test_by_default_the_set_is_measured_once_where_there_is_something_to_measure_with():
+def test_by_default_the_set_is_measured_and_what_is_required_where_one_can_measure():
     selection = select(measure=lambda kept: float(kept.sum()))
 
     assert names(selection) == names(select())
     assert selection.measured_error == 3.0
-    assert selection.measurements == 1
+    assert selection.measurements == 2
+
+
+def lost_without(*needed):
+    """An oracle by which an output is lost unless all of these are kept."""
+    positions = [index for index, layer in enumerate(ranking().layers) if layer.name in needed]
+    forecast = SetForecast(ranking().layers)
+    return lambda kept: forecast.error(kept) if kept[positions].all() else np.inf
+
+
+@pytest.mark.parametrize("tolerance", [None, 2.0, 0.6, 1e9])
+def test_no_tolerance_nor_the_default_accepts_an_output_that_is_lost(tolerance):
+    guards = ("net.3/Add", "net.4/Add")
+
+    selection = select(measure=lost_without(*guards), tolerance=tolerance)
+
+    assert {*OVERFLOWS, *guards} <= set(names(selection))
+    assert selection.reached
+    assert np.isfinite(selection.measured_error)
+    assert selection.cost.layer_count <= len(guards) + 3  # and no more than rounding asks for
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e9])
+def test_what_no_set_mends_meets_no_tolerance(tolerance):
+    selection = select(measure=lambda _: np.inf, tolerance=tolerance)
+    assert (selection.reached, selection.measured_error) == (False, np.inf)
+
+    forbidden = select(measure=lost_without("net.3/Add"), tolerance=tolerance, allow=["0"])
+    assert (forbidden.reached, forbidden.measured_error) == (False, np.inf)
+
+
+def lost_ranking(*layers):
+    error = OutputError(measured=np.inf, forecast=0.1, outputs=())
+    return make_ranking(*layers, output_error=error)
+
+
+def test_layers_that_keep_outputs_finite_are_kept_as_those_that_overflow_are():
+    guard = layer_of("guard", 1e-6, keeps_finite=True, kind="guard")
+    of = lost_ranking(guard, layer_of("a", 0.1))
+
+    assert names(select(of, tolerance=1.0)) == ["guard"]
+    assert select(of, tolerance=1.0).reached
+    assert names(select(of)) == ["guard", "a"]
+    assert names(select(of, top_k=1)) == ["guard"]
+    assert names(select(of, top_k=0)) == []
+    assert not select(of, tolerance=1.0, allow=["^a"]).reached
+
+
+def test_where_nothing_says_what_loses_an_output_the_forecast_meets_no_tolerance():
+    of = lost_ranking(layer_of("a", 0.1))
+
+    assert not select(of, tolerance=1.0).reached
+    assert select(of, tolerance=1.0, measure=lambda _: 0.5).reached
 
 
 def test_without_any_impact_only_what_overflows_is_kept():

@@ -18,7 +18,6 @@ from polygraphy_layerprec.matching.asked_precisions import (
     asked_by_script,
 )
 from polygraphy_layerprec.model import Graph, load_graph
-from polygraphy_layerprec.model.operators import draws_random_numbers
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import AskedPrecisions
 from polygraphy_layerprec.selection import SelectionRequest
@@ -201,7 +200,7 @@ def _log(candidate: Candidate, asked: AskedPrecisions) -> None:
     for warning in asked.warnings:
         G_LOGGER.warning(warning)
     nodes = candidate.graph.nodes
-    random = [node.name for node in nodes if draws_random_numbers(node.op_type, node.domain)]
+    random = [node.name for node in nodes if node.is_random]
     if random:
         G_LOGGER.warning(
             f"{len(random)} nodes, {random[0]!r} the first, draw random numbers, anew in every "

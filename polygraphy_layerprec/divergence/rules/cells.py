@@ -11,12 +11,24 @@ import numpy as np
 from polygraphy_layerprec.divergence.rules.activations import sigmoid
 from polygraphy_layerprec.divergence.rules.registry import Array
 
-__all__ = ["Cell", "GruCell", "LstmCell", "RnnCell", "Rounding", "State", "Tape", "exactly"]
+__all__ = [
+    "Cell",
+    "GruCell",
+    "LstmCell",
+    "Multiply",
+    "RnnCell",
+    "Rounding",
+    "State",
+    "Tape",
+    "exactly",
+]
 
 State = tuple[Array, Array]
 Tape = tuple[Array, ...]
 Rounding = Callable[[Array], Array]
 """What becomes of every result: nothing, or rounding to a precision."""
+Multiply = Callable[[Array, Array], Array]
+"""A product of matrices, as the hardware computes it."""
 
 
 def exactly(values: Array) -> Array:
@@ -52,11 +64,14 @@ class RnnCell:
     recurrent: Array
     """Shape `(hidden, hidden)`."""
 
+    multiply: Multiply = np.matmul
+    """How matrices are multiplied."""
+
     def forward(
         self, projected: Array, state: State, rounded: Rounding = exactly
     ) -> tuple[State, Tape]:
         """Returns the next state, and it again."""
-        total = rounded(projected + rounded(state[0] @ self.recurrent.T))
+        total = rounded(projected + rounded(self.multiply(state[0], self.recurrent.T)))
         hidden = rounded(np.tanh(total))
         return (hidden, state[1]), (hidden,)
 
@@ -77,12 +92,15 @@ class LstmCell:
     peepholes: Array
     """Weights of the cell state in the gates i, o and f, shape `(3, hidden)`."""
 
+    multiply: Multiply = np.matmul
+    """How matrices are multiplied."""
+
     def forward(
         self, projected: Array, state: State, rounded: Rounding = exactly
     ) -> tuple[State, Tape]:
         """Returns the next state, and the gates."""
         hidden, cell = state
-        total = rounded(projected + rounded(hidden @ self.recurrent.T))
+        total = rounded(projected + rounded(self.multiply(hidden, self.recurrent.T)))
         at_input, at_output, at_forget, at_candidate = np.split(total, 4, axis=-1)
 
         def gate(at_gate: Array, peephole: Array, seen: Array) -> Array:
@@ -132,6 +150,9 @@ class GruCell:
     resets_product: bool
     """Whether r scales the product H' R instead of H' (`linear_before_reset`)."""
 
+    multiply: Multiply = np.matmul
+    """How matrices are multiplied."""
+
     def forward(
         self, projected: Array, state: State, rounded: Rounding = exactly
     ) -> tuple[State, Tape]:
@@ -139,14 +160,14 @@ class GruCell:
         hidden = state[0]
         update, reset, at_candidate = np.split(projected, 3, axis=-1)
         of_update, of_reset, of_candidate = np.split(self.recurrent, 3)
-        update = rounded(sigmoid(rounded(update + rounded(hidden @ of_update.T))))
-        reset = rounded(sigmoid(rounded(reset + rounded(hidden @ of_reset.T))))
+        update = rounded(sigmoid(rounded(update + rounded(self.multiply(hidden, of_update.T)))))
+        reset = rounded(sigmoid(rounded(reset + rounded(self.multiply(hidden, of_reset.T)))))
         if self.resets_product:
-            recalled = rounded(rounded(hidden @ of_candidate.T) + self.reset_bias)
+            recalled = rounded(rounded(self.multiply(hidden, of_candidate.T)) + self.reset_bias)
             product = rounded(reset * recalled)
         else:
             recalled = hidden
-            product = rounded(rounded(reset * hidden) @ of_candidate.T)
+            product = rounded(self.multiply(rounded(reset * hidden), of_candidate.T))
         candidate = rounded(np.tanh(rounded(at_candidate + product)))
         next_hidden = rounded(rounded(rounded(1 - update) * candidate) + rounded(update * hidden))
         return (next_hidden, state[1]), (update, reset, candidate, hidden, recalled)

@@ -12,6 +12,7 @@ from polygraphy_layerprec.divergence.rules.cells import (
     Cell,
     GruCell,
     LstmCell,
+    Multiply,
     RnnCell,
     Rounding,
     Tape,
@@ -73,6 +74,7 @@ def run_recurrent(
     inputs: Sequence[Array | None],
     attributes: Mapping[str, Any],
     rounded: Rounding = exactly,
+    multiply: Multiply = np.matmul,
 ) -> tuple[Array, Array, Array]:
     """Returns every hidden state, the last hidden state and the last cell state, as ONNX lays out.
 
@@ -81,6 +83,7 @@ def run_recurrent(
         inputs: The node's inputs, None for absent ones.
         attributes: The node's attributes.
         rounded: What becomes of every product, sum and activation.
+        multiply: How matrices are multiplied.
     """
     is_batch_first = bool(attributes.get("layout", 0))
     given = _Inputs(op_type, (*inputs, *[None] * (8 - len(inputs))), attributes)
@@ -88,7 +91,7 @@ def run_recurrent(
     sequence = sequence.swapaxes(0, 1) if is_batch_first else sequence
     directions = given.input(_RECURRENT).shape[0]
     results = [
-        _Pass.of(given, sequence, direction, rounded).forward(rounded)
+        _Pass.of(given, sequence, direction, rounded, multiply).forward(rounded)
         for direction in range(directions)
     ]
     steps = np.stack([result[0] for result in results], axis=1)
@@ -144,6 +147,7 @@ class _Pass:
         sequence: Array,
         direction: int,
         rounded: Rounding = exactly,
+        multiply: Multiply = np.matmul,
     ) -> _Pass:
         """Returns one direction of a node whose sequence is `(steps, batch, inputs)`."""
         weights = application.input(_WEIGHTS)[direction]
@@ -159,20 +163,22 @@ class _Pass:
         reset_bias = of_state[-hidden:]
         if application.op_type == "GRU" and resets_product:
             of_state = np.concatenate([of_state[:-hidden], np.zeros_like(reset_bias)])
-        cell: Cell = RnnCell(recurrent)
+        cell: Cell = RnnCell(recurrent, multiply)
         if application.op_type == "GRU":
-            cell = GruCell(recurrent, reset_bias, resets_product)
+            cell = GruCell(recurrent, reset_bias, resets_product, multiply)
         elif application.op_type == "LSTM":
             peepholes = np.zeros((3, hidden), weights.dtype)
             if application.has_input(_PEEPHOLES):
                 peepholes = application.input(_PEEPHOLES)[direction].reshape(3, hidden)
-            cell = LstmCell(recurrent, peepholes)
+            cell = LstmCell(recurrent, peepholes, multiply)
         lengths = np.full(batch, steps)
         if application.has_input(_LENGTHS):
             lengths = application.input(_LENGTHS)
         return cls(
             cell=cell,
-            projected=rounded(rounded(sequence @ weights.T) + rounded(of_input + of_state)),
+            projected=rounded(
+                rounded(multiply(sequence, weights.T)) + rounded(of_input + of_state)
+            ),
             weights=weights,
             initial=(
                 _initial(application, _HIDDEN, direction, (batch, hidden)),

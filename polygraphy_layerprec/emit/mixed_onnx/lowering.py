@@ -122,6 +122,7 @@ def _summarize(plan: Plan, rewriting: Rewriting, opsets: tuple[int, int] | None)
         kept=verdicts.count(Verdict.KEPT),
         followed=verdicts.count(Verdict.FOLLOWS),
         left_in_fp32=plan.left,
+        deviating=plan.deviating,
         casts=rewriting.casts,
         converted=rewriting.converted,
         clamped=0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnx import TensorProto
 
+from polygraphy_layerprec.emit.mixed_onnx.rewriting import PRECISION_KEY
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE
 from polygraphy_layerprec.plan import Planner, Target
@@ -40,7 +41,8 @@ class MixedLayers:
     """Layers in FP32 that no mixed-precision model of ours lowers."""
 
     precisions: tuple[str, ...]
-    """Names of the low precisions among them, sorted: `bf16`, `fp16`."""
+    """Names of the low precisions among them, sorted: `bf16`, `fp16`; what the model says of itself
+    where no layer has one."""
 
     missing: tuple[Constraint, ...]
     """Layers that the mixed model does not have, or whose type it does not tell."""
@@ -68,7 +70,7 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
     by_name = _unique_by_name(mixed.nodes)
     found = [(node, _types_in(node, mixed, by_name)) for node in graph.layers]
     low = {t for _, types in found for t in types or () if t in _LOW_TYPES}
-    precisions = tuple(sorted(_LOW_TYPES[tensor_type] for tensor_type in low))
+    precisions = tuple(sorted(_LOW_TYPES[tensor_type] for tensor_type in low)) or _said(mixed)
     left = _left_anyway(graph, precisions, mixed.opset())
     in_fp32 = [node for node, types in found if types is not None and not types & _LOW_TYPES.keys()]
     return MixedLayers(
@@ -80,6 +82,12 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
         opset=mixed.opset(),
         fatal=tuple(node.name for node in mixed.nodes if _is_fatal(node, mixed)),
     )
+
+
+def _said(mixed: Graph) -> tuple[str, ...]:
+    entries = {entry.key: entry.value for entry in mixed.proto.metadata_props}
+    said = entries.get(PRECISION_KEY, "")
+    return (said,) if said in _LOW_TYPES.values() else ()
 
 
 def _left_anyway(graph: Graph, precisions: tuple[str, ...], opset: int) -> set[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
@@ -33,7 +35,10 @@ from polygraphy_layerprec.plan.widths import NodePlan, Plan, Verdict, Width, rea
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, Node
 
-__all__ = ["Rewriting"]
+__all__ = ["PRECISION_KEY", "Rewriting"]
+
+PRECISION_KEY: Final = "polygraphy_layerprec.precision"
+"""Metadata of a mixed model: its low precision, which no tensor tells where no layer has it."""
 
 _OPTIONAL_INPUTS_IR = 4  # before it every initializer had to be declared as a graph input
 _ZERO = TensorProto(data_type=TensorProto.FLOAT, dims=[1], float_data=[0.0])
@@ -74,11 +79,11 @@ class Rewriting:
         for name in self._natives:
             self._name_versions(name)
         made = GraphProto(name=model.graph.name, doc_string=model.graph.doc_string)
-        fed = self._fed()
+        gone = self._folded_away()
+        fed = self._fed() - gone
         made.input.extend(value for value in model.graph.input if value.name in fed)
         made.output.extend(model.graph.output)
         made.value_info.extend(model.graph.value_info)
-        gone = self._folded_away()
         for weight in graph.weights.values():
             if weight.name not in gone:
                 self._add_versions(weight, made)
@@ -91,7 +96,7 @@ class Rewriting:
         made.node.extend([*bridges, *self._scope(())])
         made.initializer.extend(self._constants)
         self._declare_types(made)
-        result = _header(graph)
+        result = _header(graph, plan.precision.name)
         result.graph.CopyFrom(made)
         self._find_pending(result)
         return result
@@ -170,12 +175,18 @@ class Rewriting:
     def _scope(self, guards: tuple[Guard, ...]) -> list[NodeProto]:
         """The nodes of the main graph, or of one branch, in execution order."""
         nodes = []
+        for node in self._nodes_by_guards[guards]:
+            nodes.append(self._rewritten(node))
+            for name in node.outputs:
+                if name in self._natives:
+                    nodes.extend(self._bridge(name))
+        return nodes
+
+    @cached_property
+    def _nodes_by_guards(self) -> Mapping[tuple[Guard, ...], list[Node]]:
+        nodes: dict[tuple[Guard, ...], list[Node]] = defaultdict(list)
         for node in self.plan.graph.nodes:
-            if node.guards == guards:
-                nodes.append(self._rewritten(node))
-                for name in node.outputs:
-                    if name in self._natives:
-                        nodes.extend(self._bridge(name))
+            nodes[node.guards].append(node)
         return nodes
 
     def _is_folded(self, node: Node) -> bool:
@@ -328,16 +339,19 @@ class Rewriting:
                     self.pending.append(PendingWeight(_emptied(tensor), weight, precision))
 
 
-def _header(graph: Graph) -> ModelProto:
+def _header(graph: Graph, precision: str) -> ModelProto:
     """A model that says of itself what the original does, without its graph and functions."""
     made = ModelProto()
     for descriptor, value in graph.proto.ListFields():
-        if descriptor.name in {"graph", "functions", "opset_import"}:
+        if descriptor.name in {"graph", "functions", "metadata_props", "opset_import"}:
             continue
         if hasattr(value, "extend"):
             getattr(made, descriptor.name).extend(value)
         else:
             setattr(made, descriptor.name, value)
+    entries = graph.proto.metadata_props
+    made.metadata_props.extend(entry for entry in entries if entry.key != PRECISION_KEY)
+    made.metadata_props.add(key=PRECISION_KEY, value=precision)
     made.ir_version = max(graph.ir_version, _OPTIONAL_INPUTS_IR)
     made.opset_import.extend(helper.make_opsetid(d, v) for d, v in _opsets(graph).items())
     return made

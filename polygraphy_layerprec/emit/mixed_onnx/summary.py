@@ -26,6 +26,9 @@ class LoweringSummary:
     left_in_fp32: tuple[LeftNode, ...]
     """Nodes that stay in FP32 by a rule, in graph order."""
 
+    deviating: tuple[LeftNode, ...]
+    """Nodes that are lowered, but not just as a network lowers them, in graph order."""
+
     casts: int
     """Cast nodes inserted."""
 

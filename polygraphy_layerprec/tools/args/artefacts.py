@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.plan.widths import LeftNode
     from polygraphy_layerprec.records import Constraint, NetworkWidths, Ranking, Selection
 
-__all__ = ["ArtefactArgs", "show_left"]
+__all__ = ["ArtefactArgs", "show_deviating", "show_left"]
+
+_MOST_DEVIATING: Final = 3
 
 
 @export()
@@ -182,6 +184,7 @@ class ArtefactArgs(BaseArgs):
         except ValueError as error:  # a model that cannot be lowered, or data files in the way
             G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {str(error).rstrip('.')}.")
         show_left("the mixed-precision model", summary.left_in_fp32)
+        show_deviating(summary.deviating)
         if summary.raised_opset is not None:
             old, new = summary.raised_opset
             G_LOGGER.info(
@@ -230,6 +233,14 @@ def show_left(where: str, left: Sequence[Constraint | LeftNode]) -> None:
     for reason, names in by_reason.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         G_LOGGER.info(f"Stays in FP32 in {where}: {names[0]!a}{more} | {reason}")
+
+
+def show_deviating(nodes: Sequence[LeftNode]) -> None:
+    """Names the nodes of a mixed-precision model that a network lowers otherwise."""
+    for node in nodes[:_MOST_DEVIATING]:
+        G_LOGGER.info(f"Lowered otherwise than in a network: {node.name!a} | {node.reason}")
+    if len(nodes) > _MOST_DEVIATING:
+        G_LOGGER.info(f"Lowered otherwise than in a network: {len(nodes) - _MOST_DEVIATING} more")
 
 
 def _attribute(option: str) -> str:

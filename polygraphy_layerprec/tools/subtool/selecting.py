@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +74,18 @@ class SelectingSubtool(LayerprecSubtool):
             )
             self.arg_groups[ReportFileArgs].save_ranking(report)
         self._show_build_commands(ranking, model_path, external_data_folder)
-        if selection.reached or self.arg_groups[SelectionArgs].tolerance is None:
+        if selection.reached:
             return True
-        self._explain_failure(selection)
-        return False
+        if self.arg_groups[SelectionArgs].tolerance is not None:
+            self._explain_failure(ranking, selection)
+            return False
+        if selection.measured_error == math.inf:
+            G_LOGGER.error(
+                "An output stays NaN or infinite that is finite in FP32.\n"
+                "Allow more layers, or see what the ranking could not measure."
+            )
+            return False
+        return True
 
     def _is_refuted(self, ranking: Ranking, selection: Selection) -> bool:
         """Whether a measurement refutes the forecast, of the choice or else of the whole."""
@@ -191,9 +200,16 @@ class SelectingSubtool(LayerprecSubtool):
         )
         G_LOGGER.info("\n".join(lines))
 
-    def _explain_failure(self, selection: Selection) -> None:
+    def _explain_failure(self, ranking: Ranking, selection: Selection) -> None:
         best = selection.measured_error
         error = selection.forecast_error if best is None else best
+        if best is None and ranking.output_error.measured == math.inf:
+            G_LOGGER.error(
+                "An output becomes NaN or infinite with every layer lowered, and nothing says that "
+                "this choice mends it: no tolerance is met.\n"
+                "Have it measured: give the model and its inputs."
+            )
+            return
         saved = ", which was saved," if self.arg_groups[ArtefactArgs].is_wanted else ""
         G_LOGGER.error(
             f"No set of layers meets the tolerance of {selection.tolerance:.5g}.\n"

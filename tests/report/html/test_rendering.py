@@ -145,7 +145,7 @@ def test_everything_of_a_ranking_is_there():
         "ab" * 32,
         "numpy 2.0.0, onnxruntime 1.20.0",
         "2 samples, of the user",
-        "rank correlation 0.99",
+        "0.99, the rank correlation between samples",
         "loop/Custom (Custom): no kernel for domain 'acme'",
         "Infinity starts in /encoder/layer.11/attention/output/LayerNorm/Pow",
         "in FP16 only",
@@ -256,3 +256,9 @@ def layer_columns_of(text):
     """Returns the columns that the page's script reads."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     return json.loads(found[1])["columns"]
+
+
+def test_a_page_says_each_thing_once():
+    terms = re.findall(r"<dt>(.*?)</dt>", render_ranking_report(make_report()))
+
+    assert len(terms) == len(set(terms)) > 5
