@@ -52,7 +52,6 @@ def prove_precisions(
     """
     wanted = asked_layers(graph, asked.constraints)
     spec = constrained_engine(asked, mixed_path)
-    G_LOGGER.info("Building an engine, to see what its layers obtain")
     found = stack.store.result(
         {"what": "log of the build", "engine": stack.engines.identity(spec)},
         lambda: _build(stack, spec, wanted),
@@ -71,6 +70,7 @@ def prove_precisions(
 
 def _build(stack: EngineStack, spec: EngineSpec, asked: Sequence[AskedLayer]) -> dict[str, Any]:
     """Builds an engine even if it is kept already: nothing but a build is logged."""
+    G_LOGGER.info("Building an engine, to see what its layers obtain")
     network_types: dict[int, NetworkTypes] = {}
 
     def observe(network: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from polygraphy.tools.args import TrtLoadEngineBytesArgs
 from polygraphy.tools.args import util as args_util
@@ -25,24 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineArgs"]
 
-_REFUSED: Final = {
-    "--int8": "Quantize the model first: two floating-point formats are compared.",
-    "--fp8": "Quantize the model first: two floating-point formats are compared.",
-    "--precision-constraints": "The engines set it as they need it: leave it out.",
-    "--layer-precisions": "It would change the reference as well: leave it out.",
-    "--tensor-dtypes": "The reference keeps the types of the model: leave it out.",
-    "--strip-plan": "An engine without its weights cannot run: leave it out.",
-    "--save-tactics": "Each of several engines would replace what the last one saved.",
-    "--mark-debug": "Use `--outputs-from`, or `--mark-unfused-tensors-as-debug-tensors`.",
-}
-
 
 class EngineArgs(BaseArgs):
     """
     Engines: building and running TensorRT engines.
     """
 
-    refused: ClassVar[Mapping[str, str]] = _REFUSED
+    refused: ClassVar[Mapping[str, str]] = {
+        "--int8": "Quantize the model first: two floating-point formats are compared.",
+        "--fp8": "Quantize the model first: two floating-point formats are compared.",
+        "--precision-constraints": "The engines set it as they need it: leave it out.",
+        "--layer-precisions": "It would change the reference as well: leave it out.",
+        "--tensor-dtypes": "The reference keeps the types of the model: leave it out.",
+        "--strip-plan": "An engine without its weights cannot run: leave it out.",
+        "--save-tactics": "Each of several engines would replace what the last one saved.",
+        "--mark-debug": "Use `--outputs-from`, or `--mark-unfused-tensors-as-debug-tensors`.",
+    }
     """Options of Polygraphy's that would change what is compared, and what to do instead."""
 
     emulated: ClassVar[frozenset[str]] = frozenset()

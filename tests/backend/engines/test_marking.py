@@ -73,7 +73,7 @@ def test_a_file_that_is_no_ranking_is_refused(tmp_path, find):
 
 
 @pytest.mark.parametrize("choice", ["norm", "top:0", "regex:("])
-def test_what_no_model_can_mend_is_refused_without_one(choice):
+def test_what_no_model_can_fix_is_refused_without_one(choice):
     with pytest.raises(ExecutionError, match="Cannot use `--outputs-from"):
         check_choices(["op:Add", choice], load_ranking)
 
