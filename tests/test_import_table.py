@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "polygraphy": (
         *("_native", "tools", "export", "backend.emulated", "backend.json_files"),
         *("backend.saved_results", "backend.engines.building", "backend.engines.running"),
+        *("backend.polygraphy_functions", "backend.polygraphy_judges"),
         *("backend.engines.tensorrt_errors", "backend.engines.tensorrt_module"),
     ),
     "onnx": (*("model", "plan", "execution", "emit.mixed_onnx", "verify", "backend", "pipeline"),),

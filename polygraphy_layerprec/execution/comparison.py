@@ -12,7 +12,7 @@ import numpy as np
 from polygraphy_layerprec.divergence.adjoint import AdjointImpacts
 from polygraphy_layerprec.divergence.caveats import Caveat, CaveatTrail, of_layer
 from polygraphy_layerprec.divergence.gain import NodeGains, output_gains, reader_shares
-from polygraphy_layerprec.divergence.loss import Loss, loss_seeds
+from polygraphy_layerprec.divergence.loss import NO_GRADIENT, Loss, loss_seeds
 from polygraphy_layerprec.divergence.probes import output_scales, probe_count, target_seeds
 from polygraphy_layerprec.divergence.rules import find_rule
 from polygraphy_layerprec.execution.emulated import EmulatedExecutor, SampleComparison
@@ -129,6 +129,8 @@ def compare_samples(
             "There is no input sample to measure with.\n"
             "Give one with `--load-inputs` or `--data-loader-script`, or leave both out."
         )
+    if isinstance(spread, _AdjointSpread):
+        spread.check()
     return comparison
 
 
@@ -189,6 +191,7 @@ class _AdjointSpread:
     ) -> None:
         self._recorder = TapeRecorder(graph, paths, budget_bytes=budget_bytes)
         self._loss = loss
+        self._saw_gradient = False
 
     def add(self, evaluation: Evaluation) -> None:
         self._recorder.record(evaluation)
@@ -202,10 +205,16 @@ class _AdjointSpread:
             probes = [target_seeds(targets, rng=rng) for _ in range(count)]
         else:
             probes = [_loss_probe(self._loss, reference)]
+            self._saw_gradient |= any(np.any(seed) for seed in probes[0].values())
         decisions = {name: target.decision for name, target in targets.items() if target.decision}
         impacts = self._recorder.tape.sweep(*probes, decisions=decisions)
         self._recorder.finish()
         observations.add_impacts(impacts, judged=_elements(probes[0]))
+
+    def check(self) -> None:
+        """Checks, after all samples, that they say something."""
+        if self._loss is not None and not self._saw_gradient:
+            raise ExecutionError(NO_GRADIENT)
 
 
 def _elements(arrays: Sample) -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.judging import JudgedOutputs
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 from polygraphy_layerprec.execution.planned import PlannedExecutor
 from polygraphy_layerprec.execution.samples import check_samples
-from polygraphy_layerprec.plan import KeptLayers, Planner, Target
+from polygraphy_layerprec.plan import KeptLayers, Plan, Planner, Target
 from polygraphy_layerprec.precision import is_floating
+from polygraphy_layerprec.records import Outcome
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.precision import Precision
 
@@ -63,18 +66,43 @@ class SetMeasurement:
                 f"can be measured.\nNote: The samples have inputs: {list(self._samples[0])!r}."
             )
 
+    @property
+    def sample_count(self) -> int:
+        """How many samples it measures on."""
+        return len(self._samples)
+
+    def plan(self, kept: KeptLayers) -> Plan:
+        """Returns what becomes of the model with these layers in FP32."""
+        return self._planner.plan(kept)
+
     def divergence(self, kept: KeptLayers, *, exact_inputs: bool = False) -> OutputDivergences:
         """Returns how far the outputs move if all layers are lowered but those that are kept.
 
         With `exact_inputs` lowered layers take what other layers made as it is, and so add their
         introduced error alone.
         """
-        plan = self._planner.plan(kept)
         divergences = OutputDivergences(self._outputs, self._precision)
+        for _, reference, candidate in self._runs(kept, exact_inputs=exact_inputs):
+            divergences.add(reference, candidate)
+        return divergences
+
+    def outcome(self, kept: KeptLayers, judges: Sequence[Judge]) -> Outcome:
+        """Returns what judges make of the model with all layers lowered but those that are kept."""
+        divergences = OutputDivergences(self._outputs, self._precision)
+        judged = JudgedOutputs(judges, self._outputs)
+        for sample, reference, candidate in self._runs(kept):
+            divergences.add(reference, candidate)
+            judged.add(reference, candidate, sample)
+        return Outcome(divergences.error, judged.judgements())
+
+    def _runs(
+        self, kept: KeptLayers, *, exact_inputs: bool = False
+    ) -> Iterator[tuple[Sample, Sample, Sample]]:
+        """Each sample with the outputs of the reference and of the candidate."""
+        plan = self._planner.plan(kept)
         for sample, reference in zip(self._samples, self._references, strict=True):
             candidate = self._executor.run(sample, plan, exact_inputs=exact_inputs)
-            divergences.add(reference, {**candidate, **_lost_outputs(reference, candidate)})
-        return divergences
+            yield sample, reference, {**candidate, **_lost_outputs(reference, candidate)}
 
 
 def _lost_outputs(reference: Sample, candidate: Sample) -> dict[str, np.ndarray[Any, Any]]:

@@ -10,9 +10,11 @@ from polygraphy_layerprec.backend.engines.obtained.precisions import compare_pre
 from polygraphy_layerprec.backend.engines.proof import asked_layers
 from polygraphy_layerprec.backend.engines.session import EngineSession
 from polygraphy_layerprec.backend.engines.specs import EngineSpec, constrained_engine
+from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import EngineMeasurement
 from polygraphy_layerprec.verify import conclude
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.backend.engines.obtained.precisions import AskedLayer
     from polygraphy_layerprec.backend.engines.session import EngineStack
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.execution.output_comparison import CandidateName
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions, ObtainedPrecisions, Verification
@@ -44,6 +47,7 @@ def verify_on_engines(  # noqa: PLR0913 - what is verified, and how
     timing_runs: int = 20,
     outputs: Sequence[str] | None = None,
     tolerance: float | None = None,
+    judges: Sequence[Judge] = (),
     generated_inputs: bool = False,
 ) -> Verification:
     """Returns the output errors of the engines in FP32, all lowered, and constrained.
@@ -59,7 +63,8 @@ def verify_on_engines(  # noqa: PLR0913 - what is verified, and how
         mixed_path: A mixed-precision form of the model to make the constrained engine of.
         timing_runs: How many inferences of each engine to time.
         outputs: Names of the outputs that count, all by default.
-        tolerance: Largest error of the constrained engine that passes.
+        tolerance: As for `verify_model`.
+        judges: As for `verify_model`.
         generated_inputs: Whether the samples were made up.
 
     Raises:
@@ -68,7 +73,8 @@ def verify_on_engines(  # noqa: PLR0913 - what is verified, and how
             What was finished is kept in the store.
     """
     samples = list(check_samples(samples, graph.inputs))
-    comparison = OutputComparison(outputs_that_count(graph, outputs))
+    judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
+    comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
     comparison.sample_count = len(samples)
     references = [stack.run_fp32(sample) for sample in samples]
     wanted = asked_layers(graph, asked.constraints)
@@ -84,7 +90,6 @@ def verify_on_engines(  # noqa: PLR0913 - what is verified, and how
         asked,
         comparison,
         backend="tensorrt",
-        tolerance=tolerance,
         engines=measured,
         failures=failures,
         generated_inputs=generated_inputs,
@@ -113,7 +118,8 @@ def _measure(
 
     found = session.result(f"outputs, {timing_runs} runs timed", [spec], run)
     for index, reference in enumerate(references):
-        comparison.add(name, reference, session.load_outputs(spec, index))
+        values = session.load_outputs(spec, index)
+        comparison.add(name, reference, values, session.samples[index])
     obtained = _obtained(found["layer_information"], asked)
     return EngineMeasurement(name, found["size_bytes"], found["latency_seconds"], obtained)
 

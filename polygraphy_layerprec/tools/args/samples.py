@@ -38,17 +38,36 @@ class SampleArgs(DataLoaderArgs):
 
     _plan: tuple[Graph, Sequence[PlausibleInput]] | None = None
 
+    def add_parser_args_impl(self) -> None:
+        """Declares the options of `DataLoaderArgs`, and one more."""
+        super().add_parser_args_impl()
+        self.group.add_argument(
+            "--labels",
+            metavar="NAME",
+            help="Name(s) of arrays of the samples that are no inputs of the model: they are given "
+            "to the function of `--metric-script`. For example: --labels target.",
+            nargs="+",
+            default=None,
+        )
+
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
         Parses command-line arguments and populates the attributes of `DataLoaderArgs`, and:
 
         Attributes:
             shape_ranges (Dict[str, ShapeRange]): Shapes seen at inputs of dynamic shape.
+            labels (Tuple[str]): Names of arrays that are no inputs.
         """
         for text in args_util.get(args, "val_range") or ():
             if not text.endswith(("]", ")")):  # Polygraphy would end in a TypeError
                 G_LOGGER.critical(f"`--val-range` must be like [0,1] or x:[0,1], got: {text!r}.")
         super().parse_impl(args)
+        self.labels = tuple(args_util.get(args, "labels") or ())
+        if self.labels and self.is_using_random_data():
+            G_LOGGER.critical(
+                "`--labels` names arrays of your samples, but none were given.\n"
+                "Give them, for example with `--load-inputs`."
+            )
         self.shape_ranges: dict[str, ShapeRange] = {}
         for name in _REPLACED:
             if args_util.get(args, name) is not None:
@@ -58,29 +77,35 @@ class SampleArgs(DataLoaderArgs):
                 )
         if self.iterations is not None and self.iterations < 1:
             G_LOGGER.critical(f"`--iterations` must be at least 1, got: {self.iterations}.")
+        self._check_ranges()
+        for path in (*self.load_inputs_paths, self.data_loader_script):
+            if path is not None and not os.path.exists(path):
+                G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
+
+    def _check_ranges(self) -> None:
         for name, (low, high) in (self.val_range or {}).items():
             if not low <= high:  # NaN as well
                 where = f" for the input {name!r}" if name else ""
                 G_LOGGER.critical(
                     f"`--val-range` must go from low to high, got{where}: [{low}, {high}]."
                 )
-        for path in (*self.load_inputs_paths, self.data_loader_script):
-            if path is not None and not os.path.exists(path):
-                G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
 
     def samples(self, graph: Graph) -> Iterator[Mapping[str, Any]]:
         """Returns checked samples, one at a time; the first is checked at once.
 
         Their shapes are noted in `shape_ranges` as they go by.
         """
-        from polygraphy_layerprec.execution.samples import SampleError, check_sample
+        from polygraphy_layerprec.execution.samples import SampleError, check_sample, take_labels
         from polygraphy_layerprec.execution.sessions import silence_native_log
 
         silence_native_log()  # whoever wants samples runs the model on them
         if self.is_using_random_data():
             return self._noting_shapes(graph, self._made_up(graph))
         given = self._given(graph)
-        checked = (check_sample(sample, graph.inputs, where=where) for where, sample in given)
+        checked = (
+            check_sample(take_labels(sample, self.labels, where=where), graph.inputs, where=where)
+            for where, sample in given
+        )
         first = next(checked, None)
         if first is None:
             raise SampleError("The input data hold no sample.\nGive at least one.")

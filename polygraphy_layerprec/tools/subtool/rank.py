@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from polygraphy.tools.args import ModelArgs
@@ -9,6 +10,8 @@ from polygraphy.tools.args import ModelArgs
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
+    ComparisonArgs,
+    CriterionArgs,
     MeasureArgs,
     OnnxGraphArgs,
     RankingReportArgs,
@@ -20,13 +23,19 @@ from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, own_arguments
+from polygraphy_layerprec.tools.subtool.selecting import (
+    SelectingSubtool,
+    how_to_choose,
+    own_arguments,
+)
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import Ranking
+    from polygraphy_layerprec.records import Ranking, Selection
 
 __all__ = ["Rank"]
 
@@ -69,6 +78,8 @@ class Rank(SelectingSubtool):
             MeasureArgs(),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
+            CriterionArgs(),
+            ComparisonArgs(),
             SelectionArgs(),
             ArtefactArgs(),
             *tensorrt_groups(),
@@ -80,13 +91,25 @@ class Rank(SelectingSubtool):
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
         ranking = self._rank(graph)
+        measured = self.measurement(graph, self.arg_groups[MeasureArgs].outputs)
+        selection = self.choose(ranking, measured)
+        ranking = replace(ranking, decision=selection.decision)
         report = self.arg_groups[RankingReportArgs]
         if self.arg_groups[ReportFileArgs].is_markdown:
-            self._show_markdown(ranking)
+            self._show_markdown(ranking, selection)
         else:
             report.show(ranking)
         report.save(ranking)
-        reached = self._act_on(ranking, graph)
+        reached = self.act_on(
+            ranking,
+            selection,
+            measured,
+            model_path=self.arg_groups[OnnxGraphArgs].path,
+            graph=graph,
+            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
+            hint=_how_to_choose(report.save_ranking),
+        )
+        self._show_next(selection)
         failed = sum(layer.failed for layer in ranking.unmeasured)
         if failed:
             G_LOGGER.error(
@@ -94,6 +117,11 @@ class Rank(SelectingSubtool):
                 f"them.\nThe report above says why."
             )
         return 0 if reached and not failed else 1
+
+    def judges(self) -> Sequence[Judge]:
+        """Returns the judge of the loss, if it has a tolerance."""
+        judges: Sequence[Judge] = self.arg_groups[MeasureArgs].judges()
+        return judges
 
     def _rank(self, graph: Graph) -> Ranking:
         engines: RankedEngineArgs = self.arg_groups[RankedEngineArgs]
@@ -116,36 +144,28 @@ class Rank(SelectingSubtool):
             )
         return ranking if saved is None else outputs.put_into(ranking, graph, saved)
 
-    def _show_markdown(self, ranking: Ranking) -> None:
+    def _show_markdown(self, ranking: Ranking, selection: Selection) -> None:
         from polygraphy_layerprec.report.markdown import format_ranking_markdown
 
         report = self.arg_groups[RankingReportArgs]
-        lines = format_ranking_markdown(ranking, top=report.top, sort_by=report.sort_by)
+        lines = format_ranking_markdown(
+            ranking,
+            top=report.top,
+            sort_by=report.sort_by,
+            kept={layer.name for layer in selection.layers},
+        )
         self.arg_groups[ReportFileArgs].show_markdown(lines)
 
-    def _act_on(self, ranking: Ranking, graph: Graph) -> bool:
-        """Selects layers, if asked to; returns whether any tolerance is met.
-
-        A tolerance is met by measured errors; otherwise the ranking says all there is to know.
-        """
-        from polygraphy_layerprec.ranking.order import forecast_holds
-
-        selection = self.arg_groups[SelectionArgs]
-        wants_files = (
-            self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
-        )
-        if not (selection.is_given or wants_files):
+    def _show_next(self, selection: Selection) -> None:
+        """Says how to keep the chosen layers, where nothing was saved that does."""
+        saves = self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
+        if selection.layers and selection.reached and not saves:
             from polygraphy_layerprec.report.next_steps import format_script_command
 
             G_LOGGER.info("\n".join(format_script_command(own_arguments("rank"))))
-            return True
-        # Where the forecast does not hold for the whole, the choice is measured.
-        needs_measuring = selection.needs_measuring or not forecast_holds(ranking.output_error)
-        return self.select_and_save(
-            ranking,
-            model_path=self.arg_groups[OnnxGraphArgs].path,
-            graph=graph,
-            measures=needs_measuring,
-            outputs=self.arg_groups[MeasureArgs].outputs,
-            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
-        )
+
+
+def _how_to_choose(ranking_path: str | None) -> str:
+    if ranking_path is not None and ranking_path.lower().endswith(".json"):
+        return how_to_choose(ranking_path)
+    return "to take another one, add `--save-ranking ranking.json`"
