@@ -60,6 +60,7 @@ class EngineComparisons:
             precision: The low precision.
         """
         self._session = session
+        self._open = session.stack.open
         self._outputs = session.outputs
         self._counted = tuple(counted)
         self._precision = precision
@@ -74,7 +75,7 @@ class EngineComparisons:
 
         def measure() -> _Comparisons:
             lowered, reference = self._new_comparison(), self._new_comparison()
-            with self._session.stack.open(*specs) as (reference_engine, lowered_engine):
+            with self._open(specs[0]) as reference_engine, self._open(specs[1]) as lowered_engine:
                 for index, sample in enumerate(self._session.samples):
                     exact = only(reference_engine.infer(sample), self._outputs)
                     self._session.save_outputs(_REFERENCE, index, exact)
@@ -105,7 +106,7 @@ class EngineComparisons:
 
         def measure() -> _Comparisons:
             tensors, outputs, drift = (self._new_comparison() for _ in range(3))
-            with self._session.stack.open(*specs) as (reference_engine, lowered_engine):
+            with self._open(specs[0]) as reference_engine, self._open(specs[1]) as lowered_engine:
                 for index, sample in enumerate(self._session.samples):
                     exact, low = reference_engine.infer(sample), lowered_engine.infer(sample)
                     inner = marked or self._inner_names(exact, low)
@@ -130,7 +131,7 @@ class EngineComparisons:
 
         def measure() -> _Comparisons:
             comparison = self._new_comparison()
-            with self._session.stack.open(spec) as (engine,):
+            with self._open(spec) as engine:
                 for index, sample in enumerate(self._session.samples):
                     exact = self._session.load_outputs(_REFERENCE, index)
                     comparison.add_sample(exact, only(engine.infer(sample), self._outputs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -45,16 +46,14 @@ def open_engine(
             runner.deactivate()
 
 
+@dataclass(frozen=True, slots=True)
 class _EngineOnGpu:
     """An engine in a runner of Polygraphy's."""
 
-    def __init__(
-        self, trt: Any, runner: Any, spec: EngineSpec, profiles: Sequence[ShapeProfile]
-    ) -> None:
-        self._trt = trt
-        self._runner = runner
-        self._spec = spec
-        self._profiles = profiles
+    _trt: Any
+    _runner: Any
+    _spec: EngineSpec
+    _profiles: Sequence[ShapeProfile]
 
     def infer(self, sample: Sample) -> Mapping[str, Any]:
         profile = choose_profile(self._profiles, sample)

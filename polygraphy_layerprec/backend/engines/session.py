@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ import numpy as np
 from polygraphy_layerprec.backend.engines.store import digest_of
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from polygraphy_layerprec.backend.engines.specs import (
         Engines,
         EngineSpec,
@@ -37,15 +38,13 @@ class EngineStack:
     run_fp32: Callable[[Sample], Sample]
     """Runs the FP32 model elsewhere: an ordinary ONNX-Runtime session."""
 
-    @contextmanager
-    def open(self, *specs: EngineSpec) -> Iterator[list[RunningEngine]]:
-        """Gives engines to run, built if they are not kept yet.
+    def open(self, spec: EngineSpec) -> AbstractContextManager[RunningEngine]:
+        """Gives an engine to run, built if it is not kept yet.
 
         Raises:
-            EngineError: If one cannot be built, or not run here.
+            EngineError: If it cannot be built, or not run here.
         """
-        with ExitStack() as exits:
-            yield [exits.enter_context(self.engines.open(s, self.plan(s))) for s in specs]
+        return self.engines.open(spec, self.plan(spec))
 
     def plan(self, spec: EngineSpec) -> bytes:
         """Returns a serialised engine, built if it is not kept yet.
