@@ -18,7 +18,7 @@ from polygraphy.tools.args import (
     TrtLoadPluginsArgs,
     TrtOnnxFlagArgs,
 )
-from polygraphy.tools.script import Script
+from polygraphy.tools.script import Script, inline, safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,7 @@ _GROUPS: Final = (
     TrtLoadEngineBytesArgs,
 )
 
+_DETAILED: Final = inline(safe("trt.ProfilingVerbosity.DETAILED"))
 _NOT_OF_THE_BUILD: Final = ("arg_groups", "group", "load_timing_cache", "save_timing_cache")
 
 
@@ -93,11 +94,13 @@ def make_engine_options(
             return _run(network.add_to_script)()
 
     def make_config(timing_cache: str | None) -> Any:
-        from polygraphy.backend.trt import CreateConfig
-
-        changes = {"load_timing_cache": timing_cache or config.load_timing_cache}
+        changes = {
+            "load_timing_cache": timing_cache or config.load_timing_cache,
+            # Older versions of Polygraphy ask for one that TensorRT does not have.
+            "profiling_verbosity": config.profiling_verbosity or _DETAILED,
+        }
         with _changed(config, changes):
-            return _run(config.add_to_script) or CreateConfig()
+            return _run(config.add_to_script)
 
     return EngineOptions(
         model_path,
@@ -119,11 +122,9 @@ def _add_onnx_group(groups: dict[type, Any]) -> None:
 
 # Not Polygraphy's `run_script`, which finds nothing under Python 3.13 before Polygraphy 0.53.
 def _run(add_to_script: Callable[[Script], Any]) -> Any:
-    """Returns the loader that a group makes, None where all is at its default."""
+    """Returns the loader that a group makes."""
     script = Script()
     name = add_to_script(script)
-    if name is None:
-        return None
     namespace: dict[str, Any] = {}
     exec(str(script), namespace)  # noqa: S102 - as Polygraphy's tools do; it quotes what users say
     return namespace[name.unwrap()]

@@ -8,6 +8,7 @@ import pytest
 from polygraphy_layerprec.backend.engines import tensorrt_module
 from polygraphy_layerprec.tools.main import main
 from tests.models import chain
+from tests.processes import run_layerprec
 
 pytestmark = pytest.mark.onnxrt
 
@@ -131,6 +132,27 @@ def test_what_engines_cannot_do_is_told(refused, monkeypatch, arguments, message
     monkeypatch.setattr(tensorrt_module, "count_gpus", lambda: 1)
 
     assert message in refused("--trt", *arguments)
+
+
+@pytest.mark.trt
+@pytest.mark.parametrize(
+    ("arguments", "wanted"), [((), "DETAILED"), (("--profiling-verbosity", "none"), "NONE")]
+)
+def test_engines_tell_of_their_layers_unless_they_are_not_to(tmp_path, arguments, wanted):
+    pytest.importorskip("tensorrt_rtx", reason="needs the TensorRT-RTX builder")
+    onnx.save(chain(3), tmp_path / "model.onnx")
+    script = (
+        "def postprocess_config(builder, network, config):\n"
+        "    open('seen.txt', 'a').write(config.profiling_verbosity.name + '\\n')\n"
+    )
+    (tmp_path / "config.py").write_text(script)
+
+    run_layerprec(
+        "verify", "model.onnx", "--build", "--trt-cpps", "config.py", *arguments,
+        folder=tmp_path, environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1"},
+    )  # fmt: skip
+
+    assert set((tmp_path / "seen.txt").read_text().split()) == {wanted}
 
 
 @pytest.mark.parametrize("way", ["--trt", "--build"])
