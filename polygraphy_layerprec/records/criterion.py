@@ -30,7 +30,7 @@ class Criterion:
     """Over what it is taken, or with which options, in words; may be empty."""
 
     outputs: tuple[str, ...] = ()
-    """Outputs that it is about, or parts of them like `boxes[..., 4:]`; none where it is all."""
+    """Outputs that it is about, or parts of them with an index behind; none where it is all."""
 
     finiteness: bool = False
     """Whether it is about NaN and infinity, which hold whatever else is asked."""
