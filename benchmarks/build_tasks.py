@@ -16,7 +16,7 @@ from polygraphy.backend.trt import (
 )
 from polygraphy.logger import G_LOGGER
 
-from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt
+from polygraphy_layerprec.backend.engines.tensorrt_module import load_tensorrt
 from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
 
 if TYPE_CHECKING:

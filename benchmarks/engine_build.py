@@ -29,7 +29,7 @@ from benchmarks.given_models import GivenModel, add_arguments, given_models
 from benchmarks.isolated import Measurement, measure
 from benchmarks.models import MODELS
 from benchmarks.peer_environment import PeerEnvironment, peer_environment
-from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt
+from polygraphy_layerprec.backend.engines.tensorrt_module import load_tensorrt
 
 __all__ = ["main"]
 

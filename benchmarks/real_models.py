@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.real_runs import ModelRuns, Outcome
 from benchmarks.real_samples import byte_sample, id_sample, picture_sample
-from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt
+from polygraphy_layerprec.backend.engines.tensorrt_module import load_tensorrt
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from polygraphy_layerprec.backend.engine_plan import choose_layers, plan_marking
-from polygraphy_layerprec.backend.engine_ranking import compare_on_engines, measure_impacts
-from polygraphy_layerprec.backend.engine_session import EngineSession
-from polygraphy_layerprec.execution import ExecutionError, check_emulation
+from polygraphy_layerprec.backend.engines.comparisons import EngineComparisons
+from polygraphy_layerprec.backend.engines.marking import choose_layers, plan_marking
+from polygraphy_layerprec.backend.engines.ranking import compare_on_engines, measure_impacts
+from polygraphy_layerprec.backend.engines.session import EngineSession
+from polygraphy_layerprec.execution import check_emulation
 from polygraphy_layerprec.execution.comparison import compare_samples
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.samples import check_samples
@@ -24,37 +25,17 @@ from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_e
 from polygraphy_layerprec.report.ranking_file import load_ranking
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.backend.engine_plan import MarkingPlan
-    from polygraphy_layerprec.backend.engine_spec import Engines, Runtime, Sample
-    from polygraphy_layerprec.backend.engine_store import EngineStore
+    from polygraphy_layerprec.backend.engines.marking import MarkingPlan
+    from polygraphy_layerprec.backend.engines.session import EngineStack
+    from polygraphy_layerprec.backend.engines.specs import Engines, Sample
     from polygraphy_layerprec.execution.comparison import Comparison, Progress
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import ImpactMethod, Ranking
 
-__all__ = ["DEFAULT_MEMORY_BYTES", "EngineBackend", "EngineRequest", "rank_on_engines"]
+__all__ = ["DEFAULT_MEMORY_BYTES", "EngineRequest", "rank_on_engines"]
 
 DEFAULT_MEMORY_BYTES: Final = 4 * 2**30
 """Memory for activations and marked tensors unless more, or less, is asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineBackend:
-    """What builds and runs the engines."""
-
-    engines: Engines
-    """Builds engines."""
-
-    runtime: Runtime
-    """Runs them."""
-
-    store: EngineStore
-    """Keeps what was built and measured."""
-
-    versions: tuple[tuple[str, str], ...] = ()
-    """TensorRT's name and version."""
-
-    run_fp32: Callable[[Sample], Sample] | None = None
-    """Runs the FP32 model elsewhere, as a check of the reference engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +72,7 @@ def rank_on_engines(
     samples: Sequence[Sample],
     request: EngineRequest,
     *,
-    backend: EngineBackend,
+    stack: EngineStack,
     progress: Progress | None = None,
 ) -> Ranking:
     """Returns the layers of `graph`, with divergences measured on engines.
@@ -102,7 +83,7 @@ def rank_on_engines(
         graph: The model.
         samples: Input samples, each an array for every input by name.
         request: What is asked for.
-        backend: What builds and runs engines.
+        stack: Builds, keeps and runs the engines.
         progress: Called with what is done, in all, and what is going on.
 
     Raises:
@@ -113,28 +94,21 @@ def rank_on_engines(
     samples = list(check_samples(samples, graph.inputs))
     emulation = _Emulation(graph, samples, request, progress)
     emulated = emulation.assemble({})
-    session = EngineSession(
-        samples,
-        outputs=graph.outputs,
+    engines = EngineComparisons(
+        EngineSession(stack, samples, outputs=graph.outputs),
         counted=outputs_that_count(graph, request.outputs),
         precision=request.precision,
-        engines=backend.engines,
-        runtime=backend.runtime,
-        store=backend.store,
     )
     count = len(emulated.layers) if request.impact == "exact" else request.exact_count
     worst = [first_output(layer.outputs) for layer in emulated.layers[:count]]
-    try:
-        plan = _plan(graph, emulated, samples, request, backend.engines)
-        findings = compare_on_engines(session, plan, run_fp32=backend.run_fp32, progress=progress)
-        impacts, impact_warnings = measure_impacts(session, worst, progress=progress)
-    except ExecutionError as error:
-        raise ExecutionError(f"{error}{backend.store.advice}") from error
+    plan = _plan(graph, emulated, samples, request, stack.engines)
+    findings = compare_on_engines(engines, plan, progress=progress)
+    impacts, impact_warnings = measure_impacts(engines, worst, progress=progress)
     return with_measured_divergences(
         emulation.assemble(impacts),
         findings.comparison,
         backend="tensorrt",
-        versions=backend.versions,
+        versions=stack.engines.versions,
         model_tensors={*graph.producers, *graph.weights},
         warnings=[*findings.warnings, *impact_warnings],
     )

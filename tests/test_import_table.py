@@ -25,7 +25,12 @@ PURE = (
 """The middle of the data path: numpy, the standard library, one another, and scipy's graphs."""
 
 MAY_IMPORT = {
-    "polygraphy": ("_native", "backend", "tools", "export"),
+    "polygraphy": (
+        *("_native", "tools", "export", "backend.emulated", "backend.json_files"),
+        *("backend.saved_results", "backend.engines.building", "backend.engines.running"),
+        *("backend.polygraphy_functions", "backend.polygraphy_judges"),
+        *("backend.engines.tensorrt_errors", "backend.engines.tensorrt_module"),
+    ),
     "onnx": (*("model", "plan", "execution", "emit.mixed_onnx", "verify", "backend", "pipeline"),),
     "google": ("model", "execution", "emit.mixed_onnx"),
     "onnxruntime": ("model.runtime_types", "execution", "backend"),
@@ -119,6 +124,16 @@ def test_every_module_says_what_it_offers(module):
     offered = ast.literal_eval(lists[0])
     loaded = importlib.import_module(module)
     assert not [name for name in offered if not hasattr(loaded, name)]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_part(module, ("tools",))])
+def test_the_command_line_reaches_engines_through_their_stack(module):
+    """So that two verbs cannot make them in two ways."""
+    makers = {"polygraphy_layerprec.backend.engines.building"}
+
+    makes = {name for name in imports_of(module) if name in makers}
+
+    assert not makes or module.endswith(".tools.args.engines")
 
 
 def test_the_hook_loads_nothing_heavy():

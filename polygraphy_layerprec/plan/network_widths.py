@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
-__all__ = ["network_widths"]
+__all__ = ["constraint_of", "network_widths"]
 
 
 def network_widths(plan: Plan) -> NetworkWidths:
@@ -27,13 +27,19 @@ def network_widths(plan: Plan) -> NetworkWidths:
     ]
     return NetworkWidths(
         left=tuple(
-            _constraint(node, taken.reason)
+            constraint_of(node, taken.reason)
             for node, taken in nodes
             if taken.reason and taken.verdict is not Verdict.KEPT and _gives_floats(plan, node)
         ),
         fp32_tensors=tuple(name for name, width in made if width is Width.FP32),
         low_tensors=tuple(name for name, width in made if width is Width.LOW),
     )
+
+
+def constraint_of(node: Node, reason: str = "") -> Constraint:
+    """Returns what names a node to a network that was parsed from the model."""
+    trace = node.trace if node.path else ()
+    return Constraint(node.proto.name, node.op_type, node.inputs, node.outputs, reason, trace)
 
 
 def _gives_floats(plan: Plan, node: Node) -> bool:
@@ -49,8 +55,3 @@ def _is_within_function(node: Node) -> bool:
     """Whether names of tensors are those of the expanded graph alone."""
     branches = ("(then_branch)", "(else_branch)", "(If)")
     return not all(part.endswith(branches) for part in node.path)
-
-
-def _constraint(node: Node, reason: str) -> Constraint:
-    trace = node.trace if node.path else ()
-    return Constraint(node.proto.name, node.op_type, node.inputs, node.outputs, reason, trace)

@@ -18,12 +18,12 @@ from polygraphy.tools.args import (
     TrtLoadPluginsArgs,
     TrtOnnxFlagArgs,
 )
-from polygraphy.tools.script import Script
+from polygraphy.tools.script import Script, inline, safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from polygraphy_layerprec.backend.engine_options import EngineOptions
+    from polygraphy_layerprec.backend.engines.options import EngineOptions
     from polygraphy_layerprec.report.next_steps import ShapeRange
 
 __all__ = ["given_options", "make_engine_options", "tensorrt_groups"]
@@ -36,6 +36,7 @@ _GROUPS: Final = (
     TrtLoadEngineBytesArgs,
 )
 
+_DETAILED: Final = inline(safe("trt.ProfilingVerbosity.DETAILED"))
 _NOT_OF_THE_BUILD: Final = ("arg_groups", "group", "load_timing_cache", "save_timing_cache")
 
 
@@ -71,7 +72,7 @@ def make_engine_options(
         shape_ranges: Smallest and largest shape of each input of dynamic shape, for a profile where
             the user gave none.
     """
-    from polygraphy_layerprec.backend.engine_options import EngineOptions
+    from polygraphy_layerprec.backend.engines.options import EngineOptions
 
     config, network = groups[TrtConfigArgs], groups[TrtLoadNetworkArgs]
     config.fp16 = config.bf16 = None  # of the lowered engine alone, which is not said here
@@ -81,26 +82,32 @@ def make_engine_options(
         ]
     _add_onnx_group(groups)
 
-    def load_network(*, with_debug_tensors: bool) -> Any:
-        changes = {"mark_unfused_tensors_as_debug_tensors": with_debug_tensors or None}
+    def load_network(
+        path: str, *, strongly_typed: bool = False, with_debug_tensors: bool = False
+    ) -> Any:
+        changes = {
+            "strongly_typed": network.strongly_typed or strongly_typed or None,
+            "mark_unfused_tensors_as_debug_tensors": with_debug_tensors or None,
+        }
         # Polygraphy takes what follows a colon in the path for the name of a function.
-        with _changed(network, changes), _changed(groups[ModelArgs], {"path": model_path}):
+        with _changed(network, changes), _changed(groups[ModelArgs], {"path": path}):
             return _run(network.add_to_script)()
 
     def make_config(timing_cache: str | None) -> Any:
-        from polygraphy.backend.trt import CreateConfig
-
-        changes = {"load_timing_cache": timing_cache or config.load_timing_cache}
+        changes = {
+            "load_timing_cache": timing_cache or config.load_timing_cache,
+            # Older versions of Polygraphy ask for one that TensorRT does not have.
+            "profiling_verbosity": config.profiling_verbosity or _DETAILED,
+        }
         with _changed(config, changes):
-            return _run(config.add_to_script) or CreateConfig()
+            return _run(config.add_to_script)
 
-    debug = getattr(network, "mark_unfused_tensors_as_debug_tensors", None)
     return EngineOptions(
-        load_network=lambda: load_network(with_debug_tensors=False),
-        make_config=make_config,
+        model_path,
+        load_network,
+        make_config,
         profiles=tuple(config.profile_dicts),
         allows_tf32=bool(config.tf32),
-        load_debug_network=(lambda: load_network(with_debug_tensors=True)) if debug else None,
         identity=_identity(groups),
     )
 
@@ -115,11 +122,9 @@ def _add_onnx_group(groups: dict[type, Any]) -> None:
 
 # Not Polygraphy's `run_script`, which finds nothing under Python 3.13 before Polygraphy 0.53.
 def _run(add_to_script: Callable[[Script], Any]) -> Any:
-    """Returns the loader that a group makes, None where all is at its default."""
+    """Returns the loader that a group makes."""
     script = Script()
     name = add_to_script(script)
-    if name is None:
-        return None
     namespace: dict[str, Any] = {}
     exec(str(script), namespace)  # noqa: S102 - as Polygraphy's tools do; it quotes what users say
     return namespace[name.unwrap()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from polygraphy_layerprec.backend.tensorrt_module import count_gpus
+from polygraphy_layerprec.backend.engines.tensorrt_module import count_gpus
 from tests.processes import run_command
 
 # The smallest program that runs an engine: what it says when it fails is why tests are skipped.

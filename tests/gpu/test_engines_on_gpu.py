@@ -85,7 +85,7 @@ def test_fp32_agrees_with_onnxruntime(measured):
     assert not [text for text in measured.engine.warnings if "FP32 on TensorRT" in text]
 
 
-def test_divergences_are_in_the_order_that_the_emulation_foretells(measured, record_property):
+def test_divergences_are_in_the_order_that_the_emulation_forecasts(measured, record_property):
     emulated = {layer.name: layer.cumulative_error for layer in measured.emulated.layers}
     pairs = [
         (emulated[layer.name], layer.cumulative_error)
@@ -101,7 +101,7 @@ def test_divergences_are_in_the_order_that_the_emulation_foretells(measured, rec
     assert correlation > LEAST_CORRELATION
 
 
-def test_the_output_error_is_of_the_size_that_the_emulation_foretells(measured, record_property):
+def test_the_output_error_is_of_the_size_that_the_emulation_forecasts(measured, record_property):
     ratio = measured.engine.output_error.measured / measured.emulated.output_error.measured
 
     record_property("output_error_ratio", ratio)
@@ -112,7 +112,7 @@ def test_half_of_the_layers_in_fp32_lower_the_error(measured, record_property):
     said = layerprec(
         measured.folder, "verify", "model.onnx", "--load-inputs", "inputs0.npz", "inputs1.npz",
         "--ranking", "emulated.json", "--top-k", f"{len(measured.emulated.layers) // 2}",
-        "--backend", "tensorrt",
+        "--backend", "tensorrt", "--work-dir", "work",
         "--tolerance", f"{measured.engine.output_error.measured}",
     )  # fmt: skip
 

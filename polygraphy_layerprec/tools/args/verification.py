@@ -78,38 +78,6 @@ class VerificationArgs(BaseArgs):
             nargs="+",
             default=None,
         )
-        self.group.add_argument(
-            "--backend",
-            help="What runs the model: {'emulated': ONNX-Runtime on the CPU, low precision "
-            "emulated; 'tensorrt': engines that are built and run on a GPU}. "
-            "Defaults to emulated.",
-            choices=["emulated", "tensorrt"],
-            default=None,
-        )
-        self.group.add_argument(
-            "--build",
-            help="Also build an engine with TensorRT or TensorRT-RTX, and show what each layer "
-            "obtained, read from the log of the build; needs no GPU. If a layer that was to stay "
-            "in FP32 does not, the exit code is 1.",
-            action="store_true",
-            default=None,
-        )
-        self.group.add_argument(
-            "--tf32",
-            help="Emulate TF32: round the factors of products that stay in FP32 to 10 bits of "
-            "mantissa, as an engine does unless TF32 is switched off, which a script does with "
-            "`--trt-config-postprocess-script`. Defaults to false.",
-            action="store_true",
-            default=None,
-        )
-        self.group.add_argument(
-            "--timing-runs",
-            metavar="NUM",
-            help="How many inferences of each engine to time. For example: --timing-runs 100. "
-            "Defaults to 20.",
-            type=int,
-            default=None,
-        )
 
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
@@ -122,10 +90,6 @@ class VerificationArgs(BaseArgs):
             top_k (int): How many layers of the ranking to keep in FP32, or None.
             precision (str): Name of the low precision, or None.
             outputs (Tuple[str]): Names of the outputs that count, or None for all.
-            backend (str): What runs the model.
-            build (bool): Whether to build an engine that shows what layers obtained.
-            tf32 (bool): Whether products in FP32 are emulated in TF32.
-            timing_runs (int): How many inferences of each engine to time.
         """
         self.script = args_util.get(args, "script")
         self.mixed_onnx = args_util.get(args, "mixed_onnx")
@@ -134,11 +98,6 @@ class VerificationArgs(BaseArgs):
         self.precision = args_util.get(args, "precision")
         outputs = args_util.get(args, "outputs")
         self.outputs = None if outputs is None else tuple(outputs)
-        self.backend = args_util.get(args, "backend") or "emulated"
-        self.build = bool(args_util.get(args, "build"))
-        self.tf32 = bool(args_util.get(args, "tf32"))
-        timing_runs = args_util.get(args, "timing_runs")
-        self.timing_runs = 20 if timing_runs is None else timing_runs
         self._check()
 
     def _check(self) -> None:
@@ -151,18 +110,6 @@ class VerificationArgs(BaseArgs):
             )
         if self.top_k is not None and self.top_k < 0:
             G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
-        if self.build and self.backend == "tensorrt":
-            G_LOGGER.critical(
-                "`--build` is for machines without a GPU: with `--backend tensorrt`, engines are "
-                "built and tell of their layers anyway.\nLeave out one of the two."
-            )
-        if self.tf32 and self.backend == "tensorrt":
-            G_LOGGER.critical(
-                "`--tf32` is emulated, and engines are built without TF32.\n"
-                "Leave out one of the two."
-            )
-        if self.timing_runs < 1:
-            G_LOGGER.critical(f"`--timing-runs` must be at least 1, got: {self.timing_runs}.")
         options = {"script": self.script, "mixed-onnx": self.mixed_onnx, "ranking": self.ranking}
         for option, path in options.items():
             if path is not None and not os.path.isfile(path):

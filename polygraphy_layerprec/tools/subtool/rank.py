@@ -18,7 +18,7 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
-from polygraphy_layerprec.tools.args.engine_backend import EngineBackendArgs
+from polygraphy_layerprec.tools.args.ranked_engines import RankedEngineArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
@@ -83,7 +83,7 @@ class Rank(SelectingSubtool):
             SelectionArgs(),
             ArtefactArgs(),
             *tensorrt_groups(),
-            EngineBackendArgs(),
+            RankedEngineArgs(),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
@@ -124,7 +124,7 @@ class Rank(SelectingSubtool):
         return judges
 
     def _rank(self, graph: Graph) -> Ranking:
-        engines: EngineBackendArgs = self.arg_groups[EngineBackendArgs]
+        engines: RankedEngineArgs = self.arg_groups[RankedEngineArgs]
         outputs: SavedOutputsArgs = self.arg_groups[SavedOutputsArgs]
         if engines.is_wanted:
             outputs.refuse_beside("--backend tensorrt")

@@ -15,23 +15,19 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
 )
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
+from polygraphy_layerprec.tools.args.verified_engines import VerifiedEngineArgs
+from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
 from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions, Verification
 
 __all__ = ["Verify"]
-
-_DATA_ELSEWHERE = (
-    "TensorRT finds external data beside the model only.\n"
-    "Leave out `--external-data-dir`, and put the data files there."
-)
 
 
 _DEFAULT_DECIDES = (
@@ -84,6 +80,8 @@ class Verify(LayerprecSubtool):
             ComparisonArgs(),
             VerificationArgs(),
             ReportFileArgs(),
+            *tensorrt_groups(),
+            VerifiedEngineArgs(),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
@@ -100,9 +98,7 @@ class Verify(LayerprecSubtool):
             )
         except ValueError as error:  # what is wrong with a file is the user's to mend
             G_LOGGER.critical(str(error))
-        on_engines = self.arg_groups[VerificationArgs].backend == "tensorrt"
-        verify = self._verify_engines if on_engines else self._verify
-        verification = verify(graph, asked)
+        verification = self._verify(graph, asked)
         if not self.arg_groups[CriterionArgs].is_given:
             G_LOGGER.info(_DEFAULT_DECIDES)
         if verification.sentence:
@@ -132,80 +128,28 @@ class Verify(LayerprecSubtool):
         options = self.arg_groups[VerificationArgs]
         samples = self.arg_groups[SampleArgs]
         model = self.arg_groups[OnnxGraphArgs]
-        if options.build:
-            self._check_buildable()
+        engines: VerifiedEngineArgs = self.arg_groups[VerifiedEngineArgs]
+        judged = {"outputs": options.outputs, **self._criterion(graph, asked)}
+        if engines.is_wanted:
+            return engines.verify(graph, asked, **judged)
+        if engines.build:
+            engines.check_usable(asked.precision)
         checked = samples.samples(graph)
         with progress_bar() as progress:
             verification = verify_model(
                 graph,
                 checked,
                 asked,
-                outputs=options.outputs,
-                **self._criterion(graph, asked),
+                **judged,
                 run_fp32=run_plainly(model.path, external_data_folder=model.external_data_dir),
-                tf32=options.tf32,
+                tf32=engines.tf32,
                 generated_inputs=samples.is_using_random_data(),
                 progress=progress,
             )
-        return self._prove(graph, asked, verification) if options.build else verification
+        return engines.prove(graph, asked, verification) if engines.build else verification
 
     def _criterion(self, graph: Graph, asked: AskedPrecisions) -> dict[str, Any]:
         criterion = self.arg_groups[CriterionArgs]
         outputs = self.arg_groups[VerificationArgs].outputs or graph.outputs
         judges = criterion.judges(asked.precision, outputs)
         return {"tolerance": criterion.tolerance, "judges": judges}
-
-    def _check_buildable(self) -> None:
-        """Checks what a build needs, before anything that takes long."""
-        from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt
-
-        load_tensorrt()
-        if self.arg_groups[OnnxGraphArgs].external_data_dir is not None:
-            G_LOGGER.critical(_DATA_ELSEWHERE)
-
-    def _prove(
-        self, graph: Graph, asked: AskedPrecisions, verification: Verification
-    ) -> Verification:
-        from polygraphy_layerprec.backend.engine_proof import prove_precisions, with_proof
-        from polygraphy_layerprec.backend.engines import TensorrtEngines
-
-        def make_builder(observe: Callable[[Any], None]) -> TensorrtEngines:
-            return TensorrtEngines(
-                self.arg_groups[OnnxGraphArgs].path,
-                asked,
-                mixed_path=self.arg_groups[VerificationArgs].mixed_onnx,
-                shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
-                observe=observe,
-            )
-
-        return with_proof(verification, prove_precisions(graph, asked, make_builder))
-
-    def _verify_engines(self, graph: Graph, asked: AskedPrecisions) -> Verification:
-        from polygraphy_layerprec.backend.tensorrt_module import check_gpu
-
-        self._check_buildable()
-        check_gpu()
-        from polygraphy_layerprec.backend.engine_verification import verify_engines
-        from polygraphy_layerprec.backend.engines import TensorrtEngines
-        from polygraphy_layerprec.verify import run_plainly
-
-        options = self.arg_groups[VerificationArgs]
-        samples = self.arg_groups[SampleArgs]
-        model = self.arg_groups[OnnxGraphArgs]
-        checked = list(samples.samples(graph))  # which notes the shapes that the engines need
-        return verify_engines(
-            graph,
-            checked,
-            asked,
-            engines=TensorrtEngines(
-                model.path,
-                asked,
-                mixed_path=options.mixed_onnx,
-                shape_ranges=samples.shape_ranges,
-                timing_runs=options.timing_runs,
-            ),
-            run_reference=run_plainly(model.path),
-            outputs=options.outputs,
-            **self._criterion(graph, asked),
-            generated_inputs=samples.is_using_random_data(),
-        )
