@@ -14,12 +14,14 @@ from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.plain_session import PlainSession
 from polygraphy_layerprec.execution.samples import check_samples
-from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
+from polygraphy_layerprec.matching.constraint_matching import kept_layers_of, planner_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
-from polygraphy_layerprec.plan import Plan, Planner, Target
+from polygraphy_layerprec.plan import Plan, Verdict
+from polygraphy_layerprec.plan.network_widths import constraint_of
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
     AskedPrecisions,
+    Constraint,
     EngineMeasurement,
     Outcome,
     OutputDivergence,
@@ -183,12 +185,21 @@ def conclude(  # noqa: PLR0913 - the parts of the record
             *warnings,
             *_missing(comparison),
         ),
+        left_in_fp32=() if plan is None else _left_by_rule(plan),
         node_count=None if plan is None else plan.fp32_node_count,
         cast_count=None if plan is None else len(plan.casts),
         verdict=verdict,
         sentence=sentence,
         lowered=before,
         outcome=after,
+    )
+
+
+def _left_by_rule(plan: Plan) -> tuple[Constraint, ...]:
+    return tuple(
+        constraint_of(node, plan.of(node).reason)
+        for node in plan.graph.nodes
+        if node.is_layer and plan.of(node).verdict is Verdict.LEFT
     )
 
 
@@ -201,7 +212,7 @@ class _Emulation:
         self.notes: list[str] = []
         precision = PRECISIONS[asked.precision]
         self._executor = PlannedExecutor(graph, precision, tf32=tf32)
-        planner = Planner(graph, precision, Target(asked.target), schema_opset=asked.opset)
+        planner = planner_of(graph, asked)
         self._lowered = planner.plan()
         self.constrained = planner.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32

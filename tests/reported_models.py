@@ -208,3 +208,30 @@ def old_opset() -> tuple[ModelProto, dict[str, np.ndarray]]:
     weights = {"kernel": normal(0, 4, 4, 3, 3, scale=0.3), "factor": scalar(1.7)}
     inputs, outputs = [tensor("x", [1, 4, 8, 8])], [tensor("y", [1, 4, 1, 1])]
     return build_model(nodes, inputs, outputs, weights), {"x": normal(1, 1, 4, 8, 8)}
+
+
+def loop_around_a_product() -> tuple[ModelProto, dict[str, np.ndarray]]:
+    """A loop whose body multiplies by what a product in front of it makes."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            node("Identity", ["going"], "on"),
+            node("Exp", ["s"], "e", name="/exp"),
+            node("Mul", ["e", "h"], "s_next", name="/mul"),
+        ],
+        "body",
+        [
+            info("step", TensorProto.INT64, []),
+            info("going", TensorProto.BOOL, []),
+            tensor("s", [2, 4]),
+        ],
+        [info("on", TensorProto.BOOL, []), tensor("s_next", [2, 4])],
+    )
+    nodes = [
+        node("MatMul", ["x", "w"], "h", name="/product"),
+        helper.make_node("Loop", ["n", "yes", "x"], ["z"], name="/loop", body=body),
+        node("Tanh", ["z"], "y", name="/tanh"),
+    ]
+    weights = {"w": normal(0, 4, 4), "n": np.int64(3), "yes": np.ones((), bool)}
+    model = build_model(nodes, [tensor("x", [2, 4])], [tensor("y", [2, 4])], weights)
+    return model, {"x": normal(1, 2, 4)}

@@ -9,6 +9,7 @@ import pytest
 from polygraphy.logger import G_LOGGER
 
 from benchmarks.cast_pairs import with_cast_pairs
+from polygraphy_layerprec.backend.engines.proof import asked_layers
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.matching.asked_precisions import asked_by_mixed_onnx, asked_by_nobody
@@ -278,3 +279,52 @@ def test_each_call_of_a_function_is_found_in_the_network(tmp_path):
     )
 
     assert "5 of 5 constraints matched" in verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize("op_type", ["HardSwish", "Mish"])
+def test_verification_names_what_its_target_leaves_in_fp32(op_type, tmp_path):
+    model, sample = models.activation(op_type)
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = load_graph(tmp_path / "model.onnx")
+    saved = str(tmp_path / "mixed.onnx")
+    save_mixed_onnx(str(tmp_path / "model.onnx"), saved, (), precision=BF16)
+
+    of_model = verify_model(graph, [sample], asked_by_mixed_onnx(saved, graph))
+    of_network = verify_model(graph, [sample], asked_by_nobody("bf16"))
+
+    assert {each.op: each.reason for each in of_model.left_in_fp32} == {
+        op_type: "TensorRT's parser refuses it in BF16"
+    }
+    assert of_network.left_in_fp32 == ()
+
+
+def test_a_kept_loop_is_not_failed_for_what_is_fused_to_its_borders(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX's builder")
+    model, sample = models.loop_around_a_product()
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **sample)
+    given = ["model.onnx", "--load-inputs", "inputs.npz"]
+    run_layerprec(
+        "rank", *given, "--top-k", "0", "--keep", "/loop", "--save-script", "c.py", folder=tmp_path
+    )
+
+    verified = run_layerprec(
+        *("verify", *given, "--script", "c.py", "--build"),
+        folder=tmp_path,
+        environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1"},
+    )
+
+    assert verified.returncode == 0, verified.stdout
+    assert "0 of 1 layers asked for are in FP32, 1 inside fused" in " ".join(
+        verified.stdout.split()
+    )
+
+
+def test_nothing_is_asked_of_what_a_saved_model_leaves_in_fp32():
+    model, _ = models.loop_around_a_product()
+    graph = load_graph(model)
+    saved = Planner(graph, FP16, Target.ONNX).plan()
+
+    asked = [layer.node.op for layer in asked_layers(graph, (), saved)]
+
+    assert asked == ["MatMul", "Tanh"]

@@ -9,19 +9,23 @@ from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.model.digest import are_comparable
-from polygraphy_layerprec.plan import KeptLayers
+from polygraphy_layerprec.plan import KeptLayers, Planner, Target
+from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import Constraint, Ranking
+    from polygraphy_layerprec.plan import Plan
+    from polygraphy_layerprec.records import AskedPrecisions, Constraint, Ranking
 
 __all__ = [
     "check_ranked_model",
     "check_same_model",
     "describe_unmatched",
     "kept_layers_of",
+    "plan_of",
+    "planner_of",
     "unmatched_constraints",
 ]
 
@@ -98,6 +102,22 @@ def kept_layers_of(graph: Graph, constraints: Sequence[Constraint]) -> KeptLayer
         )
     names = {name for constraint in constraints for name in constraint.outputs if name}
     return KeptLayers.of_outputs(names & graph.producers.keys())
+
+
+def plan_of(graph: Graph, asked: AskedPrecisions) -> Plan:
+    """Returns what becomes of a model as was requested.
+
+    Raises:
+        ExecutionError: As `kept_layers_of`.
+    """
+    return planner_of(graph, asked).plan(kept_layers_of(graph, asked.constraints))
+
+
+def planner_of(graph: Graph, asked: AskedPrecisions) -> Planner:
+    """Returns what makes plans of a model in the precision, and for the target, requested."""
+    return Planner(
+        graph, PRECISIONS[asked.precision], Target(asked.target), schema_opset=asked.opset
+    )
 
 
 def unmatched_constraints(

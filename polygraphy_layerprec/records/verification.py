@@ -235,6 +235,9 @@ class Verification:
     warnings: tuple[str, ...]
     """What the reader must know, in words."""
 
+    left_in_fp32: tuple[Constraint, ...] = ()
+    """Layers that a rule leaves in FP32 there, with the reason; empty for engines."""
+
     node_count: int | None = None
     """Nodes in FP32, with those that only move values between the layers; None for engines."""
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError, PlannedExecutor
-from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
-from polygraphy_layerprec.plan import Planner, Target
+from polygraphy_layerprec.matching.constraint_matching import plan_of
 from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ class Candidate:
         self._graph = graph
         self._precision = PRECISIONS[asked.precision]
         self._executor = PlannedExecutor(graph, self._precision)
-        planner = Planner(graph, self._precision, Target(asked.target), schema_opset=asked.opset)
-        self._plan = planner.plan(kept_layers_of(graph, asked.constraints))
+        self._plan = plan_of(graph, asked)
         self._no_tensors: set[str] = set()
 
     @property

@@ -19,8 +19,9 @@ from polygraphy_layerprec.backend.engines.tensorrt_errors import recorded_messag
 from polygraphy_layerprec.backend.engines.tensorrt_module import count_gpus
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
+from polygraphy_layerprec.matching.constraint_matching import kept_layers_of, plan_of
 from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.plan import Verdict
 from polygraphy_layerprec.plan.network_widths import constraint_of
 from polygraphy_layerprec.records import EngineMeasurement
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.obtained.layers import EngineLayer
     from polygraphy_layerprec.backend.engines.session import EngineStack
     from polygraphy_layerprec.backend.engines.specs import EngineSpec
-    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.plan import Plan
     from polygraphy_layerprec.records import AskedPrecisions, Constraint, Verification
 
 __all__ = ["asked_layers", "prove_precisions", "with_proof"]
@@ -50,7 +52,7 @@ def prove_precisions(
     Raises:
         ExecutionError: If no engine can be built as asked, or it does not tell of its layers.
     """
-    wanted = asked_layers(graph, asked.constraints)
+    wanted = asked_layers(graph, asked.constraints, plan_of(graph, asked))
     spec = constrained_engine(asked, mixed_path)
     found = stack.store.result(
         {"what": "log of the build", "engine": stack.engines.identity(spec)},
@@ -110,11 +112,14 @@ def with_proof(verification: Verification, proof: EngineMeasurement) -> Verifica
     )
 
 
-def asked_layers(graph: Graph, constraints: Sequence[Constraint]) -> tuple[AskedLayer, ...]:
+def asked_layers(
+    graph: Graph, constraints: Sequence[Constraint], plan: Plan | None = None
+) -> tuple[AskedLayer, ...]:
     """Returns what is asked of each layer of a model, in its order.
 
     Constrained nodes that only move or choose values, or give no floats, are left out: nothing is
-    rounded there. Those that depend on constants alone are not.
+    rounded there. Those that depend on constants alone are not. Nothing is asked of layers that a
+    plan leaves in FP32 by a rule.
 
     Raises:
         ExecutionError: If a constraint matches no layer of the model.
@@ -128,8 +133,13 @@ def asked_layers(graph: Graph, constraints: Sequence[Constraint]) -> tuple[Asked
             is_folded=node.role is Role.FOLDED,
         )
         for node in graph.nodes
-        if node.is_layer or (node.role is Role.FOLDED and node in kept)
+        if (node.is_layer and not _is_left(plan, node))
+        or (node.role is Role.FOLDED and node in kept)
     )
+
+
+def _is_left(plan: Plan | None, node: Node) -> bool:
+    return plan is not None and plan.of(node).verdict is Verdict.LEFT
 
 
 def _check_telling(layers: Sequence[EngineLayer]) -> None:

@@ -14,6 +14,7 @@ from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.matching.constraint_matching import plan_of
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import EngineMeasurement
 from polygraphy_layerprec.verify import conclude
@@ -77,7 +78,7 @@ def verify_on_engines(  # noqa: PLR0913 - what is verified, and how
     comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
     comparison.sample_count = len(samples)
     references = [stack.run_fp32(sample) for sample in samples]
-    wanted = asked_layers(graph, asked.constraints)
+    wanted = asked_layers(graph, asked.constraints, plan_of(graph, asked))
     session = EngineSession(stack, samples, outputs=graph.outputs)
     measure = partial(_measure, session, references, comparison, timing_runs)
     measured = [measure("fp32", EngineSpec("reference"))]

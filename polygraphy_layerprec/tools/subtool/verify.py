@@ -14,6 +14,7 @@ from polygraphy_layerprec.tools.args import (
     ReportFileArgs,
     SampleArgs,
 )
+from polygraphy_layerprec.tools.args.artefacts import show_left
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
 from polygraphy_layerprec.tools.args.verified_engines import VerifiedEngineArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
@@ -110,6 +111,7 @@ class Verify(LayerprecSubtool):
             files.show_markdown(format_verification_markdown(verification))
         else:
             G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
+            show_left("what was verified", verification.left_in_fp32)
             G_LOGGER.verbose("\n".join(format_all_layers(verification, width=log_width())))
         files.save_verification(verification)
         self.arg_groups[CriterionArgs].save_verdict(lambda: verdict_on_verification(verification))

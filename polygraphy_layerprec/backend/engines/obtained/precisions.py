@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from polygraphy_layerprec.backend.engines.obtained.layers import EngineLayer, low_fraction
+from polygraphy_layerprec.model.operators import ITERATING, PRODUCTS
 from polygraphy_layerprec.records import LayerPrecision, ObtainedPrecisions
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = ["AskedLayer", "NetworkTypes", "compare_precisions"]
 
 Width = Literal["fp32", "low"]
 
-_PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 _NAMED_STEPS: Final = re.compile(r"__myl_(\w+)_myl\d")
 _STEP: Final = re.compile(r"[A-Z][a-z]*")
 _CAST: Final = "Cast"
@@ -130,6 +130,13 @@ def _judge(layer: AskedLayer, kernels: _Kernels, network: NetworkTypes) -> Layer
     )
 
 
+def _only_borders_are_low(layer: AskedLayer, holding: Sequence[EngineLayer]) -> bool:
+    """Whether a loop computes in FP32, though other nodes that are lowered took on its borders."""
+    low = [kernel for kernel in holding if _width_in(kernel, layer) == "low"]
+    shared = all(len(kernel.nodes) > 1 for kernel in low)
+    return layer.node.op in ITERATING and bool(low) and shared and len(low) < len(holding)
+
+
 def _obtained(
     layer: AskedLayer,
     holding: Sequence[EngineLayer],
@@ -144,7 +151,9 @@ def _obtained(
         return "fp32" if outputs and not any(t.is_low for t in outputs) else "absent"
     shown = {_width_in(kernel, layer) for kernel in holding}
     if layer.in_fp32:
-        return "low" if "low" in shown else "fp32" if shown == {"fp32"} else "fused"
+        at_borders = network == {"fp32"} and _only_borders_are_low(layer, holding)
+        is_low = "low" in shown and not at_borders
+        return "low" if is_low else "fp32" if shown == {"fp32"} else "fused"
     if shown == {"low"} or all(t.is_low for k in holding for t in (*k.inputs, *k.outputs)):
         return "low"
     return "fp32" if shown == {"fp32"} and network in ({"fp32"}, set()) else "fused"
@@ -152,7 +161,7 @@ def _obtained(
 
 def _width_in(kernel: EngineLayer, layer: AskedLayer) -> Width | None:
     """Returns the width that a kernel shows for a layer, None where it does not tell."""
-    if layer.node.op in _PRODUCTS and (width := _width_of_product(kernel, layer)):
+    if layer.node.op in PRODUCTS and (width := _width_of_product(kernel, layer)):
         return width
     if _steps(kernel) is not None and (width := _width_of_steps(kernel)):
         return width
