@@ -29,6 +29,15 @@ class _Output:
     comparable: bool = True
     is_floating: bool = True
 
+    def merge(self, other: _Output) -> None:
+        self.squared_errors += other.squared_errors
+        self.max_abs_error = max(self.max_abs_error, other.max_abs_error)
+        self.nonfinite_count += other.nonfinite_count
+        self.mismatches += other.mismatches
+        self.is_floating = other.is_floating if other.elements else self.is_floating
+        self.elements += other.elements
+        self.comparable &= other.comparable
+
     @property
     def error(self) -> float:
         if self.nonfinite_count:
@@ -65,6 +74,11 @@ class OutputDivergences:
         for name, output in self._outputs.items():
             if name in reference and name in candidate:
                 self._add(output, reference[name], candidate[name])
+
+    def merge(self, other: OutputDivergences) -> None:
+        """Adds the samples that another one accumulated, over the same outputs."""
+        for name, output in self._outputs.items():
+            output.merge(other._outputs[name])
 
     def _add(
         self, output: _Output, reference: np.ndarray[Any, Any], candidate: np.ndarray[Any, Any]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
+from polygraphy_layerprec.execution.sessions import session_threads
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.ranking.doubts import describe_instability, describe_refutation
 from polygraphy_layerprec.ranking.order import forecast_error, forecast_holds
@@ -71,6 +72,7 @@ def assemble_ranking(
             inputs="generated" if generated_inputs else "user",
             impact=impact,
             outputs=outputs,
+            threads=session_threads(),
         ),
         output_error=error,
         layers=layers,
