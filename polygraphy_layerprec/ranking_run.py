@@ -92,6 +92,7 @@ class RankingRun:
         samples: Iterable[tuple[int, Sample]],
         *,
         sample_count: int | None = None,
+        may_be_none: bool = False,
         progress: Progress | None = None,
     ) -> Comparison:
         """Returns what samples say; the arguments are those of `compare_samples`."""
@@ -103,6 +104,7 @@ class RankingRun:
             budget_bytes=self._budget_bytes,
             loss=self._loss,
             sample_count=sample_count,
+            may_be_none=may_be_none,
             progress=progress,
         )
 
@@ -112,6 +114,7 @@ class RankingRun:
         *,
         samples: Iterable[Sample] = (),
         generated_inputs: bool = False,
+        of_loss: bool = False,
         progress: Progress | None = None,
     ) -> Ranking:
         """Returns the ranking that follows from what all samples said.
@@ -120,6 +123,7 @@ class RankingRun:
             comparison: What they said, merged.
             samples: The samples, where `runs_samples_again`.
             generated_inputs: Whether they were made up, which the ranking then says.
+            of_loss: Whether a loss was observed in another process, where this one has none.
             progress: As in `rank_model`.
 
         Raises:
@@ -147,7 +151,7 @@ class RankingRun:
             impact=self._impact,
             outputs=self._outputs,
             generated_inputs=generated_inputs,
-            of_loss=self._loss is not None,
+            of_loss=of_loss or self._loss is not None,
         )
 
     def _observed(self, comparison: Comparison) -> list[LayerObservation]:

@@ -115,7 +115,7 @@ def _first(samples: Mapping[int, Sample], count: int) -> dict[int, Sample]:
     return dict(itertools.islice(sorted(samples.items(), key=lambda item: item[0]), count))
 
 
-def compare_samples(
+def compare_samples(  # noqa: PLR0913 - what is measured, how, and who is told
     plan: Plan,
     samples: Iterable[tuple[int, Sample]],
     *,
@@ -124,6 +124,7 @@ def compare_samples(
     budget_bytes: int | None,
     loss: Loss | None = None,
     sample_count: int | None = None,
+    may_be_none: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Returns what `samples` say of each layer that a plan lowers.
@@ -137,6 +138,7 @@ def compare_samples(
         budget_bytes: Memory for activations; beyond it they are kept on disk.
         loss: What matters at the outputs, instead of their relative errors.
         sample_count: How many samples there are, if that is known: progress counts all of them.
+        may_be_none: Whether no sample is no error: the part of a data set may be empty.
         progress: Told after every node.
 
     Raises:
@@ -149,7 +151,7 @@ def compare_samples(
     for done, (index, sample) in enumerate(samples):
         tell = _telling(progress, len(plan.graph.nodes), done, sample_count, index)
         comparison.merge(comparer.compare(index, sample, tell))
-    if not comparison.sample_count:
+    if not (comparison.sample_count or may_be_none):
         raise no_sample()
     return comparison
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan import Plan
 
-__all__ = ["assemble_ranking", "nothing_to_judge", "nothing_to_rank"]
+__all__ = ["assemble_ranking", "installed_versions", "nothing_to_judge", "nothing_to_rank"]
 
 
 def assemble_ranking(
@@ -67,7 +67,7 @@ def assemble_ranking(
         precision=plan.precision.name,
         conditions=RunConditions(
             backend="onnxruntime-emulated",
-            versions=_versions(),
+            versions=installed_versions(),
             sample_count=comparison.sample_count,
             inputs="generated" if generated_inputs else "user",
             impact=impact,
@@ -249,7 +249,8 @@ def _branch_warnings(part: Graph, comparison: Comparison, graph: Graph) -> list[
     return warnings
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def installed_versions() -> tuple[tuple[str, str], ...]:
+    """Returns the packages that numbers depend on, with their versions, sorted by name."""
     packages = ("numpy", "onnx", "onnxruntime", "polygraphy", "polygraphy_layerprec")
     found = ((name, _installed_version(name)) for name in packages)
     return tuple((name, version) for name, version in found if version is not None)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from polygraphy.tools.args import ModelArgs
 
-from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
     MeasureArgs,
@@ -15,12 +14,13 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.distribution import PartialRankingArgs, ThreadArgs
 from polygraphy_layerprec.tools.args.engine_backend import EngineBackendArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, own_arguments
+from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Rank"]
 
 
-class Rank(SelectingSubtool):
+class Rank(RankingSubtool):
     """
     Rank the layers of an ONNX model by what low precision does to its outputs.
 
@@ -67,6 +67,8 @@ class Rank(SelectingSubtool):
             SampleArgs(),
             SavedOutputsArgs(),
             MeasureArgs(),
+            ThreadArgs(),
+            PartialRankingArgs(),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
             SelectionArgs(),
@@ -79,21 +81,17 @@ class Rank(SelectingSubtool):
         """Ranks, shows and saves."""
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
-        ranking = self._rank(graph)
-        report = self.arg_groups[RankingReportArgs]
-        if self.arg_groups[ReportFileArgs].is_markdown:
-            self._show_markdown(ranking)
-        else:
-            report.show(ranking)
-        report.save(ranking)
-        reached = self._act_on(ranking, graph)
-        failed = sum(layer.failed for layer in ranking.unmeasured)
-        if failed:
-            G_LOGGER.error(
-                f"Could not measure {failed} layers, so the ranking is without "
-                f"them.\nThe report above says why."
-            )
-        return 0 if reached and not failed else 1
+        partial = self.arg_groups[PartialRankingArgs]
+        if partial.save_partial is not None:
+            self._save_partial(graph, partial.save_partial)
+            return 0
+        return self.show_and_act(
+            self._rank(graph),
+            graph,
+            model_path=self.arg_groups[OnnxGraphArgs].path,
+            outputs=self.arg_groups[MeasureArgs].outputs,
+            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
+        )
 
     def _rank(self, graph: Graph) -> Ranking:
         engines: EngineBackendArgs = self.arg_groups[EngineBackendArgs]
@@ -111,41 +109,40 @@ class Rank(SelectingSubtool):
                 graph,
                 checked,
                 generated_inputs=samples.is_using_random_data(),
+                threads=self.arg_groups[ThreadArgs].threads,
+                sample_count=samples.known_count(),
                 progress=progress,
                 **self.arg_groups[MeasureArgs].to_arguments(),
             )
         return ranking if saved is None else outputs.put_into(ranking, graph, saved)
 
-    def _show_markdown(self, ranking: Ranking) -> None:
-        from polygraphy_layerprec.report.markdown import format_ranking_markdown
+    def _save_partial(self, graph: Graph, path: str) -> None:
+        from polygraphy_layerprec.distribution.part import Shard
+        from polygraphy_layerprec.tools.partial_ranking import measure_part
 
-        report = self.arg_groups[RankingReportArgs]
-        lines = format_ranking_markdown(ranking, top=report.top, sort_by=report.sort_by)
-        self.arg_groups[ReportFileArgs].show_markdown(lines)
-
-    def _act_on(self, ranking: Ranking, graph: Graph) -> bool:
-        """Selects layers, if asked to; returns whether any tolerance is met.
-
-        A tolerance is met by measured errors; otherwise the ranking says all there is to know.
-        """
-        from polygraphy_layerprec.ranking.order import forecast_holds
-
-        selection = self.arg_groups[SelectionArgs]
-        wants_files = (
-            self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
+        options = self.arg_groups[PartialRankingArgs]
+        for what, is_wanted in self._wishes_for_the_whole().items():
+            if is_wanted:
+                options.refuse_beside(what)
+        measure_part(
+            graph,
+            options.shard or Shard(1, 1),
+            path,
+            samples=self.arg_groups[SampleArgs],
+            measure=self.arg_groups[MeasureArgs],
+            threads=self.arg_groups[ThreadArgs].threads,
         )
-        if not (selection.is_given or wants_files):
-            from polygraphy_layerprec.report.next_steps import format_script_command
 
-            G_LOGGER.info("\n".join(format_script_command(own_arguments("rank"))))
-            return True
-        # Where the forecast does not hold for the whole, the choice is measured.
-        needs_measuring = selection.needs_measuring or not forecast_holds(ranking.output_error)
-        return self.select_and_save(
-            ranking,
-            model_path=self.arg_groups[OnnxGraphArgs].path,
-            graph=graph,
-            measures=needs_measuring,
-            outputs=self.arg_groups[MeasureArgs].outputs,
-            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
-        )
+    def _wishes_for_the_whole(self) -> dict[str, bool]:
+        """What says something of all samples, in words, and whether it is asked for."""
+        measure = self.arg_groups[MeasureArgs]
+        return {
+            "`--backend tensorrt`": self.arg_groups[EngineBackendArgs].is_wanted,
+            "`--load-outputs`": bool(self.arg_groups[SavedOutputsArgs].paths),
+            "`--save-ranking`": self.arg_groups[RankingReportArgs].save_ranking is not None,
+            "`--exact`": measure.exact_count > 0,
+            "`--impact exact`": measure.impact == "exact",
+            "a choice of layers": self.arg_groups[SelectionArgs].is_given,
+            "a file that keeps layers in FP32": self.arg_groups[ArtefactArgs].is_wanted,
+            "a report": self.arg_groups[ReportFileArgs].is_wanted,
+        }

@@ -1,0 +1,89 @@
+"""`polygraphy layerprec merge`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args import (
+    ArtefactArgs,
+    RankingReportArgs,
+    SampleArgs,
+    SelectionArgs,
+)
+from polygraphy_layerprec.tools.args.parts import PartArgs
+from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
+from polygraphy_layerprec.tools.progress import progress_bar
+from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
+
+if TYPE_CHECKING:
+    import argparse
+
+    from polygraphy_layerprec.distribution.partial_file import PartialFile
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import Ranking
+
+__all__ = ["Merge"]
+
+
+class Merge(RankingSubtool):
+    r"""
+    Merge the parts of a ranking that the jobs of an array measured, each some of the samples.
+
+    The typical usage of `merge` is:
+
+        polygraphy layerprec rank model.onnx --load-inputs samples --threads 2 \
+            --shard 1/2 --save-partial part-1.npz
+        polygraphy layerprec rank model.onnx --load-inputs samples --threads 2 \
+            --shard 2/2 --save-partial part-2.npz
+        polygraphy layerprec merge part-1.npz part-2.npz --model model.onnx \
+            --save-ranking ranking.json
+
+    The ranking is the one that a single process makes of all samples. Parts of other models,
+    options, versions or numbers of threads, missing parts and parts that overlap are refused. A
+    tolerance is measured on the samples that `--load-inputs` gives here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("merge")
+
+    def get_subscriptions_impl(self) -> list[Any]:
+        """Returns the argument groups."""
+        return [
+            PartArgs(),
+            SampleArgs(allow_custom_input_shapes=False),
+            RankingReportArgs(),
+            ReportFileArgs(allow_plot=True),
+            SelectionArgs(),
+            ArtefactArgs(),
+        ]
+
+    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+        """Merges, shows and saves."""
+        options = self.arg_groups[PartArgs]
+        self.arg_groups[ArtefactArgs].check_model(options.model_path)
+        parts = options.open_parts()
+        graph = options.load_graph()
+        conditions = parts[0].conditions
+        made_up = self.arg_groups[SampleArgs].is_using_random_data()
+        if made_up and conditions.inputs == "user" and self.arg_groups[SelectionArgs].is_given:
+            G_LOGGER.warning(
+                "The parts were measured with your own inputs, but sets of layers are measured "
+                "with made-up ones.\nGive the same inputs, for example with `--load-inputs`."
+            )
+        return self.show_and_act(
+            self._merge(parts, graph),
+            graph,
+            model_path=options.model_path,
+            outputs=conditions.outputs or None,
+            external_data_folder=options.external_data_dir,
+        )
+
+    def _merge(self, parts: list[PartialFile], graph: Graph) -> Ranking:
+        from polygraphy_layerprec.distribution.merging import merge_parts
+
+        with progress_bar() as progress:
+            try:
+                return merge_parts(parts, graph, progress=progress)
+            except ValueError as error:  # what is wrong with a part is the user's to mend
+                G_LOGGER.critical(str(error))
