@@ -18,6 +18,7 @@ from polygraphy_layerprec.tools.args.distribution import PartialRankingArgs, Thr
 from polygraphy_layerprec.tools.args.engine_backend import EngineBackendArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
+from polygraphy_layerprec.tools.args.workers import WorkerArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
@@ -68,6 +69,7 @@ class Rank(RankingSubtool):
             SavedOutputsArgs(),
             MeasureArgs(),
             ThreadArgs(),
+            WorkerArgs(),
             PartialRankingArgs(),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
@@ -82,6 +84,7 @@ class Rank(RankingSubtool):
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
         partial = self.arg_groups[PartialRankingArgs]
+        self._check_workers()
         if partial.save_partial is not None:
             self._save_partial(graph, partial.save_partial)
             return 0
@@ -102,6 +105,8 @@ class Rank(RankingSubtool):
         from polygraphy_layerprec.pipeline import rank_model
 
         samples = self.arg_groups[SampleArgs]
+        if self.arg_groups[WorkerArgs].workers is not None:
+            return self._rank_on_workers(graph)
         checked = samples.samples(graph)
         saved = outputs.compare(graph, self.arg_groups[MeasureArgs].precision)
         with progress_bar() as progress:
@@ -115,6 +120,49 @@ class Rank(RankingSubtool):
                 **self.arg_groups[MeasureArgs].to_arguments(),
             )
         return ranking if saved is None else outputs.put_into(ranking, graph, saved)
+
+    def _check_workers(self) -> None:
+        workers, measure = self.arg_groups[WorkerArgs], self.arg_groups[MeasureArgs]
+        wishes = {
+            **self._wishes_for_engines(),
+            "`--save-partial`": self.arg_groups[PartialRankingArgs].save_partial is not None,
+            "`--exact`": measure.exact_count > 0,
+            "`--impact exact`": measure.impact == "exact",
+            "`--loss-script`": measure.loss_script is not None,
+        }
+        for what, is_wanted in wishes.items():
+            if is_wanted:
+                workers.refuse_beside(what)
+
+    def _rank_on_workers(self, graph: Graph) -> Ranking:
+        from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        samples, measure = self.arg_groups[SampleArgs], self.arg_groups[MeasureArgs]
+        model, workers = self.arg_groups[OnnxGraphArgs], self.arg_groups[WorkerArgs].workers
+        checked = samples.samples(graph)
+        with progress_bar() as progress:
+            return rank_on_workers(
+                model.path,
+                checked,
+                workers,
+                graph=graph,
+                external_data_folder=model.external_data_dir,
+                precision=PRECISIONS[measure.precision],
+                impact=measure.impact,
+                outputs=measure.outputs,
+                max_memory_bytes=measure.max_memory_bytes,
+                threads=self.arg_groups[ThreadArgs].threads,
+                generated_inputs=samples.is_using_random_data(),
+                sample_count=samples.known_count(),
+                progress=progress,
+            )
+
+    def _wishes_for_engines(self) -> dict[str, bool]:
+        return {
+            "`--backend tensorrt`": self.arg_groups[EngineBackendArgs].is_wanted,
+            "`--load-outputs`": bool(self.arg_groups[SavedOutputsArgs].paths),
+        }
 
     def _save_partial(self, graph: Graph, path: str) -> None:
         from polygraphy_layerprec.distribution.part import Shard
@@ -137,8 +185,7 @@ class Rank(RankingSubtool):
         """What says something of all samples, in words, and whether it is asked for."""
         measure = self.arg_groups[MeasureArgs]
         return {
-            "`--backend tensorrt`": self.arg_groups[EngineBackendArgs].is_wanted,
-            "`--load-outputs`": bool(self.arg_groups[SavedOutputsArgs].paths),
+            **self._wishes_for_engines(),
             "`--save-ranking`": self.arg_groups[RankingReportArgs].save_ranking is not None,
             "`--exact`": measure.exact_count > 0,
             "`--impact exact`": measure.impact == "exact",
