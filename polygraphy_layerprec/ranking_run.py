@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.loss import NO_GRADIENT
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
 from polygraphy_layerprec.execution.comparison import Progress, SampleComparer, compare_samples
 from polygraphy_layerprec.execution.counted_outputs import part_that_counts
@@ -129,6 +130,9 @@ class RankingRun:
         Raises:
             ExecutionError: If nothing was measured, or nothing can be judged.
         """
+        of_loss = of_loss or self._loss is not None
+        if of_loss and not comparison.observations.saw_gradient:
+            raise ExecutionError(NO_GRADIENT)
         observed = self._observed(comparison)
         layers = rank_layers(observed, self._precision)
         remeasured = layers if self._impact == "exact" else layers[: self._exact_count]
@@ -151,7 +155,7 @@ class RankingRun:
             impact=self._impact,
             outputs=self._outputs,
             generated_inputs=generated_inputs,
-            of_loss=of_loss or self._loss is not None,
+            of_loss=of_loss,
         )
 
     def _observed(self, comparison: Comparison) -> list[LayerObservation]:

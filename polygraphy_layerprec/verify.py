@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution import ExecutionError, PlannedExecutor, check_emulation
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
@@ -16,17 +16,20 @@ from polygraphy_layerprec.execution.plain_session import PlainSession
 from polygraphy_layerprec.execution.samples import check_samples
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
-from polygraphy_layerprec.plan import Planner, Target
+from polygraphy_layerprec.plan import Plan, Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
     AskedPrecisions,
     EngineMeasurement,
+    Outcome,
     OutputDivergence,
     Verification,
     VerifiedOutput,
 )
+from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.execution.comparison import Progress
 
 __all__ = [
@@ -47,6 +50,7 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
     *,
     outputs: Sequence[str] | None = None,
     tolerance: float | None = None,
+    judges: Sequence[Judge] = (),
     run_fp32: Runner | None = None,
     tf32: bool = False,
     generated_inputs: bool = False,
@@ -61,7 +65,9 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         samples: Input samples, each an array for every input by name.
         asked: Which layers stay in FP32, and what the others are lowered to.
         outputs: Names of the outputs that count, all by default.
-        tolerance: Largest error of the constrained model that passes, as for `rank_model`.
+        tolerance: Largest relative L2 error of any output and sample that passes, by default
+            that of the default criterion.
+        judges: What judges the outputs instead, besides that no element may become NaN or infinite.
         run_fp32: Runs the FP32 model on the backend; by default, and unless `model` is a graph,
             as `run_plainly` does.
         tf32: Whether the factors of products in FP32 are rounded to TF32, as an engine does unless
@@ -79,7 +85,8 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
     graph = model if isinstance(model, Graph) else load_graph(model)
     if run_fp32 is None and not isinstance(model, Graph):
         run_fp32 = run_plainly(model)
-    comparison = OutputComparison(outputs_that_count(graph, outputs))
+    judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
+    comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
     emulation = _Emulation(graph, asked, run_fp32, tf32=tf32)
     for done, sample in enumerate(check_samples(samples, graph.inputs), start=1):
         emulation.compare(sample, comparison)
@@ -90,9 +97,9 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         asked,
         comparison,
         backend="onnxruntime-emulated",
-        tolerance=tolerance,
         warnings=[*emulation.notes, *_warnings(graph)],
         generated_inputs=generated_inputs,
+        plan=emulation.constrained,
     )
 
 
@@ -121,24 +128,24 @@ def conclude(  # noqa: PLR0913 - the parts of the record
     comparison: OutputComparison,
     *,
     backend: str,
-    tolerance: float | None,
     engines: Sequence[EngineMeasurement] = (),
     failures: Sequence[str] = (),
     warnings: Sequence[str] = (),
     generated_inputs: bool = False,
+    plan: Plan | None = None,
 ) -> Verification:
-    """Returns the record of what was compared, judged by the tolerance.
+    """Returns the record of what was compared, and the verdict.
 
     Args:
         graph: The model.
         asked: What was verified.
         comparison: All samples, compared.
         backend: What ran the candidates.
-        tolerance: Largest error that passes; None to judge nothing.
         engines: What was built.
         failures: Reasons not to pass whatever the errors are.
         warnings: What the reader must know.
         generated_inputs: Whether the samples were made up.
+        plan: What was emulated.
 
     Raises:
         ExecutionError: If no sample was compared.
@@ -146,8 +153,14 @@ def conclude(  # noqa: PLR0913 - the parts of the record
     if not comparison.sample_count:
         raise ExecutionError("The input data hold no sample.\nGive at least one.")
     lowered, constrained = comparison.error("lowered"), comparison.error("constrained")
-    if tolerance is not None and not failures:
-        failures = _failures(comparison, tolerance)
+    before, after = comparison.outcome("lowered"), comparison.outcome("constrained")
+    verdict, sentence = None, ""
+    if before is not None and after is not None:
+        kept = KeptInWords(len(asked.constraints), len(graph.layers))
+        verdict, sentence = verdict_of(
+            before, after, kept, precision=asked.precision, was_searched=False
+        )
+        failures = [*failures, *_failures(comparison, after)]
     return Verification(
         model=identify(graph),
         precision=asked.precision,
@@ -162,7 +175,6 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         constrained_error=constrained,
         recovered=_recovered(lowered, constrained),
         outputs=_verified_outputs(comparison),
-        tolerance=tolerance,
         failures=tuple(failures),
         engines=tuple(engines),
         warnings=(
@@ -171,6 +183,12 @@ def conclude(  # noqa: PLR0913 - the parts of the record
             *warnings,
             *_missing(comparison),
         ),
+        node_count=None if plan is None else plan.fp32_node_count,
+        cast_count=None if plan is None else len(plan.casts),
+        verdict=verdict,
+        sentence=sentence,
+        lowered=before,
+        outcome=after,
     )
 
 
@@ -185,22 +203,22 @@ class _Emulation:
         self._executor = PlannedExecutor(graph, precision, tf32=tf32)
         planner = Planner(graph, precision, Target(asked.target), schema_opset=asked.opset)
         self._lowered = planner.plan()
-        self._constrained = planner.plan(kept_layers_of(graph, asked.constraints))
+        self.constrained = planner.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32
 
     def compare(self, sample: Sample, comparison: OutputComparison) -> None:
         reference = self._executor.run(sample)
         if self._run_fp32 is not None:
             try:
-                comparison.add("fp32", reference, self._run_fp32(sample))
+                comparison.add("fp32", reference, self._run_fp32(sample), sample)
             except ExecutionError as error:
                 self._run_fp32 = None
                 self.notes.append(f"FP32 on ONNX-Runtime was not measured: {error}")
         lowered = self._executor.run(sample, self._lowered)
-        comparison.add("lowered", reference, lowered)
-        if self._constrained.kept.outputs:
-            lowered = self._executor.run(sample, self._constrained)
-        comparison.add("constrained", reference, lowered)
+        comparison.add("lowered", reference, lowered, sample)
+        if self.constrained.kept.outputs:
+            lowered = self._executor.run(sample, self.constrained)
+        comparison.add("constrained", reference, lowered, sample)
         comparison.sample_count += 1
         self._executor.forget_sample()
 
@@ -246,23 +264,9 @@ def _verified_outputs(comparison: OutputComparison) -> tuple[VerifiedOutput, ...
     )
 
 
-def _failures(comparison: OutputComparison, tolerance: float) -> list[str]:
+def _failures(comparison: OutputComparison, outcome: Outcome) -> list[str]:
     failures = [f"the output {name!r} was not compared" for name in comparison.missing]
-    error = comparison.error("constrained")
-    if error is not None and error != math.inf and not error <= tolerance:  # nor if it is NaN
-        failures.append(f"the error {error:.3g} is above the tolerance {tolerance:.3g}")
-    for name, output in comparison.records("constrained").items():
-        if output.nonfinite_count:
-            failures.append(
-                f"{output.nonfinite_count} elements of {name!r}, finite in FP32, are NaN or "
-                f"infinite"
-            )
-        if output.error is None and output.mismatch_fraction > tolerance:
-            failures.append(
-                f"{100 * output.mismatch_fraction:.3g} % of the elements of {name!r}, which is no "
-                f"float tensor or changed its shape, are unequal"
-            )
-    return failures
+    return failures + [found.text for found in outcome.judgements if not found.passed]
 
 
 def _error_of(output: OutputDivergence | None) -> float | None:

@@ -17,6 +17,7 @@ from polygraphy_layerprec.records import (
 )
 from polygraphy_layerprec.report.html.ranking_report import Command, RankingReport
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
+from tests.decisions import make_outcome
 from tests.rankings import make_layer, make_ranking
 
 __all__ = [
@@ -70,7 +71,6 @@ def make_report(
         selection=select_layers(ranking, request),
         curve=error_curve(ranking),
         commands=(Command("Save a script:", "polygraphy layerprec constrain 'a b.json'"),),
-        tolerance=request.tolerance,
     )
 
 
@@ -133,7 +133,6 @@ def make_verification(**changes: Any) -> Verification:
                 0.99,
             ),
         ),
-        "tolerance": 1e-3,
         "failures": (),
         "engines": (
             EngineMeasurement(
@@ -144,5 +143,8 @@ def make_verification(**changes: Any) -> Verification:
             ),
         ),
         "warnings": (),
+        "sentence": "FP16 loses accuracy: relative L2 error 0.01 (at most 0.005).",
+        "lowered": make_outcome(1e-2),
+        "outcome": make_outcome(1e-4),
     }
     return Verification(**{**content, **changes})

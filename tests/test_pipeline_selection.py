@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec import rank_model
+from polygraphy_layerprec.divergence.judges import max_abs_judge
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.pipeline import (
     measure_curve,
@@ -112,32 +113,29 @@ def test_the_ranking_decides_the_precision():
     assert selection.measured_error == measure_output_error(model, samples, precision=BF16)
 
 
-def test_the_largest_absolute_error_can_be_the_tolerance():
+def test_the_largest_absolute_error_can_be_the_criterion():
     model = models.small_cnn()
     samples = [sample_inputs(model)]
     ranking = rank_model(model, samples)
     whole = ranking.output_error.outputs[0].max_abs_error
-    request = SelectionRequest(tolerance=whole / 2)
+    given = {"model": model, "samples": samples, "judges": [max_abs_judge(whole / 2)]}
 
-    selection = select_constraints(ranking, request, model=model, samples=samples, max_abs=True)
+    selection = select_constraints(ranking, SelectionRequest(), **given)
 
     assert selection.reached
-    assert 0 < selection.measured_error <= whole / 2
-    again = rank_model(model, samples)
-    top = select_constraints(
-        again, SelectionRequest(top_k=0), model=model, samples=samples, max_abs=True
-    )
-    assert top.measured_error == pytest.approx(whole)
+    assert 0 < selection.decision.outcome.headline.value <= whole / 2
+    assert selection.decision.lowered.headline.value == pytest.approx(whole)
+    assert selection.decision.lowered.headline.excess == pytest.approx(2.0)
 
 
-def test_the_largest_absolute_error_needs_the_model(transformer):
+def test_criteria_that_no_forecast_knows_need_the_model(transformer):
     *_, ranking = transformer
 
-    with pytest.raises(ValueError, match="`--max-abs` needs the model"):
-        select_constraints(ranking, SelectionRequest(tolerance=0.1), max_abs=True)
+    with pytest.raises(ValueError, match=r"'largest absolute error at most 0\.1' needs the model"):
+        select_constraints(ranking, SelectionRequest(), judges=[max_abs_judge(0.1)])
 
 
-def test_an_infinite_output_meets_no_absolute_tolerance():
+def test_an_infinite_output_meets_no_absolute_criterion():
     # In FP16 it becomes infinite, which cannot be subtracted: nothing is left to be wrong.
     nodes = [node("Mul", ["x", "w"], "y", name="beyond")]
     shapes = [tensor("x", [2])], [tensor("y", [2])]
@@ -145,15 +143,48 @@ def test_an_infinite_output_meets_no_absolute_tolerance():
     samples = [{"x": np.full(2, 2.0, np.float32)}]
     ranking = rank_model(model, samples)
 
-    selection = select_constraints(
-        ranking, SelectionRequest(top_k=0), model=model, samples=samples, max_abs=True
+    found = select_constraints(
+        ranking, SelectionRequest(), model=model, samples=samples, judges=[max_abs_judge(1e6)]
     )
 
-    assert selection.measured_error == np.inf
-    request = SelectionRequest(tolerance=1e6)
-    found = select_constraints(ranking, request, model=model, samples=samples, max_abs=True)
+    assert found.decision.lowered.error == np.inf
     assert [layer.name for layer in found.layers] == ["beyond"]
     assert found.measured_error == 0.0
+
+
+def eight_of(model, last):
+    return [sample_inputs(model, seed=seed) for seed in range(6)] + [last, last]
+
+
+def test_the_last_quarter_of_eight_samples_is_held_out():
+    model = models.small_cnn()
+    samples = eight_of(model, sample_inputs(model, seed=7))
+    ranking = rank_model(model, samples[:1])
+
+    selection = select_constraints(ranking, SelectionRequest(), model=model, samples=samples)
+
+    decision = selection.decision
+    assert (decision.sample_count, decision.held_out.sample_count) == (6, 2)
+    assert "; on 2 held-out samples relative L2 error " in decision.sentence
+    alone = select_constraints(ranking, SelectionRequest(), model=model, samples=samples[6:])
+    assert decision.held_out.lowered == alone.decision.lowered
+    few = select_constraints(ranking, SelectionRequest(), model=model, samples=samples[:7])
+    assert (few.decision.sample_count, few.decision.held_out) == (7, None)
+
+
+def test_a_set_that_held_out_samples_refute_is_chosen_anew_on_all():
+    nodes = [node("Mul", ["x", "w"], "y", name="beyond")]
+    shapes = [tensor("x", [2])], [tensor("y", [2])]
+    model = build_model(nodes, *shapes, {"w": scalar(3e4)})
+    small, large = ({"x": np.full(2, value, np.float32)} for value in (1.0, 9.0))
+    ranking = rank_model(model, [small])
+
+    selection = select_constraints(
+        ranking, SelectionRequest(), model=model, samples=[small] * 6 + [large] * 2
+    )
+
+    assert [layer.name for layer in selection.layers] == ["beyond"]
+    assert (selection.decision.sample_count, selection.decision.held_out) == (8, None)
 
 
 def test_only_the_outputs_that_count_are_measured():
@@ -165,7 +196,7 @@ def test_only_the_outputs_that_count_are_measured():
     model = build_model(nodes, *shapes, {"w": normal(1, 64)})
     samples = [{"x": normal(0, 64)}]
     ranking = rank_model(model, samples)
-    request = SelectionRequest(tolerance=1e-7)
+    request = SelectionRequest(tolerance=1e-7, cost="count")
 
     selection = select_constraints(ranking, request, model=model, samples=samples, outputs=["fine"])
 

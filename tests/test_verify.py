@@ -117,8 +117,14 @@ def test_the_tolerance_decides(verify, tolerance, passed):
     assert bool(found.failures) is not passed
 
 
-def test_nothing_passes_or_fails_without_a_tolerance(verify):
-    assert verify(two_factors(), keep("y")).passed is None
+def test_the_default_criterion_decides_without_a_tolerance(verify):
+    found = verify(two_factors(), keep("y"))
+
+    assert found.passed
+    assert found.sentence.startswith("FP16 is fine, no layer needs to stay in FP32, the 1 of 2")
+    coarse = verify(two_factors(300.0), asked_by_nobody("fp16"), [feed(300, 1)])
+    assert not coarse.passed
+    assert coarse.sentence == "FP16 breaks the outputs: 1 output element becomes NaN or infinite."
 
 
 def test_errors_add_up_over_samples_as_squares(verify):

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from polygraphy_layerprec.backend.engine_inspection import parse_layer_information
 from polygraphy_layerprec.backend.engine_proof import asked_layers
 from polygraphy_layerprec.backend.obtained_precisions import compare_precisions
+from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import EngineMeasurement
 from polygraphy_layerprec.verify import conclude
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.backend.engines import EngineName, EngineRun
     from polygraphy_layerprec.backend.obtained_precisions import AskedLayer
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions, ObtainedPrecisions, Verification
     from polygraphy_layerprec.verify import Runner
@@ -42,7 +45,7 @@ class Engines(Protocol):
         """Returns what it makes of the samples."""
 
 
-def verify_engines(
+def verify_engines(  # noqa: PLR0913 - what is verified, and how
     graph: Graph,
     samples: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     asked: AskedPrecisions,
@@ -51,6 +54,7 @@ def verify_engines(
     run_reference: Runner,
     outputs: Sequence[str] | None = None,
     tolerance: float | None = None,
+    judges: Sequence[Judge] = (),
     generated_inputs: bool = False,
 ) -> Verification:
     """Returns the output errors of the engines in FP32, all lowered, and constrained.
@@ -65,7 +69,8 @@ def verify_engines(
         engines: Builds and runs the engines.
         run_reference: Runs the FP32 model elsewhere: an ordinary ONNX-Runtime session.
         outputs: Names of the outputs that count, all by default.
-        tolerance: Largest error of the constrained engine that passes.
+        tolerance: As for `verify_model`.
+        judges: As for `verify_model`.
         generated_inputs: Whether the samples were made up.
 
     Raises:
@@ -73,7 +78,8 @@ def verify_engines(
         ExecutionError: If the reference cannot run, or an engine cannot be built as asked.
     """
     samples = list(check_samples(samples, graph.inputs))
-    comparison = OutputComparison(outputs_that_count(graph, outputs))
+    judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
+    comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
     comparison.sample_count = len(samples)
     references = [run_reference(sample) for sample in samples]
     wanted = asked_layers(graph, asked.constraints)
@@ -87,7 +93,6 @@ def verify_engines(
         asked,
         comparison,
         backend="tensorrt",
-        tolerance=tolerance,
         engines=measured,
         failures=failures,
         generated_inputs=generated_inputs,
@@ -104,8 +109,8 @@ def _measure(
 ) -> EngineMeasurement:
     plan = engines.build(name)
     run = engines.run(plan, samples)
-    for reference, values in zip(references, run.outputs, strict=True):
-        comparison.add(name, reference, values)
+    for sample, reference, values in zip(samples, references, run.outputs, strict=True):
+        comparison.add(name, reference, values, sample)
     obtained = _obtained(run.layer_information, asked if name == "constrained" else ())
     return EngineMeasurement(name, len(plan), run.latency_seconds, obtained)
 

@@ -48,6 +48,9 @@ class ObservedRecord:
     judged: int
     """Elements at which errors were judged."""
 
+    saw_gradient: bool
+    """Whether a loss had a gradient in any sample."""
+
     failures: tuple[tuple[int, int, str], ...]
     """Node index, first sample, and why it could not run."""
 
@@ -62,6 +65,7 @@ def observed_record(comparison: Comparison) -> ObservedRecord:
         sample_count=comparison.sample_count,
         id_sample_count=comparison.id_sample_count,
         judged=comparison.observations.judged,
+        saw_gradient=comparison.observations.saw_gradient,
         failures=tuple(
             (node, sample, reason)
             for node, (sample, reason) in sorted(comparison.first_failures.items())
@@ -140,6 +144,7 @@ def comparison_from(
     observed.layers = _layers(columns, nodes, samples)
     observed.samples = set(samples)
     observed.judged = _count("judged", record.judged)
+    observed.saw_gradient = record.saw_gradient
     observed.flipped_counts = dict(columns.pairs("flipped", below=node_count))
     observed.first_visits = _visits(columns, node_count)
     observed.harmful = set(columns.indices("harmful", below=node_count))

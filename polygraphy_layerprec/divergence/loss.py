@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -10,15 +11,27 @@ import numpy.typing as npt
 
 from polygraphy_layerprec.divergence.probes import target_of
 from polygraphy_layerprec.precision import is_floating
+from polygraphy_layerprec.records import Criterion, Judgement
 
-__all__ = ["Loss", "loss_seeds"]
+__all__ = ["NO_GRADIENT", "Loss", "LossJudge", "loss_seeds"]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 Loss = Callable[[Outputs], Any]
 """Takes the outputs by name; returns a number, or a number and its gradients by output name."""
 
+NO_GRADIENT: Final = (
+    "The loss does not change with the outputs: its gradient is 0 in every sample, as that of an "
+    "accuracy or a best class is.\n"
+    "Rank by what it is computed from, for example a margin between scores, and have sets of "
+    "layers judged by it with `--metric-script`."
+)
+"""What to say of a loss whose gradients are all 0."""
+
 _MOST_DIFFERENCES: Final = 4096
 _STEP: Final = 1e-4  # relative; the loss is called with float64, where the best step is near 6e-6
+_FP32_NOISE: Final = 2.0**-20
+"""Relative change of a loss when FP32 adds up in another order: the unit roundoff, with some room
+for sums."""
 _SMALLEST_STEP: Final = 1e-7  # relative to the largest element, for those that are nearly 0
 
 
@@ -34,17 +47,35 @@ def loss_seeds(loss: Loss, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
 
     Raises:
         ValueError: If the loss is not a finite number, its gradients do not fit the outputs or are
-            not finite, or there are too many output elements for differences.
+            not finite, there are too many output elements for differences, or the loss is smaller
+            than the noise of FP32 moves it.
     """
     floats = {n: y.astype(np.float64) for n, y in outputs.items() if is_floating(y.dtype)}
     returned = _called(loss, {**outputs, **floats})
     value, given = returned if _is_pair(returned) else (returned, None)
-    scale = abs(_number(value)) or 1.0
+    scale = abs(_number(value))
     gradients = _differences(loss, outputs, floats) if given is None else _checked(given, floats)
+    _check_scale(scale, gradients, floats)
     return {
-        name: np.asarray(gradient / scale, target_of(outputs[name]).dtype)
+        name: np.asarray(gradient / (scale or 1.0), target_of(outputs[name]).dtype)
         for name, gradient in gradients.items()
     }
+
+
+def _check_scale(
+    scale: float,
+    gradients: Mapping[str, npt.NDArray[np.float64]],
+    floats: Mapping[str, npt.NDArray[np.float64]],
+) -> None:
+    """Checks that a loss is more than what rounding in FP32 moves it by."""
+    moved = [np.sum((gradient * floats[name]) ** 2) for name, gradient in gradients.items()]
+    if scale < _FP32_NOISE * float(np.sqrt(np.sum(moved))):
+        raise ValueError(
+            f"The loss is {scale:.3g} at the FP32 outputs, which is noise: rounding in FP32 moves "
+            f"it by as much. So it is for a distance from what the model itself gives.\n"
+            f"Return the quantity and not its distance from a reference, or leave out "
+            f"`--loss-script`: the default is that distance."
+        )
 
 
 def _called(loss: Loss, outputs: Outputs) -> Any:
@@ -71,6 +102,49 @@ def _checked(
         if not np.isfinite(gradient).all():
             raise ValueError(f"The loss gives a gradient for {name!r} that is not finite.")
     return {name: np.asarray(gradient, np.float64) for name, gradient in given.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LossJudge:
+    """Judges by the relative change of a loss, in the worst sample."""
+
+    loss: Loss
+    """The user's function."""
+
+    tolerance: float
+    """Largest change that passes, relative to the loss in FP32."""
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What it judges by."""
+        return (Criterion("relative change of the loss", self.tolerance),)
+
+    def start(self) -> _LossJudging:
+        """Returns what judges one candidate."""
+        return _LossJudging(self)
+
+
+class _LossJudging:
+    def __init__(self, judge: LossJudge) -> None:
+        self._loss, (self._criterion,) = judge.loss, judge.criteria
+        self._worst = 0.0
+
+    def add(self, reference: Outputs, candidate: Outputs, sample: Outputs) -> None:
+        del sample
+        before = self._value(reference)
+        try:
+            change = abs(self._value({n: candidate[n] for n in reference}) - before)
+        except (KeyError, ValueError):  # a loss need not know what to make of NaN
+            change = np.inf
+        if change:
+            self._worst = max(self._worst, change / abs(before) if before else np.inf)
+
+    def judgements(self) -> tuple[Judgement, ...]:
+        return (Judgement(self._criterion, self._worst, self._worst / self._criterion.threshold),)
+
+    def _value(self, outputs: Outputs) -> float:
+        floats = {n: y.astype(np.float64) for n, y in outputs.items() if is_floating(y.dtype)}
+        return _number(_value(_called(self._loss, {**outputs, **floats})))
 
 
 def _differences(

@@ -62,6 +62,7 @@ class AdjointSpread:
             probes = [target_seeds(targets, rng=rng) for _ in range(count)]
         else:
             probes = [_loss_probe(self._loss, reference)]
+            observations.saw_gradient |= any(np.any(seed) for seed in probes[0].values())
         decisions = {name: target.decision for name, target in targets.items() if target.decision}
         impacts = self._recorder.tape.sweep(*probes, decisions=decisions)
         self._recorder.finish()

@@ -108,6 +108,9 @@ class LayerObservations:
     judged: int = 0
     """Elements at which errors were judged, over all samples."""
 
+    saw_gradient: bool = False
+    """Whether a loss of the user's own had a gradient in any sample."""
+
     def add(self, evaluation: Evaluation, *, sample: int) -> None:
         """Adds what one node did with one sample."""
         self.harmful |= evaluation.harmful_overflows
@@ -177,6 +180,7 @@ class LayerObservations:
         self.harmful |= other.harmful
         self.samples |= other.samples
         self.judged += other.judged
+        self.saw_gradient |= other.saw_gradient
 
     def _merge_layer(self, index: int, seen: ObservedLayer) -> None:
         if index in self.layers:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from polygraphy_layerprec.execution.judging import JudgedOutputs
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
 from polygraphy_layerprec.precision import BF16
-from polygraphy_layerprec.records import OutputDivergence
+from polygraphy_layerprec.records import Outcome, OutputDivergence
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.judges import Judge
 
 __all__ = ["CandidateName", "OutputComparison"]
 
@@ -20,8 +24,10 @@ CandidateName = Literal["fp32", "lowered", "constrained"]
 class OutputComparison:
     """Accumulates the divergence of each candidate's outputs, a sample at a time."""
 
-    def __init__(self, outputs: Sequence[str]) -> None:
+    def __init__(self, outputs: Sequence[str], judges: Sequence[Judge] = ()) -> None:
         self.outputs = tuple(outputs)
+        self._judges = tuple(judges)
+        self._judged: dict[CandidateName, JudgedOutputs] = {}
         self.sample_count = 0
         self.missing: dict[str, None] = {}
         """Outputs that the reference or a candidate did not give as tensors."""
@@ -32,8 +38,9 @@ class OutputComparison:
         candidate: CandidateName,
         reference: Mapping[str, np.ndarray[Any, Any]],
         values: Mapping[str, np.ndarray[Any, Any]],
+        sample: Mapping[str, np.ndarray[Any, Any]],
     ) -> None:
-        """Adds one sample of one candidate."""
+        """Adds one sample of one candidate: the outputs of both, and the inputs."""
         for name in self.outputs:
             if name not in reference or name not in values:
                 self.missing[name] = None
@@ -43,6 +50,15 @@ class OutputComparison:
             if name in reference
         }
         self._of(candidate).add(reference, typed)
+        if candidate not in self._judged:
+            self._judged[candidate] = JudgedOutputs(self._judges, self.outputs)
+        self._judged[candidate].add(reference, typed, sample)
+
+    def outcome(self, candidate: CandidateName) -> Outcome | None:
+        """Returns what the judges make of a candidate; None if it was not measured."""
+        if candidate not in self._judged:
+            return None
+        return Outcome(self._of(candidate).error, self._judged[candidate].judgements())
 
     def error(self, candidate: CandidateName) -> float | None:
         """Returns the error over all float outputs and samples; None if there is none."""

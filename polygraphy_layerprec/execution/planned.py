@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from polygraphy_layerprec.execution.checkpoints import Checkpoint
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.lowered_nodes import LoweredNodes
 from polygraphy_layerprec.execution.node_session import NodeRunner
@@ -25,6 +26,7 @@ from polygraphy_layerprec.precision import TF32, round_flat
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from polygraphy_layerprec.execution.checkpoints import Checkpoints
     from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.precision import Precision
 
@@ -85,6 +87,7 @@ class PlannedExecutor:
         *,
         exact_inputs: bool = False,
         on_failure: Callable[[Node, NodeError], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the outputs by name, those that could be computed and are tensors.
 
@@ -95,13 +98,17 @@ class PlannedExecutor:
                 adds its introduced error alone.
             on_failure: Called with each node that fails; what needs it is missing from the
                 outputs.
+            checkpoints: Those of this sample: nodes that an earlier plan ran alike do not run
+                again.
 
         Raises:
             ExecutionError: If ONNX-Runtime has no tensors of an input's type.
         """
         self._sample = sample
-        held = {name: _Held(fed_tensor(name, values)) for name, values in sample.items()}
-        for node in self._graph.nodes:
+        start, held = self._start(sample, plan, checkpoints, exact_inputs=exact_inputs)
+        for position, node in enumerate(self._graph.nodes[start:], start):
+            if plan and checkpoints and checkpoints.is_due(position, after=start):
+                checkpoints.keep(Checkpoint(position, plan, exact_inputs, dict(held)))
             if self._is_taken(node, held):
                 try:
                     self._run_node(node, plan, held, exact_inputs=exact_inputs)
@@ -111,6 +118,21 @@ class PlannedExecutor:
             for name in self._graph.last_uses.get(node.index, ()):
                 held.pop(name, None)
         return self._collect(plan, held)
+
+    def _start(
+        self,
+        sample: Sample,
+        plan: Plan | None,
+        checkpoints: Checkpoints | None,
+        *,
+        exact_inputs: bool,
+    ) -> tuple[int, dict[str, _Held]]:
+        """Where a run begins, and with what."""
+        if plan is not None and checkpoints is not None:
+            found = checkpoints.latest(plan, exact_inputs=exact_inputs)
+            if found is not None:
+                return found.position, cast("dict[str, _Held]", dict(found.held))
+        return 0, {name: _Held(fed_tensor(name, values)) for name, values in sample.items()}
 
     def forget_sample(self) -> None:
         """Frees the random numbers that were drawn for samples: they will not be run again."""
@@ -179,9 +201,9 @@ class PlannedExecutor:
         feeds = dict(weights)
         for name in node.sources:
             if name in held:
-                cast = widths.get(name) is Width.LOW and not plan.is_low(name)
+                is_cast = widths.get(name) is Width.LOW and not plan.is_low(name)
                 exact = exact_inputs and held[name].computed
-                feeds[name] = self._cast(held[name]) if cast and not exact else held[name].tensor
+                feeds[name] = self._cast(held[name]) if is_cast and not exact else held[name].tensor
         if not low:
             iterated = self._lowered.run_in_tf32(node, feeds) if self._tf32 else None
             return iterated or self._runner.run(node, self._factors(node, feeds))

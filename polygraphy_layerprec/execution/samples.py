@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.model import GraphInput
 
-__all__ = ["SampleError", "check_fits", "check_sample", "check_samples", "describe_input"]
+__all__ = [
+    "LabelledSample",
+    "SampleError",
+    "check_fits",
+    "check_sample",
+    "check_samples",
+    "describe_input",
+    "take_labels",
+]
 
 _MORE_THAN_ANY_MACHINE: Final = 1 << 48
 _MOST_NAMES_QUOTED: Final = 20
@@ -26,10 +34,48 @@ class SampleError(ValueError):
     """Input data that the model cannot take; the text says what is wrong, where, what to do."""
 
 
+class LabelledSample(dict[str, "npt.NDArray[Any]"]):
+    """A sample with arrays that a metric is given and the model is not: `labels`, by name."""
+
+    def __init__(
+        self, arrays: Mapping[str, npt.NDArray[Any]], labels: Mapping[str, npt.NDArray[Any]]
+    ) -> None:
+        """Stores both."""
+        super().__init__(arrays)
+        self.labels = dict(labels)
+
+
+def take_labels(
+    sample: Mapping[str, Any], names: Sequence[str], *, where: str
+) -> Mapping[str, Any]:
+    """Returns a sample whose arrays of these names are labels, and no inputs.
+
+    Args:
+        sample: Arrays by name.
+        names: Which of them are labels.
+        where: As for `check_sample`.
+
+    Raises:
+        SampleError: If one is missing.
+    """
+    if not names or not hasattr(sample, "keys"):
+        return sample
+    missing = [name for name in names if name not in sample.keys()]  # noqa: SIM118 - any mapping
+    if missing:
+        raise SampleError(
+            f"{where.capitalize()} has no label {_quote(missing)}.\n"
+            f"Note: The sample has: {_quote(sample.keys())}.\n"
+            f"Name arrays of the samples with `--labels`."
+        )
+    arrays = {name: sample[name] for name in sample.keys() if name not in names}  # noqa: SIM118
+    labels = {name: _to_array(sample[name], name, where) for name in names}
+    return LabelledSample(arrays, labels)
+
+
 def check_sample(
     sample: Mapping[str, Any], inputs: Sequence[GraphInput], *, where: str
 ) -> dict[str, npt.NDArray[Any]]:
-    """Returns the arrays of `sample` in the order of `inputs`, once they fit.
+    """Returns the arrays of `sample` in the order of `inputs`, once they fit, with its labels.
 
     Args:
         sample: Arrays by input name.
@@ -45,7 +91,8 @@ def check_sample(
             f"Give a dictionary from input names to arrays for each sample."
         )
     _check_names(list(sample.keys()), inputs, where)
-    return {wanted.name: _check_array(sample[wanted.name], wanted, where) for wanted in inputs}
+    checked = {wanted.name: _check_array(sample[wanted.name], wanted, where) for wanted in inputs}
+    return LabelledSample(checked, sample.labels) if isinstance(sample, LabelledSample) else checked
 
 
 def check_samples(

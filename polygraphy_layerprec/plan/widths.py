@@ -171,6 +171,15 @@ class Plan:
             if plan.deviation and plan.verdict is Verdict.LOWERED
         )
 
+    @property
+    def fp32_node_count(self) -> int:
+        """How many nodes stay in FP32, with those that only move values, constants aside."""
+        return sum(
+            any(self.natives.get(name) is Width.FP32 for name in node.outputs)
+            for node, plan in zip(self.graph.nodes, self.nodes, strict=True)
+            if plan.verdict is not Verdict.UNTOUCHED and not node.is_constant
+        )
+
     def _reaches(self, name: str, width: Width | None) -> bool:
         native = self.natives.get(name, width)
         agree = width in (None, Width.EITHER, native) or native is Width.EITHER

@@ -12,9 +12,18 @@ from polygraphy_layerprec.records.agreement import (
     TopOverlap,
     UnsharedLayer,
 )
+from polygraphy_layerprec.records.criterion import Criterion, Judgement, Outcome
+from polygraphy_layerprec.records.decision import (
+    Decision,
+    HeldOut,
+    MeasuredSet,
+    Remedy,
+    SelectionCost,
+    VerdictKind,
+)
+from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranking import (
     ImpactMethod,
-    MaybeInfinite,
     ModelIdentity,
     NonFiniteOrigin,
     OutputDivergence,
@@ -29,8 +38,8 @@ from polygraphy_layerprec.records.selection import (
     CurvePoint,
     NetworkWidths,
     Selection,
-    SelectionCost,
 )
+from polygraphy_layerprec.records.verdict_file import SavedVerdict
 from polygraphy_layerprec.records.verification import (
     AskedPrecisions,
     EngineMeasurement,
@@ -46,18 +55,24 @@ __all__ = [
     "AskedPrecisions",
     "ConditionDifference",
     "Constraint",
+    "Criterion",
     "CurvePoint",
+    "Decision",
     "EngineMeasurement",
+    "HeldOut",
     "ImpactMethod",
+    "Judgement",
     "LayerMove",
     "LayerPrecision",
     "MaybeInfinite",
+    "MeasuredSet",
     "ModelIdentity",
     "NetworkScript",
     "NetworkWidths",
     "NonFiniteOrigin",
     "ObtainedPrecision",
     "ObtainedPrecisions",
+    "Outcome",
     "OutputDivergence",
     "OutputError",
     "OutputErrorPair",
@@ -65,12 +80,15 @@ __all__ = [
     "RankedSide",
     "Ranking",
     "RankingAgreement",
+    "Remedy",
     "RunConditions",
+    "SavedVerdict",
     "Selection",
     "SelectionCost",
     "TopOverlap",
     "UnmeasuredLayer",
     "UnsharedLayer",
+    "VerdictKind",
     "Verification",
     "VerifiedOutput",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from polygraphy_layerprec.records.ranking import MaybeInfinite, ModelIdentity, RunConditions
+from polygraphy_layerprec.records.numbers import MaybeInfinite
+from polygraphy_layerprec.records.ranking import ModelIdentity, RunConditions
 
 __all__ = [
     "ConditionDifference",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
+
+from polygraphy_layerprec.records.decision import Decision
+from polygraphy_layerprec.records.numbers import MaybeInfinite
 
 __all__ = [
     "ImpactMethod",
-    "MaybeInfinite",
     "ModelIdentity",
     "NonFiniteOrigin",
     "OutputDivergence",
@@ -19,9 +21,6 @@ __all__ = [
 ]
 
 ImpactMethod = Literal["adjoint", "gain", "exact"]
-
-MaybeInfinite = Annotated[float, "or infinite"]
-"""An error in [0, inf]; all other numbers of records are finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,3 +278,6 @@ class Ranking:
 
     warnings: tuple[str, ...]
     """What the reader must know, in words."""
+
+    decision: Decision | None = None
+    """What was decided when it was made; None where nothing was measured for it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from polygraphy_layerprec.records.decision import Decision, Remedy, SelectionCost
+from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranking import RankedLayer
 
 __all__ = [
@@ -11,7 +13,6 @@ __all__ = [
     "CurvePoint",
     "NetworkWidths",
     "Selection",
-    "SelectionCost",
 ]
 
 
@@ -55,20 +56,6 @@ class NetworkWidths:
 
 
 @dataclass(frozen=True, slots=True)
-class SelectionCost:
-    """What a set of FP32 layers costs."""
-
-    layer_count: int
-    """Layers kept in FP32."""
-
-    flops_fraction: float
-    """Their share of the floating-point operations of all layers, in [0, 1]."""
-
-    cast_count: int
-    """Tensors that pass between an FP32 layer and a lowered one."""
-
-
-@dataclass(frozen=True, slots=True)
 class CurvePoint:
     """The output error with the first layers of the ranking in FP32."""
 
@@ -98,14 +85,12 @@ class Selection:
     forecast_error: float
     """Relative L2 output error as the impacts foretell it, overflow aside."""
 
-    measured_error: float | None
-    """Output error in the tolerance's own measure, by mixed emulation; None if not measured."""
-
     tolerance: float | None
-    """The error that was to be met; None if the size was given instead."""
+    """The relative L2 error that the forecast had to meet; None where the size was given, and where
+    sets were measured, by the criteria of the decision."""
 
     reached: bool
-    """Whether the tolerance is met, as measured, or as foretold where nothing was measured."""
+    """Whether what was asked for is met, as measured, or as foretold where nothing was measured."""
 
     plain_cost: SelectionCost | None
     """What the first layers of the ranking that meet the same tolerance would cost; None if no
@@ -113,3 +98,25 @@ class Selection:
 
     measurements: int
     """How many sets were measured to find this one."""
+
+    decision: Decision | None = None
+    """What was measured; None if nothing was."""
+
+    @property
+    def measured_error(self) -> MaybeInfinite | None:
+        """Relative L2 output error, as `OutputError.measured`; None if it was not measured."""
+        return None if self.decision is None else self.decision.outcome.error
+
+    def with_remedies(self, remedies: tuple[Remedy, ...]) -> Selection:
+        """Returns the same with remedies beside what was decided."""
+        if self.decision is None:
+            return self
+        return replace(self, decision=replace(self.decision, remedies=remedies))
+
+    @property
+    def holds_elsewhere(self) -> bool:
+        """Whether no samples were held out that refute a set which was found to pass."""
+        decision = self.decision
+        if decision is None or decision.held_out is None or not decision.outcome.passed:
+            return True
+        return decision.held_out.chosen.passed

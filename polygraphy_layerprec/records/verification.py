@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from polygraphy_layerprec.records.criterion import Outcome
+from polygraphy_layerprec.records.decision import VerdictKind
 from polygraphy_layerprec.records.ranking import ModelIdentity, OutputDivergence
 from polygraphy_layerprec.records.selection import Constraint, NetworkWidths
 
@@ -224,11 +226,8 @@ class Verification:
     outputs: tuple[VerifiedOutput, ...]
     """One for each output that counts, in the model's order."""
 
-    tolerance: float | None
-    """Largest `constrained_error` that passes; None if none was given."""
-
     failures: tuple[str, ...]
-    """Why it does not pass, in words; empty if it does, or if there was nothing to pass."""
+    """Why it does not pass, in words; empty if it does."""
 
     engines: tuple[EngineMeasurement, ...]
     """The engines; empty where nothing was built."""
@@ -236,9 +235,25 @@ class Verification:
     warnings: tuple[str, ...]
     """What the reader must know, in words."""
 
+    node_count: int | None = None
+    """Nodes in FP32, with those that only move values between the layers; None for engines."""
+
+    cast_count: int | None = None
+    """Casts, one for each tensor and type that it is read in; None for engines."""
+
+    verdict: VerdictKind | None = None
+    """How it ends; None where engines do not agree in FP32."""
+
+    sentence: str = ""
+    """The verdict in one sentence; empty where engines do not agree in FP32."""
+
+    lowered: Outcome | None = None
+    """What every layer lowered makes of the criteria; None where it was not measured."""
+
+    outcome: Outcome | None = None
+    """What the constrained layers in FP32 make of them; None where that was not measured."""
+
     @property
-    def passed(self) -> bool | None:
-        """Whether it passes; None without a tolerance to judge by."""
-        if self.failures:
-            return False
-        return None if self.tolerance is None else True
+    def passed(self) -> bool:
+        """Whether it passes."""
+        return not self.failures

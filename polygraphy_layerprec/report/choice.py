@@ -1,15 +1,27 @@
-"""What was chosen to stay in FP32, as lines of text."""
+"""What was chosen to stay in FP32, and what else there is to choose, as lines of text."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from polygraphy_layerprec.report.columns import printable, shorten, wrap_text
+from polygraphy_layerprec.report.columns import (
+    Column,
+    align_columns,
+    printable,
+    shorten,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.records import Selection
+    from polygraphy_layerprec.records import Decision, Selection, SelectionCost
 
-__all__ = ["format_selection"]
+__all__ = [
+    "describe_cost",
+    "format_choices",
+    "format_remedies",
+    "format_selection",
+    "rows_of_choices",
+]
 
 _LAYERS_SHOWN: Final = 10
 
@@ -26,10 +38,12 @@ def format_selection(
         width: Terminal cells in a line.
     """
     cost = selection.cost
+    what = f"{cost.layer_count} of {total} layers stay in FP32"
+    if cost.layer_count == total:
+        what = f"an FP32 build, all {total} layers"
     head = (
-        f"Chosen: {cost.layer_count} of {total} layers stay in FP32 | "
-        f"{100 * cost.flops_fraction:.1f}% of the operations, {cost.cast_count} tensors are cast; "
-        f"output error: {_error(selection, refuted=refuted)}"
+        f"Chosen: {what} | {describe_cost(cost)}; RMS relative L2 error: "
+        f"{_error(selection, refuted=refuted)}"
     )
     lines = wrap_text(head, width)
     for layer in selection.layers[:_LAYERS_SHOWN]:
@@ -41,14 +55,80 @@ def format_selection(
     return lines + _plain_choice(selection, width)
 
 
+def format_choices(decision: Decision, hint: str, *, width: int = 80) -> list[str]:
+    """Returns the sets to choose from as lines of text; none where there is one alone.
+
+    Args:
+        decision: What was measured.
+        hint: How to take another one; may be empty.
+        width: Terminal cells in a line.
+    """
+    if len(decision.sets) < 2:
+        return []
+    head = f"Sets that were measured{' | ' if hint else ''}{printable(hint)}"
+    titles, *rows = rows_of_choices(decision)
+    columns = [
+        Column(title, tuple(row[place] for row in rows), "left" if place in {0, 5} else "right")
+        for place, title in enumerate(titles)
+    ]
+    table = align_columns(columns, width=width - 2)
+    return [*wrap_text(head, width), *(f"  {line}" for line in table)]
+
+
+def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
+    """Returns titles, and a row for each of the sets to choose from; a star is at the chosen."""
+    shown = decision.outcome.headline.criterion
+    if shown.finiteness and len(decision.outcome.judgements) > 1:
+        shown = decision.outcome.judgements[1].criterion
+    metric = shown.metric[:1].upper() + shown.metric[1:]
+    rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", "Casts", metric, "Criterion")]
+    for number, found in enumerate(decision.sets, start=1):
+        rows.append(
+            (
+                f"{number}{' *' * (number == decision.chosen)}",
+                str(found.cost.layer_count),
+                f"{100 * found.cost.flops_fraction:.1f}%",
+                str(found.cost.cast_count),
+                found.outcome.of(shown).number,
+                "met" if found.outcome.passed else "not met",
+            )
+        )
+    return rows
+
+
+def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
+    """Returns what can be done to the model instead, as lines of text; maybe none.
+
+    Args:
+        decision: What was decided.
+        width: Terminal cells in a line.
+    """
+    if not decision.remedies:
+        return []
+    lines = ["Or change the model:"]
+    for remedy in decision.remedies:
+        lines += wrap_text(f"- {printable(remedy.text)}", width, indent="  ")
+    return lines
+
+
+def describe_cost(cost: SelectionCost) -> str:
+    """Returns what a set costs, in words."""
+    casts = f"{cost.cast_count} tensor{'' if cost.cast_count == 1 else 's'}"
+    verb = "is" if cost.cast_count == 1 else "are"
+    nodes = ""
+    if cost.node_count is not None and cost.node_count != cost.layer_count:
+        nodes = f"{cost.node_count} nodes with what moves values between them, "
+    return f"{100 * cost.flops_fraction:.1f}% of the operations, {nodes}{casts} {verb} cast"
+
+
 def _plain_choice(selection: Selection, width: int) -> list[str]:
-    """What taking layers in the ranking's order would cost, where it meets the same error."""
+    """What taking layers in the ranking's order would cost, where it meets the same criterion."""
     plain = selection.plain_cost
-    if plain is None:
+    if plain is None or plain == selection.cost:
         return []
     text = (
-        f"The first of the ranking that meet the same error: {plain.layer_count} layers | "
-        f"{100 * plain.flops_fraction:.1f}% of the operations, {plain.cast_count} tensors are cast"
+        f"The first of the ranking that meet the same: {plain.layer_count} layers | "
+        f"{describe_cost(plain)}"
     )
     return wrap_text(text, width)
 

@@ -72,7 +72,7 @@ def format_report_markdown(report: RankingReport) -> list[str]:
     lines = [
         *_verdict(judge_ranking(report)),
         "",
-        *format_ranking_markdown(report.ranking, top=_LAYERS_SHOWN, kept=kept),
+        *_ranking(report.ranking, top=_LAYERS_SHOWN, sort_by="impact", kept=kept),
     ]
     for command in report.commands:
         lines += ["", escape_markdown(command.purpose), "", *_code_block(command.line)]
@@ -86,7 +86,7 @@ def format_ranking_markdown(
     sort_by: SortKey = "impact",
     kept: Collection[str] = (),
 ) -> list[str]:
-    """Returns a ranking as lines: a table of its layers, and how it was measured.
+    """Returns a ranking as lines: its verdict, a table of its layers, and how it was measured.
 
     Args:
         ranking: What was measured.
@@ -94,6 +94,12 @@ def format_ranking_markdown(
         sort_by: The order of the list, as in `format_ranking`.
         kept: Unique names of the layers that stay in FP32.
     """
+    decision = ranking.decision
+    verdict = [] if decision is None else [f"**{escape_markdown(decision.sentence)}**", ""]
+    return verdict + _ranking(ranking, top=top, sort_by=sort_by, kept=kept)
+
+
+def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[str]) -> list[str]:
     layers = sort_layers(ranking.layers, sort_by)[:top]
     low = ranking.precision.upper()
     error = ranking.output_error

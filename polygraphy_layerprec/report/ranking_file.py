@@ -92,7 +92,8 @@ def _unreadable(path: str, reason: str) -> ValueError:
 
 
 def _render_json(ranking: Ranking) -> str:
-    content = {"schema_version": SCHEMA_VERSION, **to_json_value(ranking)}
+    verdict = {} if ranking.decision is None else {"verdict": ranking.decision.sentence}
+    content = {**verdict, "schema_version": SCHEMA_VERSION, **to_json_value(ranking)}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 

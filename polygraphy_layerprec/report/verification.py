@@ -53,21 +53,15 @@ def format_verdict(verification: Verification, *, width: int = 80) -> list[str]:
         verification: What was measured.
         width: Terminal cells in a line.
     """
-    if verification.passed is None:
-        text = (
-            "No tolerance was given, so nothing passed or failed: give one with `--tolerance`, for "
-            "example `--tolerance 1e-3`."
-        )
-        return wrap_text(text, width)
     if not verification.passed:
         lines = wrap_text(f"FAILED: {printable(verification.failures[0])}", width)
         for failure in verification.failures[1:]:
             lines += wrap_text(f"and {printable(failure)}", width, indent=_INDENT)
         return lines
-    what = "the outputs are equal"
-    if verification.constrained_error is not None:
-        what = f"the error {_error(verification.constrained_error)} is"
-    return wrap_text(f"PASSED: {what} within the tolerance {verification.tolerance:.3g}", width)
+    text = "the outputs are equal"
+    if verification.outcome is not None:
+        text = verification.outcome.headline.text
+    return wrap_text(f"PASSED: {printable(text)}", width)
 
 
 def _format_head(verification: Verification, width: int) -> list[str]:
@@ -80,9 +74,17 @@ def _format_head(verification: Verification, width: int) -> list[str]:
     if verification.source:
         asked = (
             f"Asked: {verification.kept_count} of {verification.layer_count} layers stay in FP32 | "
-            f"{printable(verification.source)}"
+            f"{printable(verification.source)}{_counts(verification)}"
         )
     return [*wrap_text(head, width), *wrap_text(asked, width)]
+
+
+def _counts(verification: Verification) -> str:
+    if verification.node_count is None:
+        return ""
+    casts = f"{verification.cast_count} tensor" + "s" * (verification.cast_count != 1)
+    verb = "is" if verification.cast_count == 1 else "are"
+    return f"; {verification.node_count} nodes with what moves values, {casts} {verb} cast"
 
 
 def _format_outputs(verification: Verification, width: int) -> list[str]:

@@ -1,12 +1,9 @@
 """Choose what stays in FP32."""
 
-from polygraphy_layerprec.selection.choice import (
-    SelectionRequest,
-    constraints_of,
-    select_layers,
-)
+from polygraphy_layerprec.selection.choice import constraints_of, select_layers
 from polygraphy_layerprec.selection.curve import error_curve
 from polygraphy_layerprec.selection.forecast import SetForecast
+from polygraphy_layerprec.selection.request import SelectionRequest
 
 __all__ = [
     "SelectionRequest",

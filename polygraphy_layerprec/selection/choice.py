@@ -1,99 +1,70 @@
-"""Choose what stays in FP32: by tolerance, by number, or by share."""
+"""Choose what stays in FP32: by a criterion, by number, or by share."""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.judges import default_tolerance
+from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
-from polygraphy_layerprec.selection.healing import (
-    guards_to_choose,
-    is_required,
-    may_be_finite,
-)
-from polygraphy_layerprec.selection.search import ErrorOf, search_set
+from polygraphy_layerprec.selection.healing import is_required, may_be_finite
+from polygraphy_layerprec.selection.measured_choice import Masks, measured_choice
+from polygraphy_layerprec.selection.recorded import recorded_choice
+from polygraphy_layerprec.selection.search import search_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from polygraphy_layerprec.selection.prices import CostKind
+    from polygraphy_layerprec.selection.measuring import Measure
+    from polygraphy_layerprec.selection.request import SelectionRequest
 
-__all__ = ["SelectionRequest", "constraints_of", "select_layers"]
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionRequest:
-    """What a user asks for.
-
-    Layers that overflow, or keep outputs finite, are kept in any case, unless they are not allowed
-    or a size is given: that counts them, and they come first.
-    """
-
-    tolerance: float | None = None
-    """Largest output error; None if the size is given, or the default is wanted."""
-
-    top_k: int | None = None
-    """How many layers to keep; more if `keep` names more."""
-
-    fp32_fraction: float | None = None
-    """Share of the layers to keep, in [0, 1], rounded to whole layers."""
-
-    keep: tuple[str, ...] = ()
-    """Regular expressions: layers whose name matches one anywhere are kept, allowed or not."""
-
-    allow: tuple[str, ...] = ()
-    """Regular expressions: no other layers than those that match one may be kept. None: any."""
-
-    cost: CostKind = "count"
-    """What to save."""
+__all__ = ["constraints_of", "select_layers"]
 
 
 def select_layers(
-    ranking: Ranking, request: SelectionRequest, *, measure: ErrorOf | None = None
+    ranking: Ranking,
+    request: SelectionRequest,
+    *,
+    measure: Measure | None = None,
+    held_out: Measure | None = None,
 ) -> Selection:
     """Returns the layers to keep in FP32.
 
-    Without a tolerance or a size: the layers that overflow or keep outputs finite, and the fewest
-    more that halve the error which the others are foretold to cause.
-
-    An output that becomes NaN or infinite meets no tolerance. Where what is required leaves one, as
-    measured, the layers that mend it are found first (`find_guards`), rounding errors after that.
+    With `measure`, nothing where the lowered model passes as it is, else the cheapest set that was
+    found to pass. Without it the set that the ranking's own decision chose, or where there is none
+    or something else is asked for, what the forecast says by the tolerance or the default one.
 
     Args:
         ranking: The ranked layers.
         request: What is asked for.
-        measure: Gives the output error of a set, as a mask over `ranking.layers`; without it the
-            forecast decides.
+        measure: Measures sets of layers, and judges them.
+        held_out: The same on samples that are not to choose by: only the chosen set is measured.
 
     Raises:
         ValueError: If more than one of tolerance, number and share is given, one is out of its
             range, or an expression is not valid or matches no layer.
     """
     _check(request)
-    forecast = SetForecast(ranking.layers)
+    forecast = SetForecast(ranking.layers, ranking.conditions.sample_count)
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([is_required(layer) for layer in ranking.layers], bool) & allowed)
-    measured = None if measure is None else _Counted(measure)
+    if request.by != "layer" and measure is None:
+        raise ValueError(f"`--by {request.by}` measures sets, and so needs the model: `--model`.")
     size = _requested_size(request, len(ranking.layers))
-    if size is None:
-        if measured is not None:
-            required |= guards_to_choose(
-                ranking, lambda kept: math.isfinite(measured(kept)), required, allowed
-            )
-        found = _by_tolerance(forecast, request, required, allowed, measured)
-        finite = may_be_finite(ranking, found.layers, measured_error=found.measured_error)
-        return replace(found, reached=found.reached and finite)
-    kept = _first(size, named, allowed)
-    error = None if measured is None else measured(kept)
-    return _selection(forecast, kept, error, measured)
+    requested = None if size is None else _first(size, named, allowed)
+    if request.choose is not None or (measure is None and _is_default(ranking, request)):
+        return recorded_choice(ranking, forecast, request.choose)
+    if measure is None:
+        return _by_forecast(ranking, request, forecast, requested, required, allowed)
+    masks = Masks(named, required, allowed, requested)
+    return measured_choice(ranking, request, forecast, masks, measure, held_out)
 
 
 def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
@@ -106,55 +77,41 @@ def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
     )
 
 
-def _by_tolerance(
-    forecast: SetForecast,
+def _by_forecast(
+    ranking: Ranking,
     request: SelectionRequest,
+    forecast: SetForecast,
+    requested: npt.NDArray[np.bool_] | None,
     required: npt.NDArray[np.bool_],
     allowed: npt.NDArray[np.bool_],
-    measured: _Counted | None,
 ) -> Selection:
-    tolerance = request.tolerance
-    error_of: ErrorOf = measured or forecast.error
-    if tolerance is None:
-        tolerance, error_of = forecast.error(required) / 2, forecast.error
-    found = search_set(
-        forecast,
+    kept, plain, tolerance = requested, None, None
+    if kept is None:
+        tolerance = request.tolerance
+        if tolerance is None:
+            tolerance = default_tolerance(PRECISIONS[ranking.precision])
+        found = search_set(
+            forecast,
+            tolerance=tolerance,
+            error_of=forecast.error,
+            required=required,
+            allowed=allowed,
+            cost=request.cost,
+            hardware=request.hardware,
+        )
+        kept, plain = found.kept, found.plain
+    error = forecast.error(kept)
+    layers = tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep)
+    finite = may_be_finite(ranking, layers, measured_error=None)
+    return Selection(
+        layers=layers,
+        cost=forecast.cost(kept),
+        forecast_error=error,
         tolerance=tolerance,
-        error_of=error_of,
-        required=required,
-        allowed=allowed,
-        cost=request.cost,
+        reached=tolerance is None or (error <= tolerance and finite),
+        plain_cost=None if plain is None else forecast.cost(plain),
+        measurements=0,
     )
-    error = None
-    if measured is not None:
-        error = found.error if error_of is measured else measured(found.kept)
-    return _selection(
-        forecast,
-        found.kept,
-        error,
-        measured,
-        tolerance=tolerance,
-        reached=found.error <= tolerance,
-        plain=found.plain,
-    )
-
-
-class _Counted:
-    """Measures every set once, and counts them."""
-
-    def __init__(self, error_of: ErrorOf) -> None:
-        self._error_of = error_of
-        self._known: dict[bytes, float] = {}
-
-    def __call__(self, kept: npt.NDArray[np.bool_]) -> float:
-        key = kept.tobytes()
-        if key not in self._known:
-            self._known[key] = self._error_of(kept)
-        return self._known[key]
-
-    @property
-    def calls(self) -> int:
-        return len(self._known)
 
 
 def _check(request: SelectionRequest) -> None:
@@ -164,11 +121,14 @@ def _check(request: SelectionRequest) -> None:
             ("--tolerance", request.tolerance),
             ("--top-k", request.top_k),
             ("--fp32-fraction", request.fp32_fraction),
+            ("--choose", request.choose),
         )
         if value is not None
     ]
     if len(given) > 1:
         raise ValueError(f"Only one of {', '.join(given)} can decide which layers stay in FP32.")
+    if request.by != "layer" and given and given != ["--tolerance"]:
+        raise ValueError(f"`--by {request.by}` and {given[0]} cannot go together: leave out one.")
     if request.tolerance is not None and not request.tolerance >= 0.0:
         raise ValueError(f"`--tolerance` must be 0 or more, got {request.tolerance}.")
     if request.top_k is not None and request.top_k < 0:
@@ -195,6 +155,13 @@ def _matching(layers: Sequence[RankedLayer], patterns: Sequence[str]) -> npt.NDA
     return matched
 
 
+def _is_default(ranking: Ranking, request: SelectionRequest) -> bool:
+    """Whether nothing is asked for but what was decided already."""
+    asked = (request.tolerance, request.top_k, request.fp32_fraction)
+    is_open = all(value is None for value in asked) and not (request.keep or request.allow)
+    return is_open and ranking.decision is not None
+
+
 def _requested_size(request: SelectionRequest, count: int) -> int | None:
     if request.top_k is not None:
         return min(request.top_k, count)
@@ -211,25 +178,3 @@ def _first(
     others = np.flatnonzero(allowed & ~named)
     kept[others[: max(0, size - int(named.sum()))]] = True
     return kept
-
-
-def _selection(
-    forecast: SetForecast,
-    kept: npt.NDArray[np.bool_],
-    error: float | None,
-    measured: _Counted | None,
-    *,
-    tolerance: float | None = None,
-    reached: bool = True,
-    plain: npt.NDArray[np.bool_] | None = None,
-) -> Selection:
-    return Selection(
-        layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
-        cost=forecast.cost(kept),
-        forecast_error=forecast.error(kept),
-        measured_error=error,
-        tolerance=tolerance,
-        reached=reached,
-        plain_cost=None if plain is None else forecast.cost(plain),
-        measurements=0 if measured is None else measured.calls,
-    )

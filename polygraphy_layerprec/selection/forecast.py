@@ -28,8 +28,15 @@ class SetForecast:
     which passes through lowered readers stays.
     """
 
-    def __init__(self, layers: Sequence[RankedLayer]) -> None:
+    def __init__(self, layers: Sequence[RankedLayer], sample_count: int = 1) -> None:
+        """Prepares the sums.
+
+        Args:
+            layers: The ranked layers.
+            sample_count: Over how many samples their elements were counted.
+        """
         self.layers = tuple(layers)
+        self.sample_count = sample_count
         self.positions = {layer.name: position for position, layer in enumerate(layers)}
         self.powers = np.array([min(layer.impact, _LARGEST_IMPACT) ** 2 for layer in layers])
         edges = [

@@ -69,7 +69,7 @@ class IslandCuts:
             error_price * forecast.powers,
             self._prices.layers,
             error_price * forecast.edge_powers,
-            np.full(producers.size, self._prices.cast),
+            self._prices.casts[producers],
         ]
         scale = _CAPACITY_TOTAL / sum(float(price.sum()) for price in prices)
         capacities = [np.rint(price * scale).astype(np.int32) for price in prices]

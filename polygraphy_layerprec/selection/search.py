@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from polygraphy_layerprec.selection.islands import IslandCuts
-from polygraphy_layerprec.selection.prices import CostKind, prices_for
+from polygraphy_layerprec.selection.prices import CostKind, Hardware, prices_for
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,6 +62,8 @@ def search_set(
     required: npt.NDArray[np.bool_],
     allowed: npt.NDArray[np.bool_],
     cost: CostKind,
+    hardware: Hardware = Hardware(),  # noqa: B008 - it is immutable
+    pinned: npt.NDArray[np.bool_] | None = None,
 ) -> SearchResult:
     """Returns a set that meets `tolerance` at little cost.
 
@@ -72,19 +74,23 @@ def search_set(
         forecast: Of the ranked layers, which lie in the order of the ranking.
         tolerance: Largest error that is accepted.
         error_of: Gives the error of a set.
-        required: Layers that are kept in any case.
+        required: Layers that the search starts from.
         allowed: Layers that may be kept.
         cost: What is to be saved.
+        hardware: What an estimate of time rests on.
+        pinned: Layers that are not dropped in the end, by default all that are required.
     """
+    pinned = required if pinned is None else pinned
     memory = _Memory(error_of)
     everything = required | allowed
     if memory.error(required) <= tolerance:
-        return SearchResult(required, memory.error(required), required)
+        fewer = _prune(forecast, memory, tolerance, required, pinned)
+        return SearchResult(fewer, memory.error(fewer), required)
     if not memory.error(everything) <= tolerance:  # nor if it is NaN
         best = min((required, everything), key=memory.error)
         return SearchResult(best, memory.error(best), None)
     plain = _shortest_prefix(memory, tolerance, required, allowed)
-    prices = prices_for(cost, forecast)
+    prices = prices_for(cost, forecast, hardware)
     families = [prices] if cost == "count" else [prices, prices_for("count", forecast)]
     cuts = [
         _cheapest_cut(
@@ -98,11 +104,11 @@ def search_set(
     ]
 
     def price(kept: npt.NDArray[np.bool_]) -> float:
-        return prices.of(forecast, kept)
+        return prices.of(kept, forecast.cost(kept).cast_count)
 
     cheapest = min((plain, *cuts), key=price)
     # Without a member, a set may need more casts: then it stays as it is.
-    pruned = min((_prune(forecast, memory, tolerance, cheapest, required), cheapest), key=price)
+    pruned = min((_prune(forecast, memory, tolerance, cheapest, pinned), cheapest), key=price)
     return SearchResult(pruned, memory.error(pruned), plain)
 
 

@@ -143,4 +143,4 @@ def test_engines_run_and_are_compared(tmp_path):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "on TensorRT engines" in done.stdout
-    assert "PASSED: the error" in done.stdout
+    assert "PASSED: relative L2 error" in done.stdout

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polygraphy_layerprec.divergence.loss import loss_seeds
+from polygraphy_layerprec.divergence.loss import LossJudge, loss_seeds
 
 
 def outputs_of(*shape, seed=0, dtype=np.float32):
@@ -61,10 +61,52 @@ def test_outputs_of_nothing_but_zeros_have_a_gradient():
     np.testing.assert_allclose(seeds["y"], np.full((2, 2), 3.0), rtol=1e-5)
 
 
-def test_a_loss_of_zero_is_not_divided_by():
-    seeds = loss_seeds(lambda o: o["y"].sum(), {"y": np.array([1.0, -1.0], np.float32)})
+def test_a_loss_that_is_zero_and_stays_so_is_not_divided_by():
+    seeds = loss_seeds(lambda o: max(0.0, o["y"].sum() - 9.0), outputs_of(2))
 
-    np.testing.assert_allclose(seeds["y"], [1.0, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(seeds["y"], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-8])
+def test_a_loss_that_is_noise_in_fp32_is_refused(distance):
+    outputs = {"y": np.array([1.0, 2.0])}
+
+    with pytest.raises(ValueError, match=r"The loss is .* which is noise.*\n.*not its distance"):
+        loss_seeds(lambda o: distance + o["y"].sum() - 3.0, outputs)
+    assert loss_seeds(lambda o: 1e-3 + o["y"].sum() - 3.0, outputs)
+
+
+def judged(loss, reference, candidate, tolerance=0.1):
+    judging = LossJudge(loss, tolerance).start()
+    judging.add({"y": np.float32(reference)}, {n: np.float32(y) for n, y in candidate.items()}, {})
+    (found,) = judging.judgements()
+    return found
+
+
+def test_the_relative_change_of_a_loss_is_judged():
+    found = judged(lambda o: 2.0 * o["y"].sum(), [1.0, 3.0], {"y": [1.0, 2.0]})
+
+    assert found.text == "relative change of the loss 0.25 (at most 0.1)"
+    assert found.excess == pytest.approx(2.5)
+    assert judged(lambda o: o["y"].sum(), [1.0], {"y": [1.0]}).passed
+
+
+def test_the_worst_sample_counts():
+    judging = LossJudge(lambda o: o["y"].sum(), 0.1).start()
+    for value in (1.1, 1.5, 1.0):
+        judging.add({"y": np.float32([1.0])}, {"y": np.float32([value])}, {})
+
+    assert judging.judgements()[0].value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("candidate", [{}, {"y": [np.nan]}])
+def test_a_loss_of_what_was_lost_has_changed_infinitely(candidate):
+    assert judged(lambda o: o["y"].sum(), [1.0], candidate).excess == np.inf
+
+
+def test_any_change_of_a_loss_that_is_zero_is_infinite():
+    assert judged(lambda o: o["y"].sum(), [0.0], {"y": [1e-3]}).excess == np.inf
+    assert judged(lambda o: o["y"].sum(), [0.0], {"y": [0.0]}).passed
 
 
 def test_scalars_and_empty_outputs_and_integers_are_taken():

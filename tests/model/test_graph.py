@@ -107,9 +107,10 @@ def test_what_only_moves_values_is_exact():
 def test_operators_of_other_domains_always_compute():
     assert behavior_of("Relu", "ai.onnx") is behavior_of("Relu", "") is Behavior.CHOOSES
     assert behavior_of("Relu", "vendor") is Behavior.COMPUTES
-    assert draws_random_numbers("RandomNormalLike", "")
-    assert not draws_random_numbers("RandomNormalLike", "vendor")
-    assert not draws_random_numbers("Add", "")
+    assert draws_random_numbers(node("RandomNormalLike", ["x"], "y"))
+    foreign = helper.make_node("RandomNormalLike", ["x"], ["y"], domain="vendor")
+    assert not draws_random_numbers(foreign)
+    assert not draws_random_numbers(node("Add", ["x", "x"], "y"))
 
 
 def test_absent_inputs_and_outputs_are_empty_names():

@@ -34,7 +34,7 @@ def test_the_worst_layers_are_named_and_overflows_are_told(tmp_path):
     assert "<!-- /pow (overflows) -->" in comments
     assert "<!-- /add -->" in comments
     assert "<!-- stays in FP32 -->" in comments
-    assert "<!-- model.onnx: FP16 alone leaves an output error" in comments
+    assert "<!-- model.onnx: FP16 alone leaves a relative L2 error" in comments
 
 
 def test_names_that_look_like_mathematics_are_drawn_as_they_are(tmp_path):

@@ -78,7 +78,7 @@ def test_layers_are_listed_in_the_order_asked_for(sort_by, first):
 def test_a_report_begins_with_the_verdict_and_ends_with_the_command():
     lines = format_report_markdown(make_report())
 
-    assert lines[0].startswith("**FP16 alone leaves an output error")
+    assert lines[0].startswith("**FP16 alone leaves a relative L2 error")
     assert lines[-3:] == ["```sh", "polygraphy layerprec constrain 'a b.json'", "```"]
     assert cells_of(lines)[1][1] == "/block.1/Op_1 FP32"
 
@@ -136,7 +136,7 @@ def test_any_reason_is_read_back_without_markup(text):
 def test_a_verification_is_a_verdict_and_a_table():
     lines = format_verification_markdown(make_verification(warnings=("Look | here.",)))
 
-    assert lines[0].startswith("**Passed")
+    assert lines[0].startswith("**FP16 loses accuracy: relative L2 error 0.01")
     assert cells_of(lines)[1] == ["logits", "1.0e-07", "1.0e-02", "1.0e-04", "99.0 %"]
     assert "Look | here." in text_of(RENDERER.render("\n".join(lines)))
 

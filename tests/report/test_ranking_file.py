@@ -211,6 +211,14 @@ def test_the_document_lists_the_fields_of_the_records_in_their_order():
         RankedLayer,
         records.UnmeasuredLayer,
         records.NonFiniteOrigin,
+        records.Decision,
+        records.MeasuredSet,
+        records.SelectionCost,
+        records.Remedy,
+        records.HeldOut,
+        records.Outcome,
+        records.Judgement,
+        records.Criterion,
     ]
 
     fields = [field.name for record in sections for field in dataclasses.fields(record)]

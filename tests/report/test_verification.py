@@ -15,6 +15,7 @@ from polygraphy_layerprec.records import (
 from polygraphy_layerprec.report.columns import display_width
 from polygraphy_layerprec.report.obtained_precisions import format_all_layers, summarize_obtained
 from polygraphy_layerprec.report.verification import format_verdict, format_verification
+from tests.decisions import make_outcome
 from tests.report_models import make_obtained
 
 
@@ -40,10 +41,10 @@ def make_verification(**changes) -> Verification:
         constrained_error=0.002,
         recovered=0.8,
         outputs=(output,),
-        tolerance=None,
         failures=(),
         engines=(),
         warnings=(),
+        outcome=make_outcome(0.002),
     )
     return replace(verification, **changes)
 
@@ -102,7 +103,6 @@ def test_lines_fit_and_hostile_names_stay_on_them(width):
         outputs=(output,),
         model=model,
         source=name,
-        tolerance=1e-3,
         failures=(name, name),
     )
 
@@ -177,23 +177,17 @@ def test_an_engine_that_tells_nothing_is_told():
     assert "does not tell" in format_verification(make_verification(engines=(engine,)))[-1]
 
 
-def test_a_verdict_names_the_error_and_the_tolerance():
-    passed = format_verdict(make_verification(tolerance=0.01))
-    failed = format_verdict(make_verification(tolerance=0.001, failures=("too large", "NaN")))
+def test_a_verdict_names_the_metric_its_value_and_the_threshold():
+    passed = format_verdict(make_verification())
+    failed = format_verdict(make_verification(failures=("too large", "NaN")))
 
-    assert passed == ["PASSED: the error 2.0e-03 is within the tolerance 0.01"]
+    assert passed == ["PASSED: relative L2 error 0.002 (at most 0.005)"]
     assert failed == ["FAILED: too large", "  and NaN"]
 
 
-def test_a_disagreement_fails_without_a_tolerance():
+def test_a_disagreement_fails_whatever_the_criteria_say():
     assert format_verdict(make_verification(failures=("other",))) == ["FAILED: other"]
 
 
-def test_without_a_tolerance_there_is_no_verdict():
-    assert "No tolerance was given" in format_verdict(make_verification())[0]
-
-
-def test_integer_outputs_alone_pass_without_an_error():
-    verdict = format_verdict(make_verification(tolerance=0.5, constrained_error=None))
-
-    assert verdict == ["PASSED: the outputs are equal within the tolerance 0.5"]
+def test_what_nobody_judged_passes_as_equal():
+    assert format_verdict(make_verification(outcome=None)) == ["PASSED: the outputs are equal"]

@@ -14,6 +14,7 @@ from polygraphy_layerprec.selection import (
     constraints_of,
     select_layers,
 )
+from tests.decisions import FakeMeasure, make_outcome
 from tests.layer_graphs import chain_of, layer_graphs, layer_of
 from tests.rankings import make_ranking
 
@@ -31,100 +32,98 @@ def names(selection):
     return [layer.name for layer in selection.layers]
 
 
-def select(of=None, measure=None, **request):
-    return select_layers(of or ranking(), SelectionRequest(**request), measure=measure)
+def select(of=None, measure=None, held_out=None, **request):
+    return select_layers(
+        of or ranking(), SelectionRequest(**request), measure=measure, held_out=held_out
+    )
 
 
-def powers_of(ranking):
-    return np.array([layer.impact**2 for layer in ranking.layers])
-
-
-def measured(ranking):
-    """Returns an oracle that finds three times the error that is foretold."""
+def measured(ranking, tolerance=0.3):
+    """Returns what finds three times the error that is foretold."""
     forecast = SetForecast(ranking.layers)
-    return lambda kept: 3.0 * forecast.error(kept)
+    return FakeMeasure(lambda kept: 3.0 * forecast.error(kept), tolerance)
 
+
+def always(error):
+    return lambda _: error
+
+
+LOST = OutputError(measured=np.inf, forecast=0.1, outputs=())
 
 OVERFLOWS = ["net.0/Pow", "net.1/Pow"]
 
 
-def test_by_default_what_overflows_is_kept_and_the_rest_is_halved():
-    selection = select()
+def test_by_default_the_forecast_meets_the_default_tolerance():
+    selection = select(make_ranking(layer_of("a", 0.0, overflow=True), layer_of("b", 6e-3)))
 
-    # 1 + 1/4 + 1/16 + ... is halved twice by what is left without the first: 0.328 of 1.332.
-    assert names(selection) == [*OVERFLOWS, "net.0/Add"]
-    assert selection.tolerance == pytest.approx(np.sqrt(powers_of(ranking()).sum()) / 2)
-    assert selection.forecast_error <= selection.tolerance
+    assert names(selection) == ["a", "b"]
+    assert selection.tolerance == 5e-3
+    assert names(select(make_ranking(layer_of("b", 4e-3)))) == []
+    assert names(select(make_ranking(layer_of("b", 6e-3), precision="bf16"))) == []
+    assert (selection.measured_error, selection.measurements) == (None, 0)
+    assert selection.decision is None
+
+
+def test_what_passes_as_it_is_keeps_nothing_whatever_overflows():
+    selection = select(measure=FakeMeasure(lambda kept: 1e-3 * (7 - kept.sum()) / 7))
+
+    assert names(selection) == []
+    assert selection.decision.verdict == "fine"
+    assert selection.decision.sentence == (
+        "FP16 is fine, no layer needs to stay in FP32: relative L2 error 0.001 (at most 0.005)."
+    )
     assert selection.reached
-    assert selection.measured_error is None
-    assert selection.measurements == 0
-    assert selection.cost.layer_count == 3
 
 
-def test_by_default_the_set_is_measured_and_what_is_required_where_one_can_measure():
-    selection = select(measure=lambda kept: float(kept.sum()))
+def test_what_a_half_and_a_tenth_of_the_error_cost_is_measured_too():
+    layers = [layer_of(f"l{index}", 1e-3 * 2.0**-index) for index in range(8)]
+    ranking = make_ranking(*layers)
+    forecast = SetForecast(layers)
 
-    assert names(selection) == names(select())
-    assert selection.measured_error == 3.0
-    assert selection.measurements == 2
+    selection = select(ranking, measure=FakeMeasure(forecast.error))
 
-
-def lost_without(*needed):
-    """An oracle by which an output is lost unless all of these are kept."""
-    positions = [index for index, layer in enumerate(ranking().layers) if layer.name in needed]
-    forecast = SetForecast(ranking().layers)
-    return lambda kept: forecast.error(kept) if kept[positions].all() else np.inf
-
-
-@pytest.mark.parametrize("tolerance", [None, 2.0, 0.6, 1e9])
-def test_no_tolerance_nor_the_default_accepts_an_output_that_is_lost(tolerance):
-    guards = ("net.3/Add", "net.4/Add")
-
-    selection = select(measure=lost_without(*guards), tolerance=tolerance)
-
-    assert {*OVERFLOWS, *guards} <= set(names(selection))
-    assert selection.reached
-    assert np.isfinite(selection.measured_error)
-    assert selection.cost.layer_count <= len(guards) + 3  # and no more than rounding asks for
+    errors = [one.outcome.error for one in selection.decision.sets]
+    assert errors[0] == forecast.error(np.zeros(8, bool))
+    assert errors[1] <= errors[0] / 2
+    assert errors[2] <= errors[0] / 10
+    assert selection.decision.chosen == 1
 
 
-@pytest.mark.parametrize("tolerance", [None, 1e9])
-def test_what_no_set_mends_meets_no_tolerance(tolerance):
-    selection = select(measure=lambda _: np.inf, tolerance=tolerance)
-    assert (selection.reached, selection.measured_error) == (False, np.inf)
+def test_a_forecast_that_promised_too_much_is_corrected_by_what_is_measured():
+    layers = [layer_of(f"l{index}", 1e-3 * 2.0**-index) for index in range(8)]
+    forecast = SetForecast(layers)
 
-    forbidden = select(measure=lost_without("net.3/Add"), tolerance=tolerance, allow=["0"])
-    assert (forbidden.reached, forbidden.measured_error) == (False, np.inf)
+    selection = select(
+        make_ranking(*layers),
+        measure=FakeMeasure(lambda kept: forecast.error(kept) * (1.0 + 0.5 * kept.any())),
+    )
 
-
-def lost_ranking(*layers):
-    error = OutputError(measured=np.inf, forecast=0.1, outputs=())
-    return make_ranking(*layers, output_error=error)
-
-
-def test_layers_that_keep_outputs_finite_are_kept_as_those_that_overflow_are():
-    guard = layer_of("guard", 1e-6, keeps_finite=True, kind="guard")
-    of = lost_ranking(guard, layer_of("a", 0.1))
-
-    assert names(select(of, tolerance=1.0)) == ["guard"]
-    assert select(of, tolerance=1.0).reached
-    assert names(select(of)) == ["guard", "a"]
-    assert names(select(of, top_k=1)) == ["guard"]
-    assert names(select(of, top_k=0)) == []
-    assert not select(of, tolerance=1.0, allow=["^a"]).reached
-
-
-def test_where_nothing_says_what_loses_an_output_the_forecast_meets_no_tolerance():
-    of = lost_ranking(layer_of("a", 0.1))
-
-    assert not select(of, tolerance=1.0).reached
-    assert select(of, tolerance=1.0, measure=lambda _: 0.5).reached
+    errors = [one.outcome.error for one in selection.decision.sets]
+    assert any(errors[0] / 4 < error <= errors[0] / 2 for error in errors)
 
 
 def test_without_any_impact_only_what_overflows_is_kept():
     layers = [layer_of("a", 0.0, overflow=True), layer_of("b", 0.0)]
 
     assert names(select(make_ranking(*layers))) == ["a"]
+
+
+def test_what_breaks_the_outputs_is_named_and_nothing_beyond_is_kept():
+    def outcome(kept):
+        return make_outcome(1e-3 if kept[1] else 1.0, lost=0 if kept[0] else 8)
+
+    measure = FakeMeasure(always(0.0))
+    measure.outcome = outcome
+    layers = [layer_of("a", 0.0, overflow=True), layer_of("b", 1e-2), layer_of("c", 1e-3)]
+
+    selection = select(make_ranking(*layers), measure=measure)
+
+    assert names(selection) == ["a", "b"]
+    assert selection.decision.verdict == "broken"
+    assert selection.decision.sentence == (
+        "FP16 is broken by a: 8 output elements become NaN or infinite; with 2 of 3 layers in FP32 "
+        "relative L2 error 0.001 (at most 0.005)."
+    )
 
 
 def test_a_tolerance_is_met_by_the_forecast():
@@ -137,23 +136,82 @@ def test_a_tolerance_is_met_by_the_forecast():
     assert selection.plain_cost == selection.cost
 
 
-def test_a_tolerance_is_met_by_what_is_measured():
-    selection = select(measure=measured(ranking()), tolerance=0.3)
+def test_a_criterion_is_met_by_what_is_measured():
+    selection = select(measure=measured(ranking()))
 
-    assert names(selection) == [*OVERFLOWS, *(f"net.{index}/Add" for index in range(4))]
+    assert names(selection) == [f"net.{index}/Add" for index in range(4)]
     assert selection.measured_error == pytest.approx(3 * 2.0**-4)
     assert selection.forecast_error == pytest.approx(2.0**-4)
     assert selection.reached
+    assert selection.tolerance is None
     assert selection.measurements > 1
+    assert selection.decision.sentence == (
+        "FP16 loses accuracy: relative L2 error 3.46 (at most 0.3); "
+        "4 of 7 layers in FP32 bring it to 0.188."
+    )
 
 
-def test_an_unreachable_tolerance_gives_the_best_and_says_so():
-    selection = select(measure=lambda kept: 2.0 - kept.mean(), tolerance=0.5)
+def test_the_cheapest_of_all_that_were_measured_is_taken():
+    # Only a set that nobody would choose passes beside everything: the layers that overflow.
+    def error_of(kept):
+        return 0.0 if kept.all() or (kept[:2].all() and kept.sum() == 2) else 1.0
+
+    selection = select(measure=FakeMeasure(error_of))
+
+    assert names(selection) == OVERFLOWS
+
+
+def test_no_set_is_measured_twice():
+    measure = measured(ranking())
+
+    selection = select(measure=measure)
+
+    assert len(measure.asked) == len(set(measure.asked)) == selection.measurements
+
+
+def test_an_unreachable_criterion_gives_the_best_and_says_so():
+    selection = select(measure=FakeMeasure(lambda kept: 2.0 - kept.mean(), 0.5))
 
     assert not selection.reached
     assert selection.measured_error == 1.0
     assert len(selection.layers) == 7
     assert selection.plain_cost is None
+    assert selection.decision.sentence == (
+        "No set of layers meets 'relative L2 error at most 0.5': with every layer in FP16 relative "
+        "L2 error 2 (at most 0.5); the best that was found, 7 of 7 layers in FP32, leaves relative "
+        "L2 error 1 (at most 0.5)."
+    )
+
+
+def test_all_layers_are_called_an_fp32_build():
+    selection = select(measure=FakeMeasure(lambda kept: 1.0 - kept.all()))
+
+    assert selection.decision.verdict == "fp32"
+    assert selection.decision.sentence.startswith(
+        "An FP32 build, 7 of 7 layers in FP32: with every"
+    )
+
+
+def test_held_out_samples_are_told_of():
+    held_out = FakeMeasure(always(2e-3))
+
+    selection = select(measure=FakeMeasure(always(1e-3)), held_out=held_out)
+
+    assert selection.decision.held_out.chosen.error == 2e-3
+    assert selection.decision.sentence.endswith(
+        "; on 3 held-out samples relative L2 error 0.002 (at most 0.005)."
+    )
+    assert selection.holds_elsewhere
+    refuted = select(
+        measure=FakeMeasure(lambda kept: 1e-3 if kept.any() else 1.0),
+        held_out=FakeMeasure(always(1.0)),
+    )
+    assert not refuted.holds_elsewhere
+    assert refuted.decision.sentence.endswith(
+        "on 3 held-out samples relative L2 error 1 (at most 0.005)."
+    )
+    unreachable = select(measure=FakeMeasure(always(1.0)), held_out=FakeMeasure(always(1.0)))
+    assert unreachable.holds_elsewhere  # nothing was promised
 
 
 def test_an_unreachable_tolerance_without_measurements_says_so_too():
@@ -187,7 +245,11 @@ def test_a_set_of_a_given_size_is_measured_once():
     selection = select(measure=measured(ranking()), top_k=3)
 
     assert selection.measured_error == pytest.approx(3 * selection.forecast_error)
-    assert selection.measurements == 1
+    assert selection.measurements == 2  # the other is without any
+    assert selection.reached
+    assert selection.decision.sentence.endswith(
+        "3 of 7 layers in FP32 bring it to 1.73, which is not enough."
+    )
 
 
 def test_what_is_named_is_kept_whatever_the_size_and_whatever_is_allowed():
@@ -270,3 +332,76 @@ def test_the_same_request_selects_the_same(layers, tolerance, cost):
     assert first == select_layers(make_ranking(*layers), request)
     assert first.reached
     assert first.forecast_error <= tolerance
+
+
+def lost_without(*needed, tolerance=5e-3):
+    """An oracle by which an output is lost unless all of these are kept."""
+    positions = [index for index, layer in enumerate(ranking().layers) if layer.name in needed]
+    forecast = SetForecast(ranking().layers)
+    return FakeMeasure(
+        lambda kept: forecast.error(kept) if kept[positions].all() else np.inf, tolerance
+    )
+
+
+@pytest.mark.parametrize("tolerance", [5e-3, 2.0, 0.6, 1e9])
+def test_no_tolerance_nor_the_default_accepts_an_output_that_is_lost(tolerance):
+    guards = ("net.3/Add", "net.4/Add")
+
+    selection = select(measure=lost_without(*guards, tolerance=tolerance))
+
+    assert set(guards) <= set(names(selection))
+    assert selection.reached
+    assert np.isfinite(selection.measured_error)
+
+
+def test_nothing_is_kept_beside_guards_that_rounding_does_not_ask_for():
+    selection = select(measure=lost_without("net.3/Add", "net.4/Add", tolerance=1e9))
+
+    assert set(names(selection)) <= {*OVERFLOWS, "net.3/Add", "net.4/Add"}
+
+
+def test_what_no_set_cures_meets_no_tolerance():
+    selection = select(measure=FakeMeasure(lambda _: np.inf, 1e9))
+    assert (selection.reached, selection.measured_error) == (False, np.inf)
+
+    forbidden = select(measure=lost_without("net.3/Add", tolerance=1e9), allow=("0",))
+    assert (forbidden.reached, forbidden.measured_error) == (False, np.inf)
+
+
+def test_layers_that_keep_outputs_finite_are_kept_as_those_that_overflow_are():
+    guard = layer_of("guard", 1e-6, keeps_finite=True, kind="guard")
+    of = make_ranking(guard, layer_of("a", 0.1), output_error=LOST)
+
+    assert names(select(of, tolerance=1.0)) == ["guard"]
+    assert select(of, tolerance=1.0).reached
+    assert names(select(of, top_k=1)) == ["guard"]
+    assert names(select(of, top_k=0)) == []
+    assert not select(of, tolerance=1.0, allow=("^a",)).reached
+
+
+def test_where_nothing_says_what_loses_an_output_the_forecast_meets_no_tolerance():
+    of = make_ranking(layer_of("a", 0.1), output_error=LOST)
+
+    assert not select(of, tolerance=1.0).reached
+    assert select(of, measure=FakeMeasure(lambda _: 0.5, 1.0)).reached
+
+
+def test_small_sets_are_freed_of_every_layer_that_is_not_needed():
+    # The last two are all that is needed, and of no use by the forecast.
+    layers = [layer_of(f"l{index}", 2.0**-index) for index in range(6)]
+
+    selection = select(
+        make_ranking(*layers), measure=FakeMeasure(lambda kept: 0.0 if kept[4:].all() else 1.0)
+    )
+
+    assert names(selection) == ["l4", "l5"]
+
+
+def test_large_sets_are_not_taken_apart_layer_by_layer():
+    layers = [layer_of(f"l{index}", 1.0) for index in range(40)]
+    measure = FakeMeasure(lambda kept: 0.0 if kept.sum() >= 30 else 1.0)
+
+    selection = select(make_ranking(*layers), measure=measure)
+
+    assert len(selection.layers) == 30
+    assert selection.measurements < 40

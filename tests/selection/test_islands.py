@@ -40,7 +40,8 @@ def test_no_set_that_is_allowed_is_cheaper(layers, error_price, cost, data):
     prices = prices_for(cost, forecast)
 
     def objective(kept):
-        return prices.of(forecast, kept) + error_price * forecast.error(kept) ** 2
+        price = prices.of(kept, forecast.cost(kept).cast_count)
+        return price + error_price * forecast.error(kept) ** 2
 
     kept = cuts_of(layers, cost, required, allowed).cheapest(error_price)
 

@@ -57,6 +57,11 @@ def test_the_fewest_layers_are_found_or_nearly(layers, share):
     assert found.kept.sum() <= fewest + 1
 
 
+def price_of(layers, cost, kept):
+    forecast = SetForecast(layers)
+    return prices_for(cost, forecast).of(kept, forecast.cost(kept).cast_count)
+
+
 @given(layer_graphs(), SHARES, COSTS)
 def test_the_set_meets_the_tolerance_at_no_more_than_the_price_of_the_prefix(layers, share, cost):
     forecast = SetForecast(layers)
@@ -64,26 +69,24 @@ def test_the_set_meets_the_tolerance_at_no_more_than_the_price_of_the_prefix(lay
 
     found = search(layers, tolerance, cost=cost)
 
-    price = prices_for(cost, forecast)
     lengths = np.arange(len(layers) + 1)
     prefixes = [np.arange(len(layers)) < length for length in lengths]
     shortest = next(p for p in prefixes if forecast.error(p) <= tolerance)
     assert found.plain.tolist() == shortest.tolist()
     assert found.error == forecast.error(found.kept) <= tolerance
-    assert price.of(forecast, found.kept) <= price.of(forecast, shortest)
+    assert price_of(layers, cost, found.kept) <= price_of(layers, cost, shortest)
 
 
 # The search is not exhaustive: for this there are examples, and no proof.
 @given(layer_graphs(), SHARES, SHARES, COSTS)
 def test_a_larger_tolerance_never_needs_a_pricier_set(layers, one, other, cost):
-    forecast = SetForecast(layers)
-    price = prices_for(cost, forecast)
     smaller, larger = sorted((one, other))
 
     strict = search(layers, smaller * whole_error(layers), cost=cost)
     loose = search(layers, larger * whole_error(layers), cost=cost)
 
-    assert price.of(forecast, loose.kept) <= price.of(forecast, strict.kept) + 1e-9
+    least = price_of(layers, cost, loose.kept)
+    assert least <= price_of(layers, cost, strict.kept) + 1e-9
     assert not (loose.plain & ~strict.plain).any()
 
 

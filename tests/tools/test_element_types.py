@@ -47,7 +47,7 @@ def test_every_verb_takes_the_model(tmp_path, make):
     model, sample = make()
     onnx.save(model, tmp_path / "model.onnx")
     np.savez(tmp_path / "inputs.npz", **sample)
-    ranked = ["--save-ranking", "ranking.json", "--save-onnx", "mixed.onnx"]
+    ranked = ["--save-ranking", "ranking.json", "--save-onnx", "mixed.onnx", "--tolerance", "1e-9"]
     measured = ["--model", "model.onnx", "--load-inputs", "inputs.npz", "--tolerance", "1e-9"]
     commands = [
         ["rank", "model.onnx", "--load-inputs", "inputs.npz", *ranked],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,7 @@ from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import BF16
 from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.report.ranking_file import save_ranking
+from tests.decisions import make_decision
 from tests.models import chain, save_with_external_data, small_transformer
 from tests.processes import DOORS, run_layerprec
 
@@ -28,7 +31,9 @@ def folder(tmp_path_factory):
     onnx.save(small_transformer(), folder / "other.onnx")
     save_script(folder / "script.py", WORST)
     sample = {"x": np.ones((2, 4), np.float32)}
-    save_ranking(rank_model(folder / "model.onnx", [sample]), folder / "ranking.json")
+    ranking = rank_model(folder / "model.onnx", [sample])
+    decision = make_decision(layers=[ranking.layers[0].name])
+    save_ranking(replace(ranking, decision=decision), folder / "ranking.json")
     return folder
 
 

@@ -105,3 +105,49 @@ def test_a_loss_needs_the_adjoint(folder):
 
     assert done.returncode == 1
     assert "A loss needs the adjoint" in done.stdout + done.stderr
+
+
+ACCURACY = """
+def accuracy(outputs):
+    return float(outputs["logits"].argmax() == 0)
+"""
+
+
+def test_a_loss_without_a_gradient_is_refused_with_what_to_use_instead(folder):
+    (folder / "loss.py").write_text(ACCURACY)
+
+    done = rank(folder, "--loss-script", "loss.py:accuracy")
+
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "The loss does not change with the outputs" in said
+    assert "judged by it with `--metric-script`" in said
+
+
+def test_a_loss_has_a_tolerance_of_its_own(folder):
+    (folder / "loss.py").write_text(TOP_LOGIT)
+    words = ("--loss-script", "loss.py:top", "--loss-tolerance")
+
+    missed, met = rank(folder, *words, "1e-6"), rank(folder, *words, "0.5")
+
+    assert (missed.returncode, met.returncode) == (0, 0)
+    said = " ".join(missed.stdout.split())
+    assert "relative change of the loss" in said.split("Verdict: ")[1].split(" [I] ")[0]
+    assert "1 of 2 layers in FP32 brings it to 0" in said
+    assert "FP16 is fine" in met.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--loss-tolerance", "1"], "is about a loss: give one with `--loss-script`"),
+        (["--loss-script", "loss.py:top", "--loss-tolerance", "0"], "must be positive"),
+    ],
+)
+def test_a_tolerance_that_makes_no_sense_is_refused(folder, flags, message):
+    (folder / "loss.py").write_text(TOP_LOGIT)
+
+    done = rank(folder, *flags)
+
+    assert done.returncode == 1
+    assert message in " ".join((done.stdout + done.stderr).split())

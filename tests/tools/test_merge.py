@@ -38,8 +38,8 @@ def merge(folder, *options):
 def test_merged_parts_are_the_ranking_of_all_samples(folder):
     assert rank(folder, "--save-ranking", "whole.json").returncode == 0
 
-    done = merge(folder, "part-2.npz", "part-1.npz", "--save-ranking", "merged.json",
-                 "--top-k", "2", "--save-script", "script.py")  # fmt: skip
+    done = merge(folder, "part-2.npz", "part-1.npz", "--load-inputs", "samples",
+                 "--save-ranking", "merged.json", "--save-script", "script.py")  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     ranking = load_ranking(folder / "merged.json")
@@ -47,6 +47,13 @@ def test_merged_parts_are_the_ranking_of_all_samples(folder):
     assert ranking.conditions.sample_count == 3
     assert ranking.conditions.threads == 1
     assert "Saved the script to script.py" in done.stdout
+
+
+def test_without_samples_the_forecast_decides_and_says_so(folder):
+    done = merge(folder, "part-1.npz", "part-2.npz", "--top-k", "2", "--save-script", "two.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "the forecast decides: give the samples" in " ".join(done.stdout.split())
 
 
 def test_a_tolerance_is_measured_on_the_samples_that_are_given(folder):
@@ -89,7 +96,8 @@ def test_a_shard_that_cannot_be_is_refused(folder, shard):
         (["--save-ranking", "x.json"], "`--save-ranking`"),
         (["--exact", "2"], "`--exact`"),
         (["--impact", "exact"], "`--impact exact`"),
-        (["--tolerance", "1e-3"], "a choice of layers"),
+        (["--top-k", "3"], "a choice of layers"),
+        (["--tolerance", "1e-3"], "a criterion"),
         (["--save-script", "x.py"], "a file that keeps layers in FP32"),
         (["--save-report", "x.md"], "a report"),
     ],

@@ -6,7 +6,6 @@ import json
 import runpy
 import sys
 import types
-from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,11 @@ from polygraphy.logger import G_LOGGER
 
 from polygraphy_layerprec.model import ModelError
 from polygraphy_layerprec.precision import BF16, FP16
-from polygraphy_layerprec.records import Selection, SelectionCost
+from polygraphy_layerprec.records import Decision, Selection, SelectionCost
 from polygraphy_layerprec.report.ranking_file import load_ranking
 from polygraphy_layerprec.selection import SelectionRequest
 from polygraphy_layerprec.tools.main import main
+from tests.decisions import make_decision
 from tests.models import small_cnn, small_transformer
 from tests.rankings import make_layer, make_ranking, troubled_ranking
 
@@ -41,6 +41,7 @@ class FakeMeasurement:
         self.options: dict[str, Any] = {}
         self.samples: list[dict[str, np.ndarray]] = []
         self.reached = True
+        self.decision: Decision | None = None
 
     def rank_model(self, model, samples, **options):
         self.model = model
@@ -58,11 +59,11 @@ class FakeMeasurement:
             layers=ranking.layers,
             cost=SelectionCost(len(ranking.layers), 1.0, 0),
             forecast_error=0.0,
-            measured_error=None,
-            tolerance=request.tolerance,
+            tolerance=None,
             reached=self.reached,
             plain_cost=None,
             measurements=0,
+            decision=self.decision,
         )
 
 
@@ -122,17 +123,27 @@ def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
     assert "PASSED | Runtime" in out
 
 
-@pytest.mark.parametrize(("forecast", "is_measured"), [(0.0119, False), (0.001, True)])
-def test_a_choice_is_measured_where_the_forecast_is_refuted(
-    rank, inputs_path, measurement, forecast, is_measured
+@pytest.mark.parametrize("flags", [(), ("--top-k", 1)])
+def test_a_choice_is_measured_on_the_samples_given(rank, inputs_path, measurement, flags):
+    assert rank("--load-inputs", inputs_path, *flags) == 0
+
+    assert "model" in measurement.selection_options
+    assert len(measurement.selection_samples) == 1
+
+
+def test_the_verdict_is_the_first_line_of_the_log_and_of_the_file(
+    rank, inputs_path, measurement, tmp_path, capsys
 ):
-    error = make_ranking().output_error
-    measurement.ranking = make_ranking(output_error=replace(error, forecast=forecast))
+    measurement.decision = make_decision()
+    path = tmp_path / "ranking.json"
 
-    assert rank("--load-inputs", inputs_path, "--top-k", 1) == 0
+    rank("--load-inputs", inputs_path, "--save-ranking", path)
 
-    assert ("model" in measurement.selection_options) is is_measured
-    assert len(measurement.selection_samples) == is_measured
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"[I] Verdict: {measurement.decision.sentence}"
+    assert f'"verdict": "{measurement.decision.sentence}"' in path.read_text().splitlines()[1]
+    assert load_ranking(path).decision == measurement.decision
+    assert f"constrain {quote(str(path))} --choose N" in " ".join("\n".join(lines).split())
 
 
 def test_lines_fit_the_terminal(rank, inputs_path, measurement, capsys, monkeypatch):
@@ -154,6 +165,7 @@ def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
         "outputs": None,
         "loss": None,
         "generated_inputs": False,
+        "sample_count": 1,
         "progress": None,
     }
 
@@ -305,15 +317,16 @@ def test_the_ranking_is_saved_whole(rank, inputs_path, tmp_path, measurement):
 
 
 @pytest.mark.parametrize(
-    ("flags", "request_", "measured"),
+    ("flags", "request_"),
     [
-        ("", SelectionRequest(), False),
-        ("--top-k 3", SelectionRequest(top_k=3), False),
-        ("--tolerance 1e-3", SelectionRequest(tolerance=1e-3), True),
+        ("", SelectionRequest()),
+        ("--top-k 3", SelectionRequest(top_k=3)),
+        ("--tolerance 1e-3", SelectionRequest(tolerance=1e-3)),
+        ("--tolerance 1e-3 --top-k 3", SelectionRequest(top_k=3)),
     ],
 )
 def test_the_script_holds_the_chosen_layers(
-    rank, inputs_path, tmp_path, measurement, capsys, flags, request_, measured
+    rank, inputs_path, tmp_path, measurement, capsys, flags, request_
 ):
     path = tmp_path / "c.py"
 
@@ -321,14 +334,12 @@ def test_the_script_holds_the_chosen_layers(
 
     assert status == 0
     assert measurement.request == request_
-    assert ("model" in measurement.selection_options) is measured
-    assert len(measurement.selection_samples) == measured
     names = runpy.run_path(str(path))
     assert [c["name"] for c in names["CONSTRAINTS"]] == ["/encoder/layer.0/Add"]
     assert names["PRECISION"] == "fp16"
     assert names["MODEL_DIGEST"] == "ab" * 32
     out = capsys.readouterr().out
-    assert "Chosen: 1 of 1 layers stay in FP32" in out
+    assert "Chosen: an FP32 build, all 1 layers" in out
     assert f"--trt-npps {quote(str(path))}" in out
 
 
@@ -342,7 +353,7 @@ def test_a_tolerance_that_is_not_met_fails_the_run_once_the_script_is_saved(
 
     assert status == 1
     assert path.exists()
-    assert "No set of layers meets the tolerance" in capsys.readouterr().out
+    assert "No set of layers meets the criterion" in capsys.readouterr().out
 
 
 def test_unmeasured_layers_fail_the_run_once_everything_is_saved(

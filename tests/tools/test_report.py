@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
+from tests.decisions import make_decision
 from tests.models import build_model, node, scalar, tensor
 from tests.processes import run_layerprec
 
@@ -34,7 +36,9 @@ def folder(tmp_path_factory):
     )
     values = np.array([1, 2], np.float32)
     np.savez(folder / "inputs.npz", x=values)
-    save_ranking(rank_model(folder / "model.onnx", [{"x": values}]), folder / "ranking.json")
+    ranking = rank_model(folder / "model.onnx", [{"x": values}])
+    decided = replace(ranking, decision=make_decision(layers=NAMES[:1]))
+    save_ranking(decided, folder / "ranking.json")
     return folder
 
 
@@ -77,7 +81,7 @@ def test_with_the_model_the_curve_and_the_choice_are_measured(layerprec, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     text = (folder / "measured.html").read_text()
     assert "line_color=--measured" in text
-    assert "The tolerance of 1e-05 is met: the error is 0, measured." in text
+    assert "An FP32 build, 2 of 2 layers in FP32: with every layer in FP16 relative L2" in text
     assert (
         "constrain ranking.json --model model.onnx --load-inputs inputs.npz --tolerance 1e-05"
         in text.replace("1e-5", "1e-05")
@@ -89,7 +93,7 @@ def test_markdown_stands_alone_in_its_lines(layerprec):
 
     assert done.returncode == 0
     lines = done.stdout.strip().splitlines()
-    assert lines[0].startswith("**FP16 alone leaves")
+    assert lines[0].startswith("**FP16 loses accuracy")
     assert any(line.startswith("| 1 | `<b>first</b>` **FP32** |") for line in lines)
     assert any("`` second \\| `third` ``" in line for line in lines)
     assert not any(line.startswith("[I]") for line in lines)
@@ -99,7 +103,7 @@ def test_a_report_may_be_markdown_in_a_file(layerprec, folder):
     done = layerprec("report", "ranking.json", "-o", "issue.md")
 
     assert done.returncode == 0
-    assert (folder / "issue.md").read_text().startswith("**FP16 alone leaves")
+    assert (folder / "issue.md").read_text().startswith("**FP16 loses accuracy")
 
 
 @pytest.mark.parametrize(
@@ -151,8 +155,8 @@ def test_verify_saves_a_report_and_shows_markdown(layerprec, folder):
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "\n**Passed: the outputs are within the tolerance.**" in done.stdout
-    assert "Passed: the outputs are within the tolerance." in (folder / "v.html").read_text()
+    assert "\n**An FP32 build, 2 of 2 layers" in done.stdout
+    assert "Passed." in (folder / "v.html").read_text()
 
 
 def test_compare_saves_a_report_and_shows_markdown(layerprec, folder):

@@ -90,7 +90,7 @@ def test_layers_that_are_obtained_pass(verify, source):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Engines: built, not run" in text
     assert "Obtained: 2 of 2 layers asked for are in FP32 " in text
-    assert "PASSED: the error" in text
+    assert "PASSED: relative L2 error" in text
 
 
 @needs_rtx

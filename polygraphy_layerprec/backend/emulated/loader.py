@@ -100,7 +100,7 @@ class PrecisionsFromScript(BaseLoader):
 class PrecisionsFromRanking(BaseLoader):
     """Functor that chooses from a saved ranking which layers stay in FP32.
 
-    By default those that overflow, and the fewest more to halve the forecast error.
+    By default those that were chosen when it was made.
     """
 
     def __init__(

@@ -159,11 +159,10 @@ def _draw_underflow(
 
 def _draw_curve(report: RankingReport) -> Figure:
     points, selection = report.curve, report.selection
-    is_relative = not report.tolerance_is_absolute
-    found = selection.measured_error if is_relative else None
+    found = selection.measured_error
     chosen = selection.forecast_error if found is None else found
     errors = [error for point in points for error in _errors_of(point)]
-    tolerance = report.tolerance if is_relative else None
+    tolerance = selection.tolerance
     ends = log_axis([*errors, chosen, tolerance])
     most = max((point.layer_count for point in points), default=1)
     counts = Range1d(-0.02 * most, 1.02 * most, bounds="auto")

@@ -35,9 +35,3 @@ class RankingReport:
 
     commands: tuple[Command, ...] = ()
     """What to run next."""
-
-    tolerance: float | None = None
-    """The error that the user asked for; None where the size was given, or nothing was."""
-
-    tolerance_is_absolute: bool = False
-    """Whether the tolerance and the selection's measured error are the largest absolute error."""

@@ -68,14 +68,11 @@ def judge_ranking(report: RankingReport) -> Verdict:
 
 
 def judge_verification(verification: Verification) -> Verdict:
-    """Returns whether a constrained model holds its tolerance."""
+    """Returns whether a constrained model holds its criteria."""
     low = verification.precision.upper()
-    tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "neutral"}
-    headlines = {
-        True: "Passed: the outputs are within the tolerance.",
-        False: "Failed: " + "; ".join(verification.failures) + ".",
-        None: "Measured, without a tolerance to judge by.",
-    }
+    headline = "Failed: " + "; ".join(verification.failures) + "."
+    if verification.sentence:
+        headline = verification.sentence
     marks = [
         ErrorMark(f"all layers in {low}", verification.lowered_error, "measured", "lowered"),
         ErrorMark(
@@ -86,16 +83,13 @@ def judge_verification(verification: Verification) -> Verdict:
         ),
         ErrorMark("all layers in FP32", verification.fp32_error, "on this backend", "reference"),
     ]
-    if verification.tolerance is not None:
-        marks.append(ErrorMark("tolerance", verification.tolerance, "given", "tolerance"))
-    sentences = []
+    sentences = ["Passed." if verification.passed else "Failed."]
     if verification.recovered is not None and verification.recovered > 0.0:
         sentences.append(
             f"The layers in FP32 take away {format_percent(verification.recovered)} of the error."
         )
-    return Verdict(
-        tones[verification.passed], headlines[verification.passed], tuple(sentences), tuple(marks)
-    )
+    tone: Tone = "good" if verification.passed else "bad"
+    return Verdict(tone, headline, tuple(sentences), tuple(marks))
 
 
 def scale_positions(errors: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -109,22 +103,25 @@ def scale_positions(errors: Sequence[float | None]) -> tuple[float | None, ...]:
 
 
 def _tone(report: RankingReport) -> Tone:
-    if report.tolerance is None:
+    if report.selection.decision is None:
         return "neutral"
-    return "good" if report.selection.reached else "bad"
+    return "good" if report.selection.decision.outcome.passed else "bad"
 
 
 def _headline(report: RankingReport) -> str:
+    if report.selection.decision is not None:
+        return report.selection.decision.sentence
     low = report.ranking.precision.upper()
     kept = report.selection.cost.layer_count
-    start = f"{low} alone leaves an output error of {format_result(_lowered_error(report))}"
+    start = f"{low} alone leaves a relative L2 error of {format_result(_lowered_error(report))}"
     if not kept:
-        return f"{start}; no layer needs to stay in FP32."
+        return f"{start}; no layer is chosen to stay in FP32."
     layers = f"{kept} of {count_of(len(report.ranking.layers), 'layer')} in FP32"
-    verb = "brings" if kept == 1 else "bring"
     refuted = ", refuted" if forecast_is_refuted(report.ranking) else ""
-    known = "" if _relative_error(report) is not None else f" (forecast{refuted})"
-    return f"{start}; {layers} {verb} it to {format_result(_chosen_error(report))}{known}."
+    return (
+        f"{start}; with {layers} {format_result(report.selection.forecast_error)} is left "
+        f"(forecast{refuted})."
+    )
 
 
 def _sentences(report: RankingReport) -> list[str]:
@@ -145,22 +142,11 @@ def _sentences(report: RankingReport) -> list[str]:
             f"operations; {count_of(selection.cost.cast_count, 'tensor')} "
             f"{'is' if selection.cost.cast_count == 1 else 'are'} cast."
         )
-    if report.tolerance is not None:
-        sentences.append(_tolerance_sentence(report))
+    decision = selection.decision
+    remedies = [remedy.text for remedy in decision.remedies] if decision is not None else []
+    if remedies:
+        sentences.append("Or change the model: " + "; ".join(remedies) + ".")
     return sentences
-
-
-def _tolerance_sentence(report: RankingReport) -> str:
-    selection = report.selection
-    what = "largest absolute error" if report.tolerance_is_absolute else "error"
-    error, how = selection.forecast_error, "forecast"
-    if selection.measured_error is not None:
-        error, how = selection.measured_error, "measured"
-    met = "is met" if selection.reached else "is not met"
-    return (
-        f"The tolerance of {report.tolerance:.3g} {met}: the {what} is "
-        f"{format_error(error)}, {how}."
-    )
 
 
 def _marks(report: RankingReport) -> list[ErrorMark]:
@@ -172,11 +158,11 @@ def _marks(report: RankingReport) -> list[ErrorMark]:
     note = f"measured; {forecast}" if is_measured else "forecast"
     marks = [ErrorMark(f"all layers in {low}", _lowered_error(report), note, "lowered")]
     if selection.layers:
-        found = "forecast" if _relative_error(report) is None else "measured"
+        found = "forecast" if selection.measured_error is None else "measured"
         label = f"{selection.cost.layer_count} of {len(ranking.layers):,} in FP32"
         marks.append(ErrorMark(label, _chosen_error(report), found, "chosen"))
-    if report.tolerance is not None and not report.tolerance_is_absolute:
-        marks.append(ErrorMark("tolerance", report.tolerance, "given", "tolerance"))
+    if selection.tolerance is not None:
+        marks.append(ErrorMark("tolerance", selection.tolerance, "by the forecast", "tolerance"))
     return marks
 
 
@@ -187,11 +173,6 @@ def _lowered_error(report: RankingReport) -> float:
     return error.measured if known else error.forecast
 
 
-def _relative_error(report: RankingReport) -> float | None:
-    """The chosen set's relative error, if it was measured."""
-    return None if report.tolerance_is_absolute else report.selection.measured_error
-
-
 def _chosen_error(report: RankingReport) -> float:
-    measured = _relative_error(report)
+    measured = report.selection.measured_error
     return report.selection.forecast_error if measured is None else measured

@@ -15,6 +15,8 @@ from polygraphy_layerprec.tools.user_script import load_function
 if TYPE_CHECKING:
     import argparse
 
+    from polygraphy_layerprec.divergence.judges import Judge
+
 __all__ = ["MeasureArgs"]
 
 
@@ -77,6 +79,16 @@ class MeasureArgs(BaseArgs):
             default=None,
         )
 
+        self.group.add_argument(
+            "--loss-tolerance",
+            metavar="CHANGE",
+            help="Largest change of that loss, relative to what it is in FP32, in any sample: sets "
+            "of layers are judged by it. For example: --loss-tolerance 1e-3. Defaults to none: "
+            "they are judged by the other criteria.",
+            type=float,
+            default=None,
+        )
+
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
         Parses command-line arguments and populates the following attributes:
@@ -89,6 +101,7 @@ class MeasureArgs(BaseArgs):
             outputs (Tuple[str]): Names of the outputs to judge by, or None for all.
             loss_script (str): Path to a script with a loss, or None.
             loss_function_name (str): Name of the function in it.
+            loss_tolerance (float): Largest relative change of the loss, or None.
         """
         self.precision = args_util.get(args, "precision") or "fp16"
         check_precision_name(self.precision, option="--precision")
@@ -104,10 +117,31 @@ class MeasureArgs(BaseArgs):
         self.loss_function_name = loss_function_name
         if self.loss_script is not None and not os.path.isfile(self.loss_script):
             G_LOGGER.critical(f"No such script with a loss: {self.loss_script!r}.\nCheck the path.")
+        self.loss_tolerance = args_util.get(args, "loss_tolerance")
+        self._check_loss_tolerance()
         if self.exact_count < 0:
             G_LOGGER.critical(f"`--exact` must be at least 0, got: {self.exact_count}.")
         if self.max_memory_bytes is not None and self.max_memory_bytes <= 0:
             G_LOGGER.critical(f"`--max-memory` must be positive, got: {args.max_memory}.")
+
+    def _check_loss_tolerance(self) -> None:
+        if self.loss_tolerance is None:
+            return
+        if self.loss_script is None:
+            G_LOGGER.critical(
+                "`--loss-tolerance` is about a loss: give one with `--loss-script`.\n"
+                "For the relative error of the outputs, it is `--tolerance`."
+            )
+        if not 0 < self.loss_tolerance < float("inf"):  # NaN as well
+            G_LOGGER.critical(f"`--loss-tolerance` must be positive, got: {self.loss_tolerance}.")
+
+    def judges(self) -> tuple[Judge, ...]:
+        """Returns the judge of the loss, if it has a tolerance."""
+        if self.loss_tolerance is None:
+            return ()
+        from polygraphy_layerprec.divergence.loss import LossJudge
+
+        return (LossJudge(self._load_loss(), self.loss_tolerance),)
 
     def to_arguments(self) -> dict[str, Any]:
         """Returns the options as arguments of `rank_model`."""

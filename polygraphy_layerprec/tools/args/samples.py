@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy.tools.args import DataLoaderArgs, ModelArgs
@@ -39,6 +40,18 @@ class SampleArgs(DataLoaderArgs):
 
     _plan: tuple[Graph, Sequence[PlausibleInput]] | None = None
 
+    def add_parser_args_impl(self) -> None:
+        """Declares the options of `DataLoaderArgs`, and one more."""
+        super().add_parser_args_impl()
+        self.group.add_argument(
+            "--labels",
+            metavar="NAME",
+            help="Name(s) of arrays of the samples that are no inputs of the model: they are given "
+            "to the function of `--metric-script`. For example: --labels target.",
+            nargs="+",
+            default=None,
+        )
+
     def parse_impl(self, args: argparse.Namespace) -> None:
         """
         Parses command-line arguments and populates the attributes of `DataLoaderArgs`, and:
@@ -46,12 +59,19 @@ class SampleArgs(DataLoaderArgs):
         Attributes:
             shape_ranges (Dict[str, ShapeRange]): Shapes seen at inputs of dynamic shape.
             data_set_size (int): Samples met so far, those of other shards among them.
+            labels (Tuple[str]): Names of arrays that are no inputs.
         """
         for text in args_util.get(args, "val_range") or ():
             if not text.endswith(("]", ")")):  # Polygraphy would end in a TypeError
                 G_LOGGER.critical(f"`--val-range` must be like [0,1] or x:[0,1], got: {text!r}.")
         super().parse_impl(args)
         self.data_set_size = 0
+        self.labels = tuple(args_util.get(args, "labels") or ())
+        if self.labels and self.is_using_random_data():
+            G_LOGGER.critical(
+                "`--labels` names arrays of your samples, but none were given.\n"
+                "Give them, for example with `--load-inputs`."
+            )
         self.shape_ranges: dict[str, ShapeRange] = {}
         for name in _REPLACED:
             if args_util.get(args, name) is not None:
@@ -61,15 +81,18 @@ class SampleArgs(DataLoaderArgs):
                 )
         if self.iterations is not None and self.iterations < 1:
             G_LOGGER.critical(f"`--iterations` must be at least 1, got: {self.iterations}.")
+        self._check_ranges()
+        for path in (*self.load_inputs_paths, self.data_loader_script):
+            if path is not None and not os.path.exists(path):
+                G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
+
+    def _check_ranges(self) -> None:
         for name, (low, high) in (self.val_range or {}).items():
             if not low <= high:  # NaN as well
                 where = f" for the input {name!r}" if name else ""
                 G_LOGGER.critical(
                     f"`--val-range` must go from low to high, got{where}: [{low}, {high}]."
                 )
-        for path in (*self.load_inputs_paths, self.data_loader_script):
-            if path is not None and not os.path.exists(path):
-                G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
 
     def samples(self, graph: Graph) -> Iterator[Mapping[str, Any]]:
         """Returns checked samples, one at a time; the first is checked at once.
@@ -85,7 +108,7 @@ class SampleArgs(DataLoaderArgs):
 
         Others are not read. Once all were taken, `data_set_size` is known.
         """
-        from polygraphy_layerprec.execution.samples import SampleError, check_sample
+        from polygraphy_layerprec.execution.samples import SampleError, check_sample, take_labels
         from polygraphy_layerprec.execution.sessions import silence_native_log
 
         silence_native_log()  # whoever wants samples runs the model on them
@@ -93,9 +116,10 @@ class SampleArgs(DataLoaderArgs):
             made_up = (("", sample) for sample in self._made_up(graph))
             drawn = ((i, sample) for i, (_, sample) in self._counted(made_up, shard))
             return self._noting_shapes(graph, drawn)
+        labelled = partial(take_labels, names=self.labels)
         given = self._counted(self._given(graph), shard)
         checked = (
-            (index, check_sample(sample, graph.inputs, where=where))
+            (index, check_sample(labelled(sample, where=where), graph.inputs, where=where))
             for index, (where, sample) in given
         )
         first = list(itertools.islice(checked, 1))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.selection import SelectionRequest
+    from polygraphy_layerprec.selection.groups import GroupKind
     from polygraphy_layerprec.selection.prices import CostKind
 
 __all__ = ["SelectionArgs"]
@@ -26,26 +27,18 @@ class SelectionArgs(BaseArgs):
     Selection: choosing the layers that stay in FP32.
     """
 
+    def __init__(self, *, allow_choose: bool = False) -> None:
+        """Declares what is declared.
+
+        Args:
+            allow_choose: Whether a set may be taken from a list that was saved.
+        """
+        super().__init__()
+        self._allow_choose = allow_choose
+
     def add_parser_args_impl(self) -> None:
         """Declares the options."""
         size = self.group.add_mutually_exclusive_group()
-        size.add_argument(
-            "--tolerance",
-            metavar="ERROR",
-            help="Keep the cheapest set of layers in FP32 with which the relative L2 error of the "
-            "outputs is at most this. For example: --tolerance 1e-3. "
-            "Defaults to the layers that overflow, and those that halve the forecast error.",
-            type=float,
-            default=None,
-        )
-        size.add_argument(
-            "--max-abs",
-            metavar="ERROR",
-            help="Like `--tolerance`, for the largest absolute error of any output element. "
-            "For example: --max-abs 0.01.",
-            type=float,
-            default=None,
-        )
         size.add_argument(
             "--top-k",
             metavar="NUM",
@@ -61,6 +54,15 @@ class SelectionArgs(BaseArgs):
             type=float,
             default=None,
         )
+        if self._allow_choose:
+            size.add_argument(
+                "--choose",
+                metavar="NUM",
+                help="Take the set of this number from the list that `rank` showed and saved, "
+                "without measuring again. For example: --choose 2.",
+                type=int,
+                default=None,
+            )
         self.group.add_argument(
             "--keep",
             metavar="REGEX",
@@ -79,13 +81,37 @@ class SelectionArgs(BaseArgs):
         )
         self.group.add_argument(
             "--cost",
-            help="What to save among sets that meet the tolerance: {'count': layers in FP32, "
-            "'flops': operations in FP32, 'casts': borders between FP32 and low precision}. "
-            "Defaults to count.",
-            choices=["count", "flops", "casts"],
+            help="What to save among sets that meet the criterion: {'time': an estimate of it, by "
+            "operations and bytes; 'count': layers in FP32, 'flops': operations in FP32, 'casts': "
+            "borders between FP32 and low precision}. Defaults to time.",
+            choices=["time", "count", "flops", "casts"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--fp16-speedup",
+            metavar="RATIO",
+            help="For the estimate of time: how much faster products are in low precision than in "
+            "FP32. For example: --fp16-speedup 4. Defaults to 8.",
+            type=float,
+            default=None,
+        )
+        self.group.add_argument(
+            "--flops-per-byte",
+            metavar="RATIO",
+            help="For the estimate of time: FP32 operations in the time that a byte of memory "
+            "takes. For example: --flops-per-byte 50. Defaults to 12.",
+            type=float,
             default=None,
         )
 
+        self.group.add_argument(
+            "--by",
+            help="What to keep in FP32 as one: {'layer': single layers, 'block': whole parts of "
+            "the model, by the names of their nodes, 'operator': all layers of an operator}. "
+            "Defaults to layer.",
+            choices=["layer", "block", "operator"],
+            default=None,
+        )
         self.group.add_argument(
             "--save-curve",
             metavar="PATH",
@@ -100,60 +126,68 @@ class SelectionArgs(BaseArgs):
         Parses command-line arguments and populates the following attributes:
 
         Attributes:
-            tolerance (float): Output error to reach, or None.
-            is_max_abs (bool): Whether the tolerance is the largest absolute error.
             top_k (int): How many layers to keep in FP32, or None.
             fp32_fraction (float): Share of the layers to keep in FP32, or None.
+            choose (int): Which of the sets that were saved, or None.
             keep (Tuple[str]): Expressions for layers to keep in any case.
             allow (Tuple[str]): Expressions for layers that may be kept; none for any.
             cost (str): What to save.
+            fp16_speedup (float): How much faster products are in low precision, or None.
+            flops_per_byte (float): Operations in the time of a byte, or None.
+            by (str): What to keep as one.
             save_curve (str): Path to save the curve of errors, or None.
         """
-        max_abs = args_util.get(args, "max_abs")
-        self.is_max_abs = max_abs is not None
-        self.tolerance = max_abs if self.is_max_abs else args_util.get(args, "tolerance")
         self.top_k = args_util.get(args, "top_k")
         self.fp32_fraction = args_util.get(args, "fp32_fraction")
+        self.choose = args_util.get(args, "choose")
         self.keep = tuple(args_util.get(args, "keep") or ())
         self.allow = tuple(args_util.get(args, "allow") or ())
-        self.cost: CostKind = args_util.get(args, "cost") or "count"
+        self.cost: CostKind = args_util.get(args, "cost") or "time"
+        self.fp16_speedup = args_util.get(args, "fp16_speedup")
+        self.flops_per_byte = args_util.get(args, "flops_per_byte")
+        for option, ratio in (
+            ("--fp16-speedup", self.fp16_speedup),
+            ("--flops-per-byte", self.flops_per_byte),
+        ):
+            if ratio is not None and not 0 < ratio < float("inf"):  # NaN as well
+                G_LOGGER.critical(f"`{option}` must be positive, got: {ratio}.")
+        self.by: GroupKind = args_util.get(args, "by") or "layer"
         self.save_curve = args_util.get(args, "save_curve")
         check_output_path(self.save_curve, option="--save-curve", suffixes=(".csv", ".png", ".svg"))
         for expression in self.keep:
             _check_expression("--keep", expression)
         for expression in self.allow:
             _check_expression("--allow", expression)
-        option = "--max-abs" if self.is_max_abs else "--tolerance"
-        if self.tolerance is not None and not 0 < self.tolerance < float("inf"):  # NaN as well
-            G_LOGGER.critical(f"`{option}` must be positive, got: {self.tolerance}.")
         if self.top_k is not None and self.top_k < 0:
             G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
         if self.fp32_fraction is not None and not 0 <= self.fp32_fraction <= 1:
             G_LOGGER.critical(f"`--fp32-fraction` must lie in [0, 1], got: {self.fp32_fraction}.")
 
     @property
-    def is_given(self) -> bool:
-        """Whether the user said anything about the selection."""
-        sizes = (self.tolerance, self.top_k, self.fp32_fraction)
-        given = any(size is not None for size in sizes)
-        return given or bool(self.keep or self.allow or self.save_curve)
+    def is_size_given(self) -> bool:
+        """Whether the number of layers was given, or their share."""
+        return self.top_k is not None or self.fp32_fraction is not None
 
-    @property
-    def needs_measuring(self) -> bool:
-        """Whether sets of layers are worth a forward pass each, if there is a model."""
-        return self.tolerance is not None or self.save_curve is not None
+    def request(self, tolerance: float | None) -> SelectionRequest:
+        """Returns what the options ask to keep in FP32.
 
-    def request(self) -> SelectionRequest:
-        """Returns what the options ask to keep in FP32."""
+        Args:
+            tolerance: Largest relative L2 error, if one was given; a size goes before it.
+        """
         from polygraphy_layerprec.selection import SelectionRequest
+        from polygraphy_layerprec.selection.prices import Hardware
 
+        ratios = {"fp16_speedup": self.fp16_speedup, "flops_per_byte": self.flops_per_byte}
         return SelectionRequest(
-            tolerance=self.tolerance,
+            tolerance=None if self.is_size_given else tolerance,
             top_k=self.top_k,
             fp32_fraction=self.fp32_fraction,
             keep=self.keep,
             allow=self.allow,
             cost=self.cost,
+            hardware=Hardware(**{name: ratio for name, ratio in ratios.items() if ratio}),
+            by=self.by,
+            choose=self.choose,
         )
 
 

@@ -47,8 +47,8 @@ class VerificationArgs(BaseArgs):
             "--ranking",
             metavar="PATH",
             help="Verify what this ranking of `rank --save-ranking` proposes to keep in FP32: by "
-            "default the layers that overflow, and the fewest more to halve the forecast error; "
-            "with `--tolerance` the fewest that are foretold to meet it. "
+            "default the set that was chosen when it was made; with `--tolerance` the fewest "
+            "layers that are foretold to meet it. "
             "For example: --ranking ranking.json.",
             default=None,
         )
@@ -63,14 +63,6 @@ class VerificationArgs(BaseArgs):
         self._add_judging_options()
 
     def _add_judging_options(self) -> None:
-        self.group.add_argument(
-            "--tolerance",
-            metavar="ERROR",
-            help="Largest relative error of the outputs that passes; above it the exit code is 1. "
-            "For example: --tolerance 1e-3. Defaults to none: errors are shown only.",
-            type=float,
-            default=None,
-        )
         self.group.add_argument(
             "--precision",
             metavar="NAME",
@@ -128,7 +120,6 @@ class VerificationArgs(BaseArgs):
             mixed_onnx (str): Path of a mixed-precision model to verify, or None.
             ranking (str): Path of a ranking to verify, or None.
             top_k (int): How many layers of the ranking to keep in FP32, or None.
-            tolerance (float): Largest error that passes, or None.
             precision (str): Name of the low precision, or None.
             outputs (Tuple[str]): Names of the outputs that count, or None for all.
             backend (str): What runs the model.
@@ -140,7 +131,6 @@ class VerificationArgs(BaseArgs):
         self.mixed_onnx = args_util.get(args, "mixed_onnx")
         self.ranking = args_util.get(args, "ranking")
         self.top_k = args_util.get(args, "top_k")
-        self.tolerance = args_util.get(args, "tolerance")
         self.precision = args_util.get(args, "precision")
         outputs = args_util.get(args, "outputs")
         self.outputs = None if outputs is None else tuple(outputs)
@@ -161,8 +151,6 @@ class VerificationArgs(BaseArgs):
             )
         if self.top_k is not None and self.top_k < 0:
             G_LOGGER.critical(f"`--top-k` must be at least 0, got: {self.top_k}.")
-        if self.tolerance is not None and not self.tolerance > 0:  # NaN as well
-            G_LOGGER.critical(f"`--tolerance` must be positive, got: {self.tolerance}.")
         if self.build and self.backend == "tensorrt":
             G_LOGGER.critical(
                 "`--build` is for machines without a GPU: with `--backend tensorrt`, engines are "
@@ -180,7 +168,7 @@ class VerificationArgs(BaseArgs):
             if path is not None and not os.path.isfile(path):
                 G_LOGGER.critical(f"No such file for `--{option}`: {path!r}.\nCheck the path.")
 
-    def load_asked(self, graph: Graph) -> AskedPrecisions:
+    def load_asked(self, graph: Graph, tolerance: float | None) -> AskedPrecisions:
         """Returns which layers stay in FP32.
 
         Raises:
@@ -194,8 +182,8 @@ class VerificationArgs(BaseArgs):
         elif self.mixed_onnx is not None:
             asked = asked_precisions.asked_by_mixed_onnx(self.mixed_onnx, graph)
         elif self.ranking is not None:
-            tolerance = self.tolerance if self.top_k is None else None
-            request = SelectionRequest(tolerance=tolerance, top_k=self.top_k)
+            wanted = tolerance if self.top_k is None else None
+            request = SelectionRequest(tolerance=wanted, top_k=self.top_k)
             asked = asked_precisions.asked_by_ranking(self.ranking, graph, request)
         else:
             return asked_precisions.asked_by_nobody(self.precision or "fp16")

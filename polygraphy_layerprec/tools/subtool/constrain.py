@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
+    ComparisonArgs,
+    CriterionArgs,
     RankedModelArgs,
     SampleArgs,
     SelectionArgs,
 )
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool
+from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, how_to_choose
 
 if TYPE_CHECKING:
     import argparse
 
 __all__ = ["Constrain"]
+
+
+_MADE_UP = (
+    "The ranking was measured with your own inputs, but this selection is measured with made-up "
+    "ones.\nGive the same inputs, for example with `--load-inputs`."
+)
 
 
 class Constrain(SelectingSubtool):
@@ -27,13 +35,17 @@ class Constrain(SelectingSubtool):
 
         polygraphy layerprec constrain ranking.json --top-k 10 --save-script constraints.py
 
+    To take another set of the list that `rank` showed, without measuring again:
+
+        polygraphy layerprec constrain ranking.json --choose 2 --save-script constraints.py
+
     With the model and its inputs, sets of layers are measured, and the cheapest that meets a
-    tolerance is found:
+    criterion is found:
 
         polygraphy layerprec constrain ranking.json --model model.onnx --load-inputs inputs.npz \
             --tolerance 1e-3 --save-script constraints.py
 
-    The exit code is 1 if no set of layers meets the tolerance.
+    The exit code is 1 if no set of layers meets the criterion.
     """
 
     def __init__(self) -> None:
@@ -44,7 +56,9 @@ class Constrain(SelectingSubtool):
         return [
             RankedModelArgs(),
             SampleArgs(allow_custom_input_shapes=False),
-            SelectionArgs(),
+            CriterionArgs(),
+            ComparisonArgs(),
+            SelectionArgs(allow_choose=True),
             ArtefactArgs(),
         ]
 
@@ -55,21 +69,28 @@ class Constrain(SelectingSubtool):
         ranking = ranked.load_ranking()
         graph = ranked.load_graph()
         samples = self.arg_groups[SampleArgs]
-        if graph is None:
+        takes_recorded = self.arg_groups[SelectionArgs].choose is not None
+        if graph is None and not takes_recorded:
             G_LOGGER.info(
-                "No model was given with `--model`, so nothing is measured: the forecast decides."
+                "No model was given with `--model`, so nothing is measured: what was decided when "
+                "the ranking was made decides, or the forecast."
             )
-        elif samples.is_using_random_data() and ranking.conditions.inputs == "user":
-            G_LOGGER.warning(
-                "The ranking was measured with your own inputs, but this selection is measured "
-                "with made-up ones.\nGive the same inputs, for example with `--load-inputs`."
-            )
-        reached = self.select_and_save(
+        elif (
+            not takes_recorded
+            and samples.is_using_random_data()
+            and ranking.conditions.inputs == "user"
+        ):
+            G_LOGGER.warning(_MADE_UP)
+        outputs = ranking.conditions.outputs or None
+        measured = {} if takes_recorded else self.measurement(graph, outputs)
+        selection = self.choose(ranking, measured)
+        reached = self.act_on(
             ranking,
+            selection,
+            measured,
             model_path=ranked.model_path,
             graph=graph,
-            measures=graph is not None,
-            outputs=ranking.conditions.outputs or None,
             external_data_folder=ranked.external_data_dir,
+            hint="" if measured else how_to_choose(ranked.path),
         )
         return 0 if reached else 1

@@ -55,6 +55,7 @@ class Inspect(LayerprecSubtool):
 
     def _show_ranking(self) -> tuple[str, tuple[Constraint, ...]]:
         from polygraphy_layerprec.report.choice import format_selection
+        from polygraphy_layerprec.report.columns import printable, wrap_text
         from polygraphy_layerprec.report.inspection import format_ranking_origin
         from polygraphy_layerprec.report.ranking_file import load_ranking
         from polygraphy_layerprec.report.table import format_ranking
@@ -70,7 +71,10 @@ class Inspect(LayerprecSubtool):
             kept = {layer.name for layer in selection.layers}
             files.show_markdown(format_ranking_markdown(ranking, top=options.top, kept=kept))
             return ranking.model.digest, constraints_of(selection)
+        decision = selection.decision
+        verdict = [] if decision is None else [f"Verdict: {printable(decision.sentence)}"]
         lines = [
+            *(line for text in verdict for line in wrap_text(text, log_width())),
             *format_ranking_origin(ranking, width=log_width()),
             *format_ranking(ranking, top=options.top, width=log_width()),
             *format_selection(selection, len(ranking.layers), width=log_width()),

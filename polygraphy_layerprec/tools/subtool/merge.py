@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
+    ComparisonArgs,
+    CriterionArgs,
     RankingReportArgs,
     SampleArgs,
     SelectionArgs,
@@ -19,6 +21,7 @@ from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
 if TYPE_CHECKING:
     import argparse
 
+    from polygraphy_layerprec.distribution.part import PartConditions
     from polygraphy_layerprec.distribution.partial_file import PartialFile
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
@@ -54,30 +57,38 @@ class Merge(RankingSubtool):
             SampleArgs(allow_custom_input_shapes=False),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
+            CriterionArgs(),
+            ComparisonArgs(),
             SelectionArgs(),
             ArtefactArgs(),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Merges, shows and saves."""
+        from polygraphy_layerprec.execution.sessions import threads_per_session
+
         options = self.arg_groups[PartArgs]
         self.arg_groups[ArtefactArgs].check_model(options.model_path)
         parts = options.open_parts()
         graph = options.load_graph()
         conditions = parts[0].conditions
-        made_up = self.arg_groups[SampleArgs].is_using_random_data()
-        if made_up and conditions.inputs == "user" and self.arg_groups[SelectionArgs].is_given:
-            G_LOGGER.warning(
-                "The parts were measured with your own inputs, but sets of layers are measured "
-                "with made-up ones.\nGive the same inputs, for example with `--load-inputs`."
+        with threads_per_session(conditions.threads):
+            return self.show_and_act(
+                self._merge(parts, graph),
+                graph,
+                self._measured(graph, conditions),
+                model_path=options.model_path,
+                external_data_folder=options.external_data_dir,
             )
-        return self.show_and_act(
-            self._merge(parts, graph),
-            graph,
-            model_path=options.model_path,
-            outputs=conditions.outputs or None,
-            external_data_folder=options.external_data_dir,
-        )
+
+    def _measured(self, graph: Graph, conditions: PartConditions) -> dict[str, Any]:
+        if self.arg_groups[SampleArgs].is_using_random_data() and conditions.inputs == "user":
+            G_LOGGER.info(
+                "No set of layers is measured, and the forecast decides: give the samples of the "
+                "parts, or some of them, with `--load-inputs`."
+            )
+            return {}
+        return self.measurement(graph, conditions.outputs or None)
 
     def _merge(self, parts: list[PartialFile], graph: Graph) -> Ranking:
         from polygraphy_layerprec.distribution.merging import merge_parts

@@ -8,6 +8,8 @@ from polygraphy.tools.args import ModelArgs
 
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
+    ComparisonArgs,
+    CriterionArgs,
     MeasureArgs,
     OnnxGraphArgs,
     RankingReportArgs,
@@ -25,7 +27,9 @@ from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
 
@@ -73,6 +77,8 @@ class Rank(RankingSubtool):
             PartialRankingArgs(),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
+            CriterionArgs(),
+            ComparisonArgs(),
             SelectionArgs(),
             ArtefactArgs(),
             *tensorrt_groups(),
@@ -81,6 +87,8 @@ class Rank(RankingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Ranks, shows and saves."""
+        from polygraphy_layerprec.execution.sessions import threads_per_session
+
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
         partial = self.arg_groups[PartialRankingArgs]
@@ -88,13 +96,19 @@ class Rank(RankingSubtool):
         if partial.save_partial is not None:
             self._save_partial(graph, partial.save_partial)
             return 0
-        return self.show_and_act(
-            self._rank(graph),
-            graph,
-            model_path=self.arg_groups[OnnxGraphArgs].path,
-            outputs=self.arg_groups[MeasureArgs].outputs,
-            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
-        )
+        with threads_per_session(self.arg_groups[ThreadArgs].threads):
+            return self.show_and_act(
+                self._rank(graph),
+                graph,
+                self.measurement(graph, self.arg_groups[MeasureArgs].outputs),
+                model_path=self.arg_groups[OnnxGraphArgs].path,
+                external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
+            )
+
+    def judges(self) -> Sequence[Judge]:
+        """Returns the judge of the loss, if it has a tolerance."""
+        judges: Sequence[Judge] = self.arg_groups[MeasureArgs].judges()
+        return judges
 
     def _rank(self, graph: Graph) -> Ranking:
         engines: EngineBackendArgs = self.arg_groups[EngineBackendArgs]
@@ -114,7 +128,6 @@ class Rank(RankingSubtool):
                 graph,
                 checked,
                 generated_inputs=samples.is_using_random_data(),
-                threads=self.arg_groups[ThreadArgs].threads,
                 sample_count=samples.known_count(),
                 progress=progress,
                 **self.arg_groups[MeasureArgs].to_arguments(),
@@ -158,6 +171,11 @@ class Rank(RankingSubtool):
                 progress=progress,
             )
 
+    def _chooses(self) -> bool:
+        selection = self.arg_groups[SelectionArgs]
+        asked = (selection.top_k, selection.fp32_fraction, selection.save_curve)
+        return bool(selection.keep or selection.allow) or any(x is not None for x in asked)
+
     def _wishes_for_engines(self) -> dict[str, bool]:
         return {
             "`--backend tensorrt`": self.arg_groups[EngineBackendArgs].is_wanted,
@@ -189,7 +207,8 @@ class Rank(RankingSubtool):
             "`--save-ranking`": self.arg_groups[RankingReportArgs].save_ranking is not None,
             "`--exact`": measure.exact_count > 0,
             "`--impact exact`": measure.impact == "exact",
-            "a choice of layers": self.arg_groups[SelectionArgs].is_given,
+            "a choice of layers": self._chooses(),
+            "a criterion": self.arg_groups[CriterionArgs].is_given,
             "a file that keeps layers in FP32": self.arg_groups[ArtefactArgs].is_wanted,
             "a report": self.arg_groups[ReportFileArgs].is_wanted,
         }

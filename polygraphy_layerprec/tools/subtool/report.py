@@ -6,7 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.tools.args import RankedModelArgs, SampleArgs, SelectionArgs
+from polygraphy_layerprec.tools.args import (
+    ComparisonArgs,
+    CriterionArgs,
+    RankedModelArgs,
+    SampleArgs,
+    SelectionArgs,
+)
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool
 
@@ -42,7 +48,9 @@ class Report(SelectingSubtool):
         return [
             RankedModelArgs(),
             SampleArgs(allow_custom_input_shapes=False),
-            SelectionArgs(),
+            CriterionArgs(),
+            ComparisonArgs(),
+            SelectionArgs(allow_choose=True),
             ReportFileArgs(allow_plot=True, report_is_output=True),
         ]
 
@@ -60,8 +68,8 @@ class Report(SelectingSubtool):
         ranking = ranked.load_ranking()
         graph = ranked.load_graph()
         outputs = ranking.conditions.outputs or None
-        measured = {} if graph is None else self._measurement(graph, outputs)
-        selection = self._select(ranking, measured)
+        measured = self.measurement(graph, outputs)
+        selection = self.choose(ranking, measured)
         curve = self._save_curve(ranking, measured)
         report = self._ranking_report(
             ranking,

@@ -3,57 +3,93 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.tools.args import ArtefactArgs, SampleArgs, SelectionArgs
+from polygraphy_layerprec.tools.args import ArtefactArgs, CriterionArgs, SampleArgs, SelectionArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width
+from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
     from polygraphy_layerprec.report.html.ranking_report import RankingReport
 
-__all__ = ["SelectingSubtool", "own_arguments"]
+__all__ = ["SelectingSubtool", "how_to_choose", "own_arguments"]
 
 
 class SelectingSubtool(LayerprecSubtool):
     """Base of the subtools that subscribe to `SelectionArgs` and `ArtefactArgs`."""
 
-    def select_and_save(
+    def measurement(self, graph: Graph | None, outputs: Sequence[str] | None) -> dict[str, Any]:
+        """Returns what sets of layers are measured with; nothing without a model."""
+        if graph is None:
+            return {}
+        samples = list(self.arg_groups[SampleArgs].samples(graph))
+        return {"model": graph, "samples": samples, "outputs": outputs}
+
+    def choose(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
+        """Chooses layers, and logs the verdict on them."""
+        from polygraphy_layerprec.report.columns import printable
+
+        selection = self._select(ranking, measured)
+        if selection.decision is not None:
+            G_LOGGER.info(wrapped(f"Verdict: {printable(selection.decision.sentence)}"))
+        return selection
+
+    def judges(self) -> Sequence[Judge]:
+        """Returns judges beside those of `CriterionArgs`."""
+        return ()
+
+    def act_on(
         self,
         ranking: Ranking,
+        selection: Selection,
+        measured: Mapping[str, Any],
         *,
         model_path: str | None,
         graph: Graph | None,
-        measures: bool,
-        outputs: Sequence[str] | None = None,
         external_data_folder: str | None = None,
+        hint: str = "",
     ) -> bool:
-        """Selects layers, shows them and saves what was asked for.
+        """Shows a choice and saves what was asked for.
 
-        Where it `measures`, which needs a `graph`, sets of layers are measured on the samples of
-        `SampleArgs`; otherwise the forecast decides.
+        Args:
+            ranking: The ranked layers.
+            selection: What was chosen of them.
+            measured: What sets are measured with, as `measurement` gives it.
+            model_path: Path of the model, if it is known.
+            graph: The model, if it was read.
+            external_data_folder: Where its data files are, if not beside it.
+            hint: How to take another set of the list.
 
         Returns:
-            Whether the tolerance is met; True if there is none.
+            Whether what was asked for is met.
         """
-        from polygraphy_layerprec.report.choice import format_selection
+        from polygraphy_layerprec.report.choice import (
+            format_choices,
+            format_remedies,
+            format_selection,
+        )
+        from polygraphy_layerprec.report.verdict_file import verdict_on_choice
 
-        measured = self._measurement(graph, outputs) if measures and graph is not None else {}
-        selection = self._select(ranking, measured)
         lines = format_selection(
             selection,
             len(ranking.layers),
-            refuted=self._is_refuted(ranking, selection),
+            refuted=_is_refuted(ranking, selection),
             width=log_width(),
         )
+        if selection.decision is not None:
+            lines += format_choices(selection.decision, hint, width=log_width())
+            lines += format_remedies(selection.decision, width=log_width())
         G_LOGGER.info("\n".join(lines))
         self.arg_groups[ArtefactArgs].save(
             ranking,
@@ -62,67 +98,56 @@ class SelectingSubtool(LayerprecSubtool):
             graph=graph,
             external_data_folder=external_data_folder,
         )
+        self.arg_groups[CriterionArgs].save_verdict(
+            lambda: verdict_on_choice(self.name, ranking, selection)
+        )
         curve = self._save_curve(ranking, measured)
         if ReportFileArgs in self.arg_groups and self.arg_groups[ReportFileArgs].is_wanted:
             report = self._ranking_report(
                 ranking,
                 selection,
-                curve or self._curve(ranking, measured),
+                curve or self._curve(ranking, self._worth_measuring(measured)),
                 model_path=model_path,
                 external_data_dir=external_data_folder,
                 arguments=own_arguments(self.name),
             )
             self.arg_groups[ReportFileArgs].save_ranking(report)
-        self._show_build_commands(ranking, model_path, external_data_folder)
         if selection.reached:
+            self._show_build_commands(ranking, model_path, external_data_folder)
             return True
-        if self.arg_groups[SelectionArgs].tolerance is not None:
-            self._explain_failure(ranking, selection)
-            return False
-        if selection.measured_error == math.inf:
-            G_LOGGER.error(
-                "An output stays NaN or infinite that is finite in FP32.\n"
-                "Allow more layers, or see what the ranking could not measure."
-            )
-            return False
-        return True
-
-    def _is_refuted(self, ranking: Ranking, selection: Selection) -> bool:
-        """Whether a measurement refutes the forecast, of the choice or else of the whole."""
-        from polygraphy_layerprec.ranking.order import errors_agree, forecast_is_refuted
-
-        measured = selection.measured_error
-        of_another_kind = (
-            self.arg_groups[SelectionArgs].is_max_abs or ranking.output_error.forecast_of_loss
-        )
-        if measured is None or of_another_kind:
-            return forecast_is_refuted(ranking)
-        return not errors_agree(selection.forecast_error, measured)
-
-    def _measurement(self, graph: Graph, outputs: Sequence[str] | None) -> dict[str, Any]:
-        samples = list(self.arg_groups[SampleArgs].samples(graph))
-        return {"model": graph, "samples": samples, "outputs": outputs}
+        self._explain_failure(ranking, selection)
+        return False
 
     def _select(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
+        from polygraphy_layerprec.execution import ExecutionError
         from polygraphy_layerprec.pipeline import select_constraints
 
-        options = self.arg_groups[SelectionArgs]
-        if options.is_max_abs and not measured:
+        criterion = self.arg_groups[CriterionArgs]
+        if criterion.option_for_model is not None and not measured:
             G_LOGGER.critical(
-                "`--max-abs` needs the model: the forecast knows relative errors only.\n"
+                f"`{criterion.option_for_model}` needs the model: the forecast knows relative L2 "
+                f"errors only.\n"
                 "Name it, for example: --model model.onnx."
             )
-        with progress_bar() as progress:
-            try:
-                return select_constraints(
-                    ranking,
-                    options.request(),
-                    max_abs=options.is_max_abs,
+        select = partial(
+            select_constraints,
+            ranking,
+            self.arg_groups[SelectionArgs].request(criterion.tolerance),
+        )
+        try:
+            with progress_bar() as progress:
+                return select(
+                    judges=criterion.judges(ranking.precision, _outputs(measured), self.judges()),
                     progress=progress,
                     **measured,
                 )
-            except ValueError as error:  # what is wrong with the request is the user's to mend
-                G_LOGGER.critical(str(error))
+        except ValueError as error:  # what is wrong with the request is the user's to mend
+            G_LOGGER.critical(str(error))
+        except ExecutionError as error:
+            if criterion.is_given:
+                raise
+            G_LOGGER.warning(f"No set of layers was measured: the forecast decides.\nNote: {error}")
+            return select()
 
     def _save_curve(
         self, ranking: Ranking, measured: Mapping[str, Any]
@@ -142,6 +167,10 @@ class SelectingSubtool(LayerprecSubtool):
             G_LOGGER.critical(str(error))
         G_LOGGER.info(f"Saved the curve to {path}")
         return points
+
+    def _worth_measuring(self, measured: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What to measure a curve with: many sets, for those who said what error they want."""
+        return measured if self.arg_groups[CriterionArgs].is_given else {}
 
     def _curve(self, ranking: Ranking, measured: Mapping[str, Any]) -> tuple[CurvePoint, ...]:
         from polygraphy_layerprec.pipeline import measure_curve
@@ -163,13 +192,14 @@ class SelectingSubtool(LayerprecSubtool):
         from polygraphy_layerprec.report.html.ranking_report import RankingReport
         from polygraphy_layerprec.report.next_steps import installed_tensorrt
 
-        options = self.arg_groups[SelectionArgs]
         saves = ArtefactArgs in self.arg_groups
         return RankingReport(
             ranking=ranking,
             selection=selection,
             curve=curve,
-            commands=commands_to_run(
+            commands=()
+            if not selection.reached
+            else commands_to_run(
                 arguments,
                 model_path or ranking.model.name or "model.onnx",
                 script_path=self.arg_groups[ArtefactArgs].save_script if saves else None,
@@ -178,8 +208,6 @@ class SelectingSubtool(LayerprecSubtool):
                 shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
                 external_data_dir=external_data_dir,
             ),
-            tolerance=options.tolerance,
-            tolerance_is_absolute=options.is_max_abs,
         )
 
     def _show_build_commands(
@@ -201,22 +229,48 @@ class SelectingSubtool(LayerprecSubtool):
         G_LOGGER.info("\n".join(lines))
 
     def _explain_failure(self, ranking: Ranking, selection: Selection) -> None:
-        best = selection.measured_error
-        error = selection.forecast_error if best is None else best
-        if best is None and ranking.output_error.measured == math.inf:
+        if selection.decision is None and ranking.output_error.measured == math.inf:
             G_LOGGER.error(
                 "An output becomes NaN or infinite with every layer lowered, and nothing says that "
-                "this choice mends it: no tolerance is met.\n"
+                "this choice cures it: no criterion is met.\n"
                 "Have it measured: give the model and its inputs."
             )
             return
         saved = ", which was saved," if self.arg_groups[ArtefactArgs].is_wanted else ""
+        asked = f"a relative L2 error of at most {selection.tolerance or 0.0:.5g}"
+        best = f"is forecast to have {selection.forecast_error:.5g}"
+        if selection.decision is not None:
+            found = selection.decision.outcome.headline
+            asked, best = found.criterion.text, f"has {found.text}"
         G_LOGGER.error(
-            f"No set of layers meets the tolerance of {selection.tolerance:.5g}.\n"
-            f"Note: The best that was found{saved} has an error of {error:.5g} with "
-            f"{selection.cost.layer_count} layers in FP32.\n"
-            f"Raise the tolerance, allow more layers, or see what the ranking could not measure."
+            f"No set of layers meets the criterion: {asked}.\n"
+            f"Note: The best that was found{saved} {best} with {selection.cost.layer_count} layers "
+            f"in FP32.\n"
+            f"Relax the criterion, allow more layers, or see what the ranking could not measure."
         )
+
+
+def _outputs(measured: Mapping[str, Any]) -> Sequence[str]:
+    """The outputs that count."""
+    given: Sequence[str] | None = measured.get("outputs")
+    if given is None and "model" in measured:
+        given = measured["model"].outputs
+    return given or ()
+
+
+def _is_refuted(ranking: Ranking, selection: Selection) -> bool:
+    """Whether a measurement refutes the forecast, of the choice or else of the whole."""
+    from polygraphy_layerprec.ranking.order import errors_agree, forecast_is_refuted
+
+    if selection.measured_error is None or ranking.output_error.forecast_of_loss:
+        return forecast_is_refuted(ranking)
+    return not errors_agree(selection.forecast_error, selection.measured_error)
+
+
+def how_to_choose(ranking_path: str) -> str:
+    """Returns how to take another set of a list that a ranking holds."""
+    command = f"constrain {shlex.quote(ranking_path)} --choose N"
+    return f"another one, without measuring again: `{command}`"
 
 
 def own_arguments(verb: str) -> list[str]:

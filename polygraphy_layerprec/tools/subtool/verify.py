@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from polygraphy.tools.args import ModelArgs
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.tools.args import OnnxGraphArgs, ReportFileArgs, SampleArgs
+from polygraphy_layerprec.tools.args import (
+    ComparisonArgs,
+    CriterionArgs,
+    OnnxGraphArgs,
+    ReportFileArgs,
+    SampleArgs,
+)
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
@@ -28,9 +34,15 @@ _DATA_ELSEWHERE = (
 )
 
 
+_DEFAULT_DECIDES = (
+    "No criterion was given, so the default one decides about the exit code: see `--tolerance`.\n"
+    "Note: Earlier versions judged nothing then."
+)
+
+
 class Verify(LayerprecSubtool):
     r"""
-    Verify that a model holds a tolerance with some of its layers in FP32, all others lowered.
+    Verify that a model holds a criterion with some of its layers in FP32, all others lowered.
 
     No GPU and no TensorRT are needed: layers are emulated with ONNX-Runtime on the CPU. With
     `--backend tensorrt`, engines are built and run instead.
@@ -54,8 +66,9 @@ class Verify(LayerprecSubtool):
         POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy layerprec verify model.onnx \
             --script constraints.py --load-inputs inputs.json --build
 
-    The exit code is 0 if the error is within the tolerance, or none was given, and every
-    layer is obtained as asked where an engine was built; it is 1 otherwise.
+    The exit code is 0 if the criteria are met, which by default is a relative L2 error of at most
+    5e-3 (bf16: 4e-2), and every layer is obtained as asked where an engine was built; it is 1
+    otherwise.
     """
 
     def __init__(self) -> None:
@@ -67,23 +80,33 @@ class Verify(LayerprecSubtool):
             ModelArgs(model_opt_required=True, required_model_type="onnx"),
             OnnxGraphArgs(),
             SampleArgs(),
+            CriterionArgs(),
+            ComparisonArgs(),
             VerificationArgs(),
             ReportFileArgs(),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Measures, shows and judges."""
+        from polygraphy_layerprec.report.columns import printable
         from polygraphy_layerprec.report.obtained_precisions import format_all_layers
+        from polygraphy_layerprec.report.verdict_file import verdict_on_verification
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
         try:
-            asked = self.arg_groups[VerificationArgs].load_asked(graph)
+            asked = self.arg_groups[VerificationArgs].load_asked(
+                graph, self.arg_groups[CriterionArgs].tolerance
+            )
         except ValueError as error:  # what is wrong with a file is the user's to mend
             G_LOGGER.critical(str(error))
         on_engines = self.arg_groups[VerificationArgs].backend == "tensorrt"
         verify = self._verify_engines if on_engines else self._verify
         verification = verify(graph, asked)
+        if not self.arg_groups[CriterionArgs].is_given:
+            G_LOGGER.info(_DEFAULT_DECIDES)
+        if verification.sentence:
+            G_LOGGER.info(wrapped(f"Verdict: {printable(verification.sentence)}"))
         files = self.arg_groups[ReportFileArgs]
         if files.is_markdown:
             from polygraphy_layerprec.report.markdown import format_verification_markdown
@@ -93,10 +116,11 @@ class Verify(LayerprecSubtool):
             G_LOGGER.info("\n".join(format_verification(verification, width=log_width())))
             G_LOGGER.verbose("\n".join(format_all_layers(verification, width=log_width())))
         files.save_verification(verification)
+        self.arg_groups[CriterionArgs].save_verdict(lambda: verdict_on_verification(verification))
         for warning in verification.warnings:
             G_LOGGER.warning(wrapped(warning))
         verdict = "\n".join(format_verdict(verification, width=log_width()))
-        if verification.passed is False:
+        if not verification.passed:
             G_LOGGER.error(verdict)
             return 1
         G_LOGGER.info(verdict)
@@ -117,13 +141,19 @@ class Verify(LayerprecSubtool):
                 checked,
                 asked,
                 outputs=options.outputs,
-                tolerance=options.tolerance,
+                **self._criterion(graph, asked),
                 run_fp32=run_plainly(model.path, external_data_folder=model.external_data_dir),
                 tf32=options.tf32,
                 generated_inputs=samples.is_using_random_data(),
                 progress=progress,
             )
         return self._prove(graph, asked, verification) if options.build else verification
+
+    def _criterion(self, graph: Graph, asked: AskedPrecisions) -> dict[str, Any]:
+        criterion = self.arg_groups[CriterionArgs]
+        outputs = self.arg_groups[VerificationArgs].outputs or graph.outputs
+        judges = criterion.judges(asked.precision, outputs)
+        return {"tolerance": criterion.tolerance, "judges": judges}
 
     def _check_buildable(self) -> None:
         """Checks what a build needs, before anything that takes long."""
@@ -176,6 +206,6 @@ class Verify(LayerprecSubtool):
             ),
             run_reference=run_plainly(model.path),
             outputs=options.outputs,
-            tolerance=options.tolerance,
+            **self._criterion(graph, asked),
             generated_inputs=samples.is_using_random_data(),
         )

@@ -136,7 +136,7 @@ def test_numbers_of_figures_begin_anew_but_names_are_left_alone():
 
 def test_everything_of_a_ranking_is_there():
     ranking = replace(troubled_ranking(), warnings=("Mind the gap.",))
-    report = replace(make_report(), ranking=ranking, tolerance=None)
+    report = replace(make_report(), ranking=ranking)
     text = Page(render_ranking_report(report)).text
 
     for expected in (

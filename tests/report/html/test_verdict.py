@@ -11,21 +11,22 @@ from polygraphy_layerprec.report.html.verdict import (
     scale_positions,
 )
 from polygraphy_layerprec.selection import SelectionRequest
+from tests.decisions import make_decision
 from tests.rankings import make_layer
 from tests.report_models import make_report, make_verification, plain_layers
 
 
-def chosen(report, **changes):
-    return replace(report, selection=replace(report.selection, **changes))
+def decided(report, decision):
+    return replace(report, selection=replace(report.selection, decision=decision))
 
 
-def test_the_headline_says_what_fp16_costs_and_what_the_choice_brings():
+def test_without_a_measurement_the_headline_is_the_forecast():
     verdict = judge_ranking(make_report())
 
     # Impacts 1e-1, 1e-2, ...: without the first, sqrt(1e-4 + 1e-6 + 1e-8).
     assert verdict.headline == (
-        "FP16 alone leaves an output error of 1.2e-02; "
-        "1 of 4 layers in FP32 brings it to 1.0e-02 (forecast)."
+        "FP16 alone leaves a relative L2 error of 1.2e-02; "
+        "with 1 of 4 layers in FP32 1.0e-02 is left (forecast)."
     )
     assert verdict.tone == "neutral"
     assert [(mark.role, mark.error) for mark in verdict.marks] == [
@@ -34,37 +35,22 @@ def test_the_headline_says_what_fp16_costs_and_what_the_choice_brings():
     ]
 
 
-def test_what_was_measured_counts_more_than_the_forecast():
-    verdict = judge_ranking(chosen(make_report(), measured_error=5e-4))
+@pytest.mark.parametrize(("error", "tone"), [(1e-3, "good"), (6e-3, "bad")])
+def test_what_was_decided_is_the_headline(error, tone):
+    decision = make_decision(error)
 
-    assert "brings it to 5.0e-04." in verdict.headline
-    assert verdict.marks[1].note == "measured"
+    verdict = judge_ranking(decided(make_report(), decision))
 
-
-@pytest.mark.parametrize(("reached", "tone"), [(True, "good"), (False, "bad")])
-def test_a_tolerance_decides(reached, tone):
-    report = make_report(request=SelectionRequest(tolerance=0.05))
-
-    verdict = judge_ranking(chosen(report, reached=reached, measured_error=0.04))
-
+    assert verdict.headline == decision.sentence
     assert verdict.tone == tone
-    met = "is met" if reached else "is not met"
-    assert f"The tolerance of 0.05 {met}: the error is 4.0e-02, measured." in verdict.sentences
-    assert verdict.marks[-1].role == "tolerance"
+    assert verdict.marks[1].note == "measured"
+    assert verdict.marks[1].error == error
 
 
-def test_an_absolute_tolerance_does_not_stand_beside_relative_errors():
-    report = replace(
-        chosen(make_report(), measured_error=7.0, reached=False),
-        tolerance=3.0,
-        tolerance_is_absolute=True,
-    )
+def test_the_tolerance_of_a_forecast_stands_beside_it():
+    verdict = judge_ranking(make_report(request=SelectionRequest(tolerance=0.05)))
 
-    verdict = judge_ranking(report)
-
-    assert "the largest absolute error is 7.0e+00, measured" in verdict.sentences[-1]
-    assert {mark.role for mark in verdict.marks} == {"lowered", "chosen"}
-    assert verdict.marks[1].note == "forecast"
+    assert (verdict.marks[-1].role, verdict.marks[-1].error) == ("tolerance", 0.05)
 
 
 def test_overflow_and_lost_elements_are_told():
@@ -82,7 +68,7 @@ def test_overflow_and_lost_elements_are_told():
 def test_nothing_to_keep_is_said():
     report = make_report(request=SelectionRequest(top_k=0))
 
-    assert judge_ranking(report).headline.endswith("no layer needs to stay in FP32.")
+    assert judge_ranking(report).headline.endswith("no layer is chosen to stay in FP32.")
 
 
 def test_a_refuted_forecast_is_called_so():
@@ -104,18 +90,19 @@ def test_integer_outputs_are_judged_by_the_forecast():
 
 
 @pytest.mark.parametrize(
-    ("changes", "tone", "start"),
+    ("changes", "tone", "start", "sentence"),
     [
-        ({}, "good", "Passed"),
-        ({"failures": ("the error 2 is too large",)}, "bad", "Failed: the error 2 is too large."),
-        ({"tolerance": None}, "neutral", "Measured, without a tolerance"),
+        ({}, "good", "FP16 loses accuracy", "Passed."),
+        ({"failures": ("too large",)}, "bad", "FP16 loses accuracy", "Failed."),
+        ({"failures": ("other",), "sentence": ""}, "bad", "Failed: other.", "Failed."),
     ],
 )
-def test_a_verification_passes_or_fails(changes, tone, start):
+def test_a_verification_passes_or_fails(changes, tone, start, sentence):
     verdict = judge_verification(make_verification(**changes))
 
     assert verdict.tone == tone
     assert verdict.headline.startswith(start)
+    assert verdict.sentences[0] == sentence
     assert verdict.marks[1].label == "3 of 12 layers in FP32"
 
 

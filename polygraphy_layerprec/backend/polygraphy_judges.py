@@ -1,0 +1,117 @@
+"""Polygraphy's own comparison functions as judges: the verdict is theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from polygraphy import comparator
+from polygraphy.comparator import IterationResult
+from polygraphy.logger import G_LOGGER
+
+from polygraphy_layerprec.backend.polygraphy_functions import (
+    ComparisonFunction,
+    PolygraphyOptions,
+    comparison_functions,
+)
+from polygraphy_layerprec.divergence.output_parts import OutputParts
+from polygraphy_layerprec.records import Criterion, Judgement
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.judges import Judge
+
+__all__ = ["polygraphy_judges"]
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+_JUST_ABOVE: Final = math.nextafter(1.0, 2.0)
+
+
+def polygraphy_judges(options: PolygraphyOptions, outputs: Iterable[str]) -> tuple[Judge, ...]:
+    """Returns a judge for each comparison function that is asked for.
+
+    Args:
+        options: What is asked for.
+        outputs: Outputs of the model.
+
+    Raises:
+        ValueError: If this Polygraphy lacks a function, or the model lacks an output.
+    """
+    parts = OutputParts(options.outputs, outputs)
+    return tuple(
+        _PolygraphyJudge(function, parts, options.postprocess)
+        for function in comparison_functions(options)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _PolygraphyJudge:
+    function: ComparisonFunction
+    parts: OutputParts
+    postprocess: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        return tuple(self.function.criteria.values())
+
+    def start(self) -> _PolygraphyJudging:
+        return _PolygraphyJudging(self)
+
+
+class _PolygraphyJudging:
+    def __init__(self, judge: _PolygraphyJudge) -> None:
+        self._judge = judge
+        self._worst: dict[str, Judgement] = {}
+        self._failed: dict[str, int] = {}
+
+    def add(self, reference: Arrays, candidate: Arrays, sample: Arrays) -> None:
+        del sample
+        exact = self._prepared(reference)
+        found = self._prepared({name: candidate[name] for name in reference if name in candidate})
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+            results = self._judge.function.compare(
+                IterationResult(exact, runner_name="fp32"),
+                IterationResult(found, runner_name="candidate"),
+            )
+        for name in exact:
+            self._see(name, results.get(name, False), exact, found)
+
+    def judgements(self) -> tuple[Judgement, ...]:
+        return tuple(
+            self._worst.get(key, Judgement(criterion, None, 0.0))
+            for key, criterion in self._judge.function.criteria.items()
+        )
+
+    def _prepared(self, arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        parts = {n: np.ascontiguousarray(a) for n, a in self._judge.parts.of(arrays).items()}
+        if not self._judge.postprocess:
+            return parts
+        return dict(_top_k(dict(self._judge.postprocess))(IterationResult(parts)))
+
+    def _see(self, name: str, result: Any, exact: Arrays, found: Arrays) -> None:
+        criteria = self._judge.function.criteria
+        key = name if name in criteria else ""
+        if key not in criteria:
+            return
+        passed = bool(result)
+        self._failed[key] = self._failed.get(key, 0) + (not passed)
+        value, excess = math.inf, math.inf
+        if name in found and found[name].shape == exact[name].shape:
+            value, excess = self._judge.function.measure(result, name, exact, found)
+        if math.isnan(excess):  # of a bare verdict: how often it failed is all there is
+            value = float(self._failed[key])
+            excess = 1.0 + value if value else 0.0
+        # The verdict is Polygraphy's, whatever our own arithmetic says of the last bit.
+        excess = min(excess, 1.0) if passed else max(excess, _JUST_ABOVE)
+        judged = Judgement(criteria[key], None if math.isnan(value) else value, excess, name)
+        if key not in self._worst or excess >= self._worst[key].excess:
+            self._worst[key] = judged
+
+
+def _top_k(k: dict[str, Any]) -> Callable[[Any], Any]:
+    newest = getattr(comparator, "TopKPostprocessFunc", None)
+    made: Callable[[Any], Any] = (newest or comparator.PostprocessFunc.top_k)(k=k)
+    return made

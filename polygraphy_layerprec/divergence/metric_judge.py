@@ -1,0 +1,104 @@
+"""A metric of the user's own over the whole data set as a judge: top-1, mAP, word error rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polygraphy_layerprec.precision import is_floating
+from polygraphy_layerprec.records import Criterion, Judgement
+
+__all__ = ["Metric", "MetricJudge"]
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+Metric = Callable[[Iterator[Arrays], Iterator[Arrays]], Any]
+"""Takes the outputs of all samples and the samples themselves, labels included; returns a number,
+higher is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricJudge:
+    """Judges by how much a metric drops from what FP32 has.
+
+    What it is given of a data set is kept until all of it is there.
+    """
+
+    metric: Metric
+    """The user's function."""
+
+    name: str
+    """What it is called."""
+
+    max_drop: float
+    """The largest drop that passes, at least 0: in the metric's unit, or in percent."""
+
+    is_percent: bool = False
+    """Whether it is in percent of what FP32 has."""
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What it judges by."""
+        unit = " %" if self.is_percent else ""
+        return (Criterion(f"drop of {self.name}", self.max_drop, unit=unit),)
+
+    def start(self) -> _MetricJudging:
+        """Returns what judges one candidate."""
+        return _MetricJudging(self)
+
+
+class _MetricJudging:
+    def __init__(self, judge: MetricJudge) -> None:
+        self._judge = judge
+        self._samples: list[Arrays] = []
+        self._references: list[Arrays] = []
+        self._candidates: list[Arrays] = []
+        self._lost = False
+
+    def add(self, reference: Arrays, candidate: Arrays, sample: Arrays) -> None:
+        self._samples.append({**sample, **getattr(sample, "labels", {})})
+        self._references.append(reference)
+        self._candidates.append({name: candidate[name] for name in reference if name in candidate})
+        self._lost = self._lost or any(
+            name not in candidate or _loses(exact, candidate[name])
+            for name, exact in reference.items()
+        )
+
+    def judgements(self) -> tuple[Judgement, ...]:
+        (criterion,) = self._judge.criteria
+        if self._lost:  # a metric need not know what to make of NaN
+            return (Judgement(criterion, None, math.inf),)
+        before, after = self._value(self._references), self._value(self._candidates)
+        drop = before - after
+        if self._judge.is_percent:
+            drop = 100.0 * drop / abs(before) if before else math.copysign(math.inf, drop or -1.0)
+        if drop <= 0.0:
+            return (Judgement(criterion, 0.0, 0.0),)
+        limit = criterion.threshold
+        return (Judgement(criterion, drop, drop / limit if limit else 1.0 + drop),)
+
+    def _value(self, outputs: list[Arrays]) -> float:
+        returned = self._judge.metric(iter(outputs), iter(self._samples))
+        try:
+            value = float(returned)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                f"The metric `{self._judge.name}` must return a finite number, "
+                f"got {returned!r:.80}."
+            )
+        return value
+
+
+def _loses(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> bool:
+    if not is_floating(exact.dtype):
+        return False
+    if found.shape != exact.shape:
+        return True
+    finite = np.isfinite(exact.astype(np.float64))
+    return not bool(np.isfinite(found.astype(np.float64))[finite].all())

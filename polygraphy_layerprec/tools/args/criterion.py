@@ -1,0 +1,218 @@
+"""Options about what the outputs have to hold."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from polygraphy.tools.args import util as args_util
+from polygraphy.tools.args.base import BaseArgs
+
+from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.comparison import ComparisonArgs
+from polygraphy_layerprec.tools.args.output_path import check_output_path
+from polygraphy_layerprec.tools.user_script import load_function
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from polygraphy_layerprec.divergence.judges import Judge
+    from polygraphy_layerprec.records import SavedVerdict
+
+__all__ = ["CriterionArgs"]
+
+_METRIC_FUNCTION: Final = "metric"
+
+
+@export()
+class CriterionArgs(BaseArgs):
+    """
+    Criterion: what the outputs have to hold. No element may become NaN or infinite in any case.
+
+    Depends on:
+
+        - ComparisonArgs
+    """
+
+    def add_parser_args_impl(self) -> None:
+        """Declares the options."""
+        self.group.add_argument(
+            "--tolerance",
+            metavar="[OUTPUT:]ERROR",
+            help="Largest relative L2 error of any output, sample, and group of channels of like "
+            "size; by output, or part of one, or for all others. "
+            "For example: --tolerance 1e-3, or --tolerance 'output[..., 4:]:1e-2'. "
+            "Defaults to 5e-3 for fp16 and 4e-2 for bf16, unless another criterion is given.",
+            nargs="+",
+            default=None,
+        )
+        self.group.add_argument(
+            "--max-abs",
+            metavar="[OUTPUT:]ERROR",
+            help="Largest absolute error of any output element; by output or for all. "
+            "For example: --max-abs 0.01.",
+            nargs="+",
+            default=None,
+        )
+
+        self.group.add_argument(
+            "--metric-script",
+            metavar="PATH[:FUNCTION]",
+            help="Python script with a function `metric(outputs, samples)` that is given iterators "
+            "over the outputs and the samples of the whole data set, labels included, and returns "
+            "a number, higher is better. Sets of layers are judged by how much it drops from FP32. "
+            "For example: --metric-script top1.py. The function defaults to `metric`.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--max-drop",
+            metavar="DROP",
+            help="Largest drop of the metric that passes: in its own unit, or in percent of what "
+            "FP32 has. For example: --max-drop 0.01, or --max-drop 1%%. Defaults to 0.",
+            default=None,
+        )
+        self.group.add_argument(
+            "--save-verdict",
+            metavar="PATH",
+            help="Path to save the verdict as JSON, with all figures, for continuous integration. "
+            "For example: --save-verdict verdict.json.",
+            default=None,
+        )
+
+    def parse_impl(self, args: argparse.Namespace) -> None:
+        """
+        Parses command-line arguments and populates the following attributes:
+
+        Attributes:
+            tolerances (Dict[str, float]): Largest relative L2 errors by output.
+            max_abs (Dict[str, float]): Largest absolute errors by output.
+            metric_script (str): Path to a script with a metric, or None.
+            metric_name (str): Name of the function in it.
+            max_drop (float): Largest drop of the metric that passes.
+            is_percent (bool): Whether that is in percent of what FP32 has.
+            verdict_path (str): Path to save the verdict, or None.
+        """
+        self.verdict_path = args_util.get(args, "save_verdict")
+        check_output_path(self.verdict_path, option="--save-verdict", suffixes=(".json",))
+        self.tolerances = _positive(args, "tolerance")
+        self.max_abs = _positive(args, "max_abs")
+        metric_script, metric_name = args_util.parse_script_and_func_name(
+            args_util.get(args, "metric_script"), default_func_name=_METRIC_FUNCTION
+        )
+        self.metric_script = metric_script
+        self.metric_name = metric_name
+        drop = args_util.get(args, "max_drop")
+        self.is_percent = str(drop).endswith("%")
+        self.max_drop = _drop(drop)
+        if drop is not None and metric_script is None:
+            G_LOGGER.critical("`--max-drop` is about a metric: give one with `--metric-script`.")
+        if metric_script is not None and not os.path.isfile(metric_script):
+            G_LOGGER.critical(f"No such script with a metric: {metric_script!r}.\nCheck the path.")
+
+    @property
+    def tolerance(self) -> float | None:
+        """The largest relative L2 error of outputs that are not named, or None."""
+        return self.tolerances.get("")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any criterion was given."""
+        return bool(self.tolerances) or self.option_for_model is not None
+
+    @property
+    def option_for_model(self) -> str | None:
+        """The option of a criterion that the forecast does not know; None if none was given."""
+        if self.max_abs:
+            return "--max-abs"
+        if self.metric_script is not None:
+            return "--metric-script"
+        if any(self.tolerances):
+            return "--tolerance OUTPUT:ERROR"
+        first: str | None = self.arg_groups[ComparisonArgs].first_option
+        return first
+
+    def judges(
+        self, precision: str, outputs: Sequence[str], others: Sequence[Judge] = ()
+    ) -> tuple[Judge, ...]:
+        """Returns judges of the criteria that were given; none where one tolerance alone decides.
+
+        Args:
+            precision: Name of the low precision.
+            outputs: Outputs of the model.
+            others: Judges beside them.
+        """
+        if self.option_for_model is None and not others:
+            return ()
+        try:
+            judges = [*others, *self._metric_judges(), *self._own_judges(precision, outputs)]
+            return (*judges, *self.arg_groups[ComparisonArgs].judges(outputs))
+        except ValueError as error:  # what is wrong with a criterion is the user's to mend
+            G_LOGGER.critical(str(error))
+
+    def save_verdict(self, make: Callable[[], SavedVerdict]) -> None:
+        """Saves the verdict that is made, if a path was given."""
+        if self.verdict_path is None:
+            return
+        from polygraphy_layerprec.report.verdict_file import save_verdict
+
+        try:
+            save_verdict(make(), self.verdict_path)
+        except ValueError as error:  # there is none
+            G_LOGGER.critical(str(error))
+        G_LOGGER.info(f"Saved the verdict to {self.verdict_path}")
+
+    def _metric_judges(self) -> list[Judge]:
+        if self.metric_script is None:
+            return []
+        from polygraphy_layerprec.divergence.metric_judge import MetricJudge
+
+        metric = load_function(self.metric_script, self.metric_name, option="--metric-script")
+        name = self.metric_name
+        if name == _METRIC_FUNCTION:  # which says nothing
+            name = os.path.splitext(os.path.basename(self.metric_script))[0]
+        return [MetricJudge(metric, name, self.max_drop, self.is_percent)]
+
+    def _own_judges(self, precision: str, outputs: Sequence[str]) -> list[Judge]:
+        from polygraphy_layerprec.divergence.judges import (
+            default_tolerance,
+            max_abs_judge,
+            tolerance_judge,
+        )
+        from polygraphy_layerprec.divergence.output_parts import OutputParts
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        parts = OutputParts(filter(None, self.max_abs), outputs)
+        judges = [max_abs_judge(limit, name, parts=parts) for name, limit in self.max_abs.items()]
+        tolerances = self.tolerances
+        if any(tolerances):
+            tolerances = {"": default_tolerance(PRECISIONS[precision]), **tolerances}
+        parts = OutputParts(filter(None, tolerances), outputs)
+        return judges + [
+            tolerance_judge(limit, PRECISIONS[precision], name, parts=parts)
+            for name, limit in tolerances.items()
+        ]
+
+
+def _positive(args: argparse.Namespace, name: str) -> dict[str, float]:
+    from polygraphy_layerprec.divergence.output_parts import parse_per_output
+
+    option = f"--{name.replace('_', '-')}"
+    try:
+        limits = parse_per_output(args_util.get(args, name) or (), float)
+    except ValueError as error:
+        G_LOGGER.critical(f"`{option}` {error}.")
+    for limit in limits.values():
+        if not 0 < limit < float("inf"):  # NaN as well
+            G_LOGGER.critical(f"`{option}` must be positive, got: {limit}.")
+    return limits
+
+
+def _drop(text: str | None) -> float:
+    try:
+        drop = float((text or "0").removesuffix("%"))
+    except ValueError:
+        drop = float("nan")
+    if not 0.0 <= drop < float("inf"):
+        G_LOGGER.critical(f"`--max-drop` must be like 0.01 or 1%, got: {text}.")
+    return drop

@@ -1,0 +1,186 @@
+"""Criteria on the command line: the same in every verb, and judged as Polygraphy judges."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from polygraphy_layerprec.tools.main import main
+from tests.models import sample_inputs, small_cnn
+from tests.processes import POLYGRAPHY_DOOR, run_command, run_layerprec
+
+pytestmark = pytest.mark.onnxrt
+
+DATA = ("--load-inputs", "inputs.npz")
+
+CRITERIA = [
+    ("--snr-threshold", "76"),
+    ("--psnr-threshold", "80"),
+    ("--l2-threshold", "4e-4"),
+    ("--atol", "2e-4"),
+    ("--atol", "5e-5", "--check-error-stat", "mean"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("criteria")
+    model = small_cnn()
+    onnx.save(model, folder / "model.onnx")
+    np.savez(folder / "inputs.npz", **sample_inputs(model))
+    words = ("--load-inputs", "inputs.npz", "--save-ranking", "ranking.json")
+    done = run_layerprec("rank", "model.onnx", *words, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """Runs a command in the folder, and returns its exit code and what it said."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def run_command(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, "".join(capsys.readouterr())
+
+    return run_command
+
+
+def verdict_of(said):
+    return next(line.split("Verdict: ")[1] for line in said.splitlines() if "Verdict: " in line)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=" ".join)
+def test_a_set_that_meets_a_criterion_meets_it_in_polygraphy(run, folder, criterion):
+    constrain = ("constrain", "ranking.json", "--model", "model.onnx", *DATA, *criterion)
+
+    lowered, said = run("verify", "model.onnx", *DATA, *criterion)
+    status, chosen = run(*constrain, "--save-script", "c.py")
+    held, verified = run("verify", "model.onnx", *DATA, "--script", "c.py", *criterion)
+
+    assert (lowered, status, held) == (1, 0, 0), said + chosen
+    assert "FP16 loses accuracy" in verdict_of(said)
+    assert verdict_of(chosen) == verdict_of(verified)
+    for script, passes in (("c.py", True), (None, False)):
+        judged = _polygraphy(folder, criterion, script)
+        assert (judged.returncode == 0) is passes, judged.stdout + judged.stderr
+
+
+def _polygraphy(folder, criterion, script):
+    compare = {
+        "--cosine-similarity-threshold": ("--compare", "cosine_similarity"),
+        "--snr-threshold": ("--compare", "snr"),
+        "--psnr-threshold": ("--compare", "psnr"),
+        "--l2-threshold": ("--compare", "l2"),
+    }.get(criterion[0], ())
+    constraints = () if script is None else ("--layerprec-script", script)
+    words = ("run", "model.onnx", "--onnxrt", "--layerprec", *constraints, *DATA)
+    command = [sys.executable, *POLYGRAPHY_DOOR[:-1], *words, *compare, *criterion]
+    return run_command(command, folder)
+
+
+def test_rank_takes_the_same_criteria(run):
+    status, said = run("rank", "model.onnx", *DATA, "--snr-threshold", "72")
+
+    assert status == 0
+    assert "(at least 72 dB)" in verdict_of(said)
+
+
+def test_criteria_are_by_output_and_by_part(run):
+    words = ("verify", "model.onnx", *DATA)
+
+    strict, said = run(*words, "--tolerance", "1", "logits[:, :2]:1e-9")
+    _, others = run(*words, "--snr-threshold", "10", "logits[..., 0]:200")
+
+    assert strict == 1
+    assert "relative L2 error of logits[:, :2]" in verdict_of(said)
+    assert "SNR of logits[..., 0]" in verdict_of(others)
+
+
+def test_a_script_of_the_users_own_judges(run, folder):
+    (folder / "compare.py").write_text(
+        "def compare_outputs(exact, found):\n"
+        "    return {name: bool(abs(exact[name] - found[name]).max() < 1) for name in exact}\n"
+        "def never(exact, found):\n"
+        "    return {name: False for name in exact}\n"
+    )
+
+    passed, _ = run("verify", "model.onnx", *DATA, "--compare-func-script", "compare.py")
+    failed, said = run("verify", "model.onnx", *DATA, "--compare-func-script", "compare.py:never")
+
+    assert (passed, failed) == (0, 1)
+    assert "outputs that the comparison script fails 1 (at most 0)" in verdict_of(said)
+
+
+def test_a_size_is_judged_by_a_criterion_and_kept(run):
+    words = ("constrain", "ranking.json", "--model", "model.onnx", *DATA, "--top-k", 1)
+
+    status, said = run(*words, "--l2-threshold", "1e-9")
+
+    assert status == 0
+    assert "1 of 5 layers in FP32 brings it to" in verdict_of(said)
+    assert "which is not enough" in verdict_of(said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--atol", "-1"], "`--atol` must be VALUE or NAME:VALUE, got '-1': -1 is negative"),
+        (["--rtol", "x"], "`--rtol` must be VALUE or NAME:VALUE, got 'x'"),
+        (["--snr-threshold", "nan"], "nan is not finite"),
+        (["--error-quantile", "2"], "2 is not in [0, 1]"),
+        (["--index-tolerance", "-1"], "-1 is negative"),
+        (["--check-error-stat", "worst"], "there are elemwise, max"),
+        (["--postprocess", "best"], "there is top-K"),
+        (["--l2-threshold", "1", "2"], "names 'all outputs' twice"),
+        (["--l2-threshold", "nope:1"], "The model has no output named 'nope'"),
+        (["--max-abs", "logits[oops]:1"], "is no part of an output"),
+        (["--tolerance", "logits:0"], "`--tolerance` must be positive"),
+        (["--compare", "magic"], "invalid choice"),
+        (["--compare-func-script", "no.py"], "No such script to compare with: 'no.py'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+@pytest.mark.parametrize("verb", ["rank", "verify"])
+def test_criteria_that_make_no_sense_are_refused_in_words(run, verb, flags, message):
+    status, said = run(verb, "model.onnx", *DATA, *flags)
+
+    assert status not in (0, None)
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_criteria_of_the_model_need_it(run):
+    status, said = run("constrain", "ranking.json", "--snr-threshold", "60")
+
+    assert status == 1
+    assert "`--snr-threshold` needs the model" in said
+
+
+def test_every_verb_saves_its_verdict(run, folder):
+    words = ("--model", "model.onnx", *DATA, "--snr-threshold", "76")
+
+    done = [
+        run("rank", "model.onnx", *DATA, "--save-verdict", "r.json"),
+        run("constrain", "ranking.json", *words, "--save-verdict", "c.json"),
+        run("verify", "model.onnx", *DATA, "--snr-threshold", "76", "--save-verdict", "v.json"),
+    ]
+
+    found = [json.loads((folder / name).read_text()) for name in ("r.json", "c.json", "v.json")]
+    assert [status for status, _ in done] == [0, 0, 1]
+    assert [one["verb"] for one in found] == ["rank", "constrain", "verify"]
+    assert [one["passed"] for one in found] == [True, True, False]
+    for (_, said), one in zip(done, found, strict=True):
+        assert verdict_of(said) == one["sentence"]
+    assert found[1]["outcome"]["judgements"][1]["criterion"]["metric"] == "SNR"
+    refused, said = run("constrain", "ranking.json", "--top-k", 1, "--save-verdict", "x.json")
+    assert (refused, (folder / "x.json").exists()) == (1, False)
+    assert "There is no verdict to save" in said
