@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.execution.errors import ExecutionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distributed import Client
+    from distributed import Client, Security
 
 __all__ = ["ClusterAddress", "TlsFiles", "Workers", "connected"]
 
@@ -74,30 +76,47 @@ def _started(count: int, stack: contextlib.ExitStack) -> Client:
     return Client(cluster, set_as_default=False)
 
 
-def _found(address: ClusterAddress) -> Client:
+def _found(cluster: ClusterAddress) -> Client:
     from distributed import Client, Security
 
-    options: dict[str, Any] = {"set_as_default": False, "timeout": _CONNECTING_SECONDS}
-    if address.tls is not None:
-        options["security"] = Security(
-            tls_ca_file=address.tls.authority,
-            tls_client_cert=address.tls.certificate,
-            tls_client_key=address.tls.key,
+    security = Security()
+    if cluster.tls is not None:
+        security = Security(
+            tls_ca_file=cluster.tls.authority,
+            tls_client_cert=cluster.tls.certificate,
+            tls_client_key=cluster.tls.key,
             require_encryption=True,
         )
-    is_file = os.path.isfile(address.place)
     try:
-        if is_file:
-            return Client(scheduler_file=address.place, **options)
-        return Client(address.place, **options)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        address = _scheduler_in(cluster.place)
+        # A client that fails to connect leaves threads behind, which keep the program from ending.
+        asyncio.run(_call_on(address, security))
+        return Client(address, security=security, timeout=_CONNECTING_SECONDS, set_as_default=False)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ExecutionError(
-            f"No scheduler answers at {address.place!r}.\n"
+            f"No scheduler answers at {cluster.place!r}.\n"
             f"Note: {type(error).__name__}: {str(error).strip():.300}\n"
             f"Give its address, such as tls://host:8786, or the scheduler file that it wrote. One "
             f"that asks for TLS needs `--cluster-tls-ca`, `--cluster-tls-cert` and "
             f"`--cluster-tls-key`."
         ) from error
+
+
+def _scheduler_in(place: str) -> str:
+    """The address of a scheduler, which a file may hold."""
+    if not os.path.isfile(place):
+        return place
+    with open(place, encoding="utf-8") as file:
+        return str(json.load(file)["address"])
+
+
+async def _call_on(address: str, security: Security) -> None:
+    from distributed.comm import connect
+
+    connection = await connect(
+        address, timeout=_CONNECTING_SECONDS, **security.get_connection_args("client")
+    )
+    await connection.close()
 
 
 def _close(client: Client) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import tempfile
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
@@ -44,18 +45,38 @@ def own_cluster(count: int) -> Iterator[SpecCluster]:
             },
         }
         scheduler = {"cls": _ClosedScheduler, "options": {**shared, "port": 0, "dashboard": False}}
-        cluster = SpecCluster(
-            workers=dict.fromkeys(range(count), worker),
-            scheduler=scheduler,
-            security=security,
-            silence_logs=logging.CRITICAL,
-            name="layerprec",
-        )
-        try:
+        with contextlib.ExitStack() as stack:
+            with _without_interrupts():
+                cluster = SpecCluster(
+                    workers=dict.fromkeys(range(count), worker),
+                    scheduler=scheduler,
+                    security=security,
+                    silence_logs=logging.CRITICAL,
+                    name="layerprec",
+                )
+                stack.callback(_close, cluster)
             yield cluster
-        finally:
-            with contextlib.suppress(TimeoutError):
-                cluster.close(timeout=_CLOSING_SECONDS)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Has what is started ignore Ctrl-C, which a terminal sends to all: ending it is up to us.
+
+    Ignoring is all that a new process takes over. For as long as it lasts, Ctrl-C is lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the others may not
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _close(cluster: SpecCluster) -> None:
+    with contextlib.suppress(TimeoutError):
+        cluster.close(timeout=_CLOSING_SECONDS)
 
 
 class _NoPages:
@@ -75,7 +96,7 @@ class _ClosedScheduler(_NoPages, Scheduler):
 
 
 class _ClosedWorker(_NoPages, Worker):
-    """A worker without pages, which Ctrl-C leaves to the process that started it."""
+    """A worker without pages, which leaves Ctrl-C alone even if it takes the place of another."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -94,8 +94,8 @@ def test_a_signal_ends_what_was_started(folder, number):
             process.terminate()
         said = process.communicate(timeout=LONGEST_SECONDS)[0]
 
-    assert process.returncode == 128 + number
-    assert "Traceback" not in said
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said, said
     assert not [worker for worker in workers if _lives(worker)]
     assert not (folder / "never.json").exists()
 
