@@ -130,16 +130,14 @@ class _Emulation:
         method: ImpactMethod = "gain" if request.impact == "gain" else "adjoint"
         self._comparison: Comparison = compare_samples(
             self._plan,
-            samples,
+            enumerate(samples),
             impact=method,
             outputs=outputs_that_count(graph, request.outputs),
             budget_bytes=request.max_memory_bytes,
             loss=None,
             progress=progress,
         )
-        self._observed = self._comparison.observations.results(
-            method, lambda index: graph.nodes[index].name
-        )
+        self._observed = self._comparison.observations.results(method, graph.nodes)
         if not self._observed:
             raise nothing_to_rank(graph, self._comparison)
         self._guards = find_guard_reasons(

@@ -47,6 +47,14 @@ MAY_IMPORT = {
     "markupsafe": ("report.html.page",),
     "shtab": ("tools.completion",),
     "tqdm": ("tools",),
+    "dask": ("distribution.clients",),
+    "distributed": (
+        "distribution.clients",
+        "distribution.distributed_ranking",
+        "distribution.own_cluster",
+        "distribution.streaming",
+    ),
+    "tornado": ("distribution.own_cluster",),
     "tensorrt": (),
     "tensorrt_rtx": (),
 }
@@ -147,4 +155,12 @@ def test_the_hook_loads_nothing_heavy():
     ).stdout.split()
 
     assert "polygraphy" in loaded
-    assert not {"numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "tqdm"} & {*loaded}
+    assert not {
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "tensorrt",
+        "tensorrt_rtx",
+        "tqdm",
+        "distributed",
+    } & {*loaded}

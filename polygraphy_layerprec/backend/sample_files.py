@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import GraphInput
     from polygraphy_layerprec.report.npz_file import StoredArray
 
-__all__ = ["read_samples"]
+__all__ = ["count_samples", "read_samples"]
 
 _ENDINGS: Final = (".json", ".npy", ".npz")
 
@@ -46,6 +46,14 @@ def read_samples(path: str, inputs: Sequence[GraphInput]) -> Iterator[tuple[str,
         samples = content if isinstance(content, list) else [content]
         for index, sample in enumerate(samples):
             yield f"sample {index} of {path}", sample
+
+
+def count_samples(path: str) -> int | None:
+    """Returns how many samples a file or folder holds; None where it would have to be read."""
+    if os.path.isdir(path):
+        counts = [count_samples(os.path.join(path, name)) for name in _files_in(path)]
+        return None if None in counts else sum(filter(None, counts))
+    return 1 if path.lower().endswith((".npz", ".npy")) else None
 
 
 def _files_in(folder: str) -> list[str]:

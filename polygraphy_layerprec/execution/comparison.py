@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from polygraphy_layerprec.divergence.adjoint import AdjointImpacts
-from polygraphy_layerprec.divergence.caveats import Caveat, CaveatTrail, of_layer
-from polygraphy_layerprec.divergence.gain import NodeGains, output_gains, reader_shares
-from polygraphy_layerprec.divergence.loss import NO_GRADIENT, Loss, loss_seeds
-from polygraphy_layerprec.divergence.probes import output_scales, probe_count, target_seeds
 from polygraphy_layerprec.divergence.rules import find_rule
 from polygraphy_layerprec.execution.emulated import EmulatedExecutor, SampleComparison
 from polygraphy_layerprec.execution.error_paths import ErrorPaths
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.integer_gains import gains_by_rule
+from polygraphy_layerprec.execution.impact_spread import AdjointSpread, GainSpread
 from polygraphy_layerprec.execution.observation import LayerObservations
 from polygraphy_layerprec.execution.output_divergence import OutputDivergences
-from polygraphy_layerprec.execution.recording import TapeRecorder, tensors_of
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.divergence.probes import Target
-    from polygraphy_layerprec.execution.error_paths import NodePaths
+    from polygraphy_layerprec.divergence.loss import Loss
     from polygraphy_layerprec.execution.node_evaluation import Evaluation
-    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan import Plan
     from polygraphy_layerprec.records import ImpactMethod
 
-__all__ = ["Comparison", "Progress", "compare_samples"]
+__all__ = ["Comparison", "Progress", "SampleComparer", "compare_samples", "no_sample"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 Progress = Callable[[int, int, str], None]
-"""Called with nodes done, nodes in all (0 if unknown), and what is going on."""
+"""Called with what is done, how much it is in all (0 if unknown), and what is going on."""
+
+_LOST_SAMPLES_KEPT: Final = 8
+"""Enough to measure sets with; what others alone lose is found when the choice is measured."""
+
+_ID_SAMPLES_KEPT: Final = 32
+"""Enough for a mean; each costs a run for every layer that carries ids."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Everything that the samples together said."""
+    """Everything that samples said: of one, or of many, merged.
+
+    However samples are split, merging gives the same, up to the rounding of sums in FP64.
+    """
 
     observations: LayerObservations
     """What each layer did."""
@@ -54,8 +56,8 @@ class Comparison:
     sample_count: int = 0
     """Samples that were run."""
 
-    failures: dict[int, str] = field(default_factory=dict)
-    """Why a node could not run, by node index."""
+    first_failures: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """The first sample in which a node could not run, and why, by node index."""
 
     nonfinite_from: set[int] = field(default_factory=set)
     """Layers that handed a NaN or infinity on to an output, by node index."""
@@ -66,224 +68,196 @@ class Comparison:
     flips: set[int] = field(default_factory=set)
     """`If` nodes where reference and candidate took different branches."""
 
-    samples_of_ids: list[Sample] = field(default_factory=list)
-    """The samples in which floats that are taken for integers are not exact."""
+    id_sample_count: int = 0
+    """Samples in which floats that are taken for integers are not exact."""
 
-    samples_lost: list[Sample] = field(default_factory=list)
-    """The first samples in which an output becomes NaN or infinite."""
+    id_samples: dict[int, Sample] = field(default_factory=dict)
+    """The first of these samples, by index in the data set."""
+
+    lost_samples: dict[int, Sample] = field(default_factory=dict)
+    """The first samples in which an output becomes NaN or infinite, by index in the data set."""
 
     lowered_already: set[int] = field(default_factory=set)
     """Nodes that the model runs in FP16 or BF16 itself."""
 
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why a node could not run, by node index."""
+        return {index: reason for index, (_, reason) in self.first_failures.items()}
 
-def compare_samples(
+    @property
+    def samples_of_ids(self) -> list[Sample]:
+        """The first samples in which floats that are taken for integers are not exact."""
+        return list(self.id_samples.values())
+
+    @property
+    def samples_lost(self) -> list[Sample]:
+        """The first samples in which an output becomes NaN or infinite."""
+        return list(self.lost_samples.values())
+
+    def merge(self, other: Comparison) -> None:
+        """Adds what other samples said."""
+        self.observations.merge(other.observations)
+        self.outputs.merge(other.outputs)
+        self.sample_count += other.sample_count
+        for index, failure in other.first_failures.items():
+            self.first_failures[index] = min(failure, self.first_failures.get(index, failure))
+        self.nonfinite_from |= other.nonfinite_from
+        self.ran |= other.ran
+        self.flips |= other.flips
+        self.lowered_already |= other.lowered_already
+        self.id_sample_count += other.id_sample_count
+        self.id_samples = _first(self.id_samples | other.id_samples, _ID_SAMPLES_KEPT)
+        self.lost_samples = _first(self.lost_samples | other.lost_samples, _LOST_SAMPLES_KEPT)
+
+
+def _first(samples: Mapping[int, Sample], count: int) -> dict[int, Sample]:
+    return dict(itertools.islice(sorted(samples.items(), key=lambda item: item[0]), count))
+
+
+def compare_samples(  # noqa: PLR0913 - what is measured, how, and who is told
     plan: Plan,
-    samples: Iterable[Sample],
+    samples: Iterable[tuple[int, Sample]],
     *,
     impact: ImpactMethod,
     outputs: tuple[str, ...],
     budget_bytes: int | None,
     loss: Loss | None = None,
+    sample_count: int | None = None,
+    may_be_none: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Returns what `samples` say of each layer that a plan lowers.
 
     Args:
         plan: What becomes of the tensors of the candidate.
-        samples: An array for each input, any number of times; shapes may differ.
+        samples: Each with its index in the data set: an array for each input, any number of times;
+            shapes may differ.
         impact: `gain`, or else the adjoint.
         outputs: The outputs that count.
         budget_bytes: Memory for activations; beyond it they are kept on disk.
         loss: What matters at the outputs, instead of their relative errors.
+        sample_count: How many samples there are, if that is known: progress counts all of them.
+        may_be_none: Whether no sample is no error: the part of a data set may be empty.
         progress: Told after every node.
 
     Raises:
         ExecutionError: If there is no sample.
     """
-    graph, precision = plan.graph, plan.precision
-    with_adjoint = impact != "gain"
-    executor = EmulatedExecutor(
-        plan,
-        needs_gains=_lacks_rule if with_adjoint else (lambda _: True),
-        keep_errors=with_adjoint,
+    comparer = SampleComparer(
+        plan, impact=impact, outputs=outputs, budget_bytes=budget_bytes, loss=loss
     )
-    comparison = Comparison(
-        LayerObservations(), OutputDivergences(graph.outputs, precision), with_adjoint
-    )
-    paths = ErrorPaths(graph, precision)
-    spread = (
-        _AdjointSpread(graph, paths, budget_bytes, loss) if with_adjoint else _GainSpread(paths)
-    )
-    for index, sample in enumerate(samples):
-        observe = _observer(comparison, spread, graph, progress, index)
-        result = executor.compare(sample, observe)
-        reference = {name: y for name, y in result.reference.items() if name in outputs}
-        spread.add_impacts(comparison.observations, reference, seed=index)
-        if paths.inexact_integers:
-            comparison.observations.add_inexact_integers(paths.inexact_integers)
-            comparison.samples_of_ids.append(sample)
-        paths.forget()
-        _add_result(comparison, sample, result, outputs)
-    if not comparison.sample_count:
-        raise ExecutionError(
-            "There is no input sample to measure with.\n"
-            "Give one with `--load-inputs` or `--data-loader-script`, or leave both out."
-        )
-    if isinstance(spread, _AdjointSpread):
-        spread.check()
+    comparison = comparer.nothing()
+    for done, (index, sample) in enumerate(samples):
+        tell = _telling(progress, len(plan.graph.nodes), done, sample_count, index)
+        comparison.merge(comparer.compare(index, sample, tell))
+    if not (comparison.sample_count or may_be_none):
+        raise no_sample()
     return comparison
 
 
-def _observer(
-    comparison: Comparison,
-    spread: _AdjointSpread | _GainSpread,
-    graph: Graph,
-    progress: Progress | None,
-    sample: int,
-) -> Callable[[Evaluation], None]:
-    def observe(evaluation: Evaluation) -> None:
-        comparison.observations.add(evaluation)
-        spread.add(evaluation)
-        comparison.ran.add(evaluation.node.index)
-        if any(o is not None and o.data_type() in _LOW_TYPES for o in evaluation.outputs):
-            comparison.lowered_already.add(evaluation.node.index)
-        if progress is not None:
-            progress(evaluation.node.index + 1, len(graph.nodes), f"sample {sample + 1}")
-
-    return observe
-
-
-_LOW_TYPES = frozenset({"tensor(float16)", "tensor(bfloat16)"})
-_LOST_SAMPLES_KEPT: Final = 8
-"""Enough to measure sets with; what others alone lose is found when the choice is measured."""
-
-
-def _add_result(
-    comparison: Comparison,
-    sample: Sample,
-    result: SampleComparison,
-    outputs: tuple[str, ...],
-) -> None:
-    comparison.sample_count += 1
-    before = comparison.outputs.nonfinite_count
-    comparison.outputs.add(
-        {name: y for name, y in result.reference.items() if name in outputs}, result.candidate
+def no_sample() -> ExecutionError:
+    """Returns the error that says that there is nothing to measure with."""
+    return ExecutionError(
+        "There is no input sample to measure with.\n"
+        "Give one with `--load-inputs` or `--data-loader-script`, or leave both out."
     )
-    lost = comparison.outputs.nonfinite_count > before
-    if lost and len(comparison.samples_lost) < _LOST_SAMPLES_KEPT:
-        comparison.samples_lost.append(sample)
+
+
+def _telling(
+    progress: Progress | None, nodes: int, done: int, sample_count: int | None, sample: int
+) -> Callable[[Node], None] | None:
+    if progress is None:
+        return None
+    first, total = (0, nodes) if sample_count is None else (done * nodes, sample_count * nodes)
+    return lambda node: progress(first + node.index + 1, total, f"sample {sample + 1}")
+
+
+class SampleComparer:
+    """Compares samples, each by itself, on sessions that are shared by all of them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        impact: ImpactMethod,
+        outputs: tuple[str, ...],
+        budget_bytes: int | None,
+        loss: Loss | None = None,
+    ) -> None:
+        """Prepares; the arguments are those of `compare_samples`."""
+        graph, precision = plan.graph, plan.precision
+        self._plan = plan
+        self._outputs = outputs
+        self._with_adjoint = impact != "gain"
+        self._executor = EmulatedExecutor(
+            plan,
+            needs_gains=_lacks_rule if self._with_adjoint else (lambda _: True),
+            keep_errors=self._with_adjoint,
+        )
+        self._paths = ErrorPaths(graph, precision)
+        self._spread: AdjointSpread | GainSpread = (
+            AdjointSpread(graph, self._paths, budget_bytes, loss)
+            if self._with_adjoint
+            else GainSpread(self._paths)
+        )
+
+    def nothing(self) -> Comparison:
+        """Returns what no sample says, to merge others into."""
+        graph, precision = self._plan.graph, self._plan.precision
+        return Comparison(
+            LayerObservations(), OutputDivergences(graph.outputs, precision), self._with_adjoint
+        )
+
+    def compare(
+        self, index: int, sample: Sample, tell: Callable[[Node], None] | None = None
+    ) -> Comparison:
+        """Returns what one sample says.
+
+        Args:
+            index: Its index in the data set, from which its random probes follow.
+            sample: An array for each input.
+            tell: Called after every node.
+        """
+        comparison = self.nothing()
+        comparison.sample_count = 1
+        result = self._executor.compare(sample, self._observer(comparison, index, tell))
+        counted = {name: y for name, y in result.reference.items() if name in self._outputs}
+        self._spread.add_impacts(comparison.observations, counted, sample=index)
+        if self._paths.inexact_integers:
+            comparison.observations.add_inexact_integers(self._paths.inexact_integers)
+            comparison.id_sample_count, comparison.id_samples = 1, {index: sample}
+        self._paths.forget()
+        comparison.outputs.add(counted, result.candidate)
+        if comparison.outputs.nonfinite_count:
+            comparison.lost_samples = {index: sample}
+        _add_result(comparison, index, result)
+        return comparison
+
+    def _observer(
+        self, comparison: Comparison, index: int, tell: Callable[[Node], None] | None
+    ) -> Callable[[Evaluation], None]:
+        def observe(evaluation: Evaluation) -> None:
+            comparison.observations.add(evaluation, sample=index)
+            self._spread.add(evaluation)
+            comparison.ran.add(evaluation.node.index)
+            if any(o is not None and o.data_type() in _LOW_TYPES for o in evaluation.outputs):
+                comparison.lowered_already.add(evaluation.node.index)
+            if tell is not None:
+                tell(evaluation.node)
+
+        return observe
+
+
+_LOW_TYPES: Final = frozenset({"tensor(float16)", "tensor(bfloat16)"})
+
+
+def _add_result(comparison: Comparison, index: int, result: SampleComparison) -> None:
     comparison.observations.add_harmful_overflows(result.harmful_overflows)
     comparison.nonfinite_from |= result.nonfinite_from
     comparison.flips |= result.flips
-    for index, reason in result.failures.items():
-        comparison.failures.setdefault(index, reason)
+    comparison.first_failures |= {node: (index, reason) for node, reason in result.failures.items()}
 
 
 def _lacks_rule(node: Node) -> bool:
     return find_rule(node.op_type, node.domain, node.opset) is None or bool(node.captures)
-
-
-class _AdjointSpread:
-    """Impacts by a backward sweep after each sample."""
-
-    def __init__(
-        self, graph: Graph, paths: ErrorPaths, budget_bytes: int | None, loss: Loss | None
-    ) -> None:
-        self._recorder = TapeRecorder(graph, paths, budget_bytes=budget_bytes)
-        self._loss = loss
-        self._saw_gradient = False
-
-    def add(self, evaluation: Evaluation) -> None:
-        self._recorder.record(evaluation)
-
-    def add_impacts(self, observations: LayerObservations, reference: Sample, *, seed: int) -> None:
-        targets = self._recorder.targets(reference)
-        if self._loss is None:
-            rng = np.random.default_rng(seed)
-            shapes = [target.shape for target in targets.values()]
-            count = probe_count(shapes, work=self._recorder.sweep_work)
-            probes = [target_seeds(targets, rng=rng) for _ in range(count)]
-        else:
-            probes = [_loss_probe(self._loss, reference)]
-            self._saw_gradient |= any(np.any(seed) for seed in probes[0].values())
-        decisions = {name: target.decision for name, target in targets.items() if target.decision}
-        impacts = self._recorder.tape.sweep(*probes, decisions=decisions)
-        self._recorder.finish()
-        observations.add_impacts(impacts, judged=_elements(probes[0]))
-
-    def check(self) -> None:
-        """Checks, after all samples, that they say something."""
-        if self._loss is not None and not self._saw_gradient:
-            raise ExecutionError(NO_GRADIENT)
-
-
-def _elements(arrays: Sample) -> int:
-    return sum(array.size for array in arrays.values())
-
-
-def _loss_probe(loss: Loss, reference: Sample) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        return loss_seeds(loss, reference)
-    except ValueError as error:  # what is wrong with the loss is the user's to mend
-        raise ExecutionError(str(error)) from error
-
-
-class _GainSpread:
-    """Impacts from scalar gains, composed backwards after each sample."""
-
-    def __init__(self, paths: ErrorPaths) -> None:
-        self._paths = paths
-        self._nodes: list[NodeGains] = []
-        self._followed: list[tuple[Node, bool, NodePaths, list[str]]] = []
-        self._introduced: dict[int, tuple[tuple[str, ...], float]] = {}
-
-    def add(self, evaluation: Evaluation) -> None:
-        node = evaluation.node
-        layer = None if evaluation.sums is None else node.index
-        tensors = tensors_of(evaluation)
-        paths = self._paths.follow(node, tensors, is_layer=layer is not None)
-        arriving = [*(node.inputs[i] for i in paths.wanted)]
-        arriving += [node.captures[i] for i in paths.captured]
-        # What no probe measures moves values, and keeps the norm of an error.
-        gains = {**dict.fromkeys(arriving, 1.0), **evaluation.gains}
-        by_rule = {
-            name: gain * evaluation.step_gain
-            for name, gain in gains_by_rule(node, paths, tensors).items()
-        }
-        # Beside integers there are scales and zero points, whose errors undo themselves.
-        outputs = node.outputs[:1] if by_rule else node.outputs
-        self._nodes.append(NodeGains({**gains, **by_rule}, outputs, layer))
-        self._followed.append((node, layer is not None, paths, arriving))
-        if evaluation.sums is not None:
-            self._introduced[node.index] = (node.outputs, evaluation.sums.introduced_power)
-
-    def add_impacts(self, observations: LayerObservations, reference: Sample, *, seed: int) -> None:
-        del seed  # nothing random here
-        targets = self._paths.targets(reference)
-        scales = output_scales(targets)
-        squared = output_gains(self._nodes, scales)
-        shares = reader_shares(self._nodes, scales)
-        powers, readers = {}, {}
-        for index, (names, power) in self._introduced.items():
-            leading = max(names, key=lambda name: squared.get(name, 0.0))
-            powers[index] = power * squared.get(leading, 0.0)
-            readers[index] = shares.get(leading, {})
-        impacts = AdjointImpacts(powers, self._caveats(targets), readers, powers)
-        observations.add_impacts(impacts, judged=sum(math.prod(targets[n].shape) for n in scales))
-        self._nodes.clear()
-        self._introduced.clear()
-        self._followed.clear()
-
-    def _caveats(self, targets: Mapping[str, Target]) -> dict[int, frozenset[Caveat]]:
-        trail, caveats = CaveatTrail(), {}
-        for name, target in targets.items():
-            if target.is_usable:
-                trail.start(name, target.decision)
-        for node, is_layer, paths, arriving in reversed(self._followed):
-            found = trail.arrive(node.outputs)
-            if is_layer:
-                caveats[node.index] = of_layer(found)
-            if found is not None:
-                steps = {Caveat(paths.steps, node.op_type)} if paths.steps and arriving else set()
-                trail.leave(found | steps, arriving, paths.decided)
-        return caveats

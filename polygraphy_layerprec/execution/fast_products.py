@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from polygraphy_layerprec.divergence.rules.registry import numpy_product
 from polygraphy_layerprec.execution.node_session import create_session, tensor_of
+from polygraphy_layerprec.execution.sessions import session_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,14 +37,17 @@ def fast_product(
     small = first.size * second.shape[-2 if transpose_second else -1] < _FEWEST_MULTIPLICATIONS
     if small or not first.dtype == second.dtype == np.float32:
         return numpy_product(first, second, **transposed)
-    session = _session(transpose_first=transpose_first, transpose_second=transpose_second)
+    session = _session(session_threads(), **transposed)
     feeds = {"a": tensor_of(first), "b": tensor_of(second)}
     product: npt.NDArray[Any] = session.run_with_ort_values(["y"], feeds)[0].numpy()
     return product
 
 
 @cache
-def _session(*, transpose_first: bool, transpose_second: bool) -> ort.InferenceSession:
+def _session(
+    _threads: int, *, transpose_first: bool, transpose_second: bool
+) -> ort.InferenceSession:
+    """A session for each number of threads, which it takes from around the call."""
     node = helper.make_node(
         "FusedMatMul",
         ["a", "b"],

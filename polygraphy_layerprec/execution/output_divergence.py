@@ -16,11 +16,13 @@ from polygraphy_layerprec.records import OutputDivergence
 if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["OutputDivergences"]
+__all__ = ["ObservedOutput", "OutputDivergences"]
 
 
 @dataclass(slots=True)
-class _Output:
+class ObservedOutput:
+    """What one output was seen to do."""
+
     squared_errors: list[float] = field(default_factory=list)
     max_abs_error: float = 0.0
     nonfinite_count: int = 0
@@ -29,18 +31,31 @@ class _Output:
     comparable: bool = True
     is_floating: bool = True
 
+    def merge(self, other: ObservedOutput) -> None:
+        """Adds what it did in other samples."""
+        self.squared_errors += other.squared_errors
+        self.max_abs_error = max(self.max_abs_error, other.max_abs_error)
+        self.nonfinite_count += other.nonfinite_count
+        self.mismatches += other.mismatches
+        self.is_floating = other.is_floating if other.elements else self.is_floating
+        self.elements += other.elements
+        self.comparable &= other.comparable
+
     @property
     def error(self) -> float:
+        """As of all outputs."""
         if self.nonfinite_count:
             return float("inf")
         return float(np.sqrt(np.mean(self.squared_errors)))
 
     @property
     def largest(self) -> float:
+        """Largest absolute error, infinite where an element was lost."""
         return float("inf") if self.nonfinite_count else self.max_abs_error
 
     @property
     def mismatch_fraction(self) -> float:
+        """Share of unequal elements."""
         return self.mismatches / self.elements if self.elements else 0.0
 
 
@@ -54,7 +69,7 @@ class OutputDivergences:
 
     def __init__(self, names: Sequence[str], precision: Precision) -> None:
         self._precision = precision
-        self._outputs = {name: _Output() for name in names}
+        self._outputs = {name: ObservedOutput() for name in names}
 
     def add(
         self,
@@ -66,8 +81,21 @@ class OutputDivergences:
             if name in reference and name in candidate:
                 self._add(output, reference[name], candidate[name])
 
+    @property
+    def observed(self) -> Sequence[ObservedOutput]:
+        """What each output was seen to do, in the model's order."""
+        return list(self._outputs.values())
+
+    def merge(self, other: OutputDivergences) -> None:
+        """Adds the samples that another one accumulated, over the same outputs."""
+        for name, output in self._outputs.items():
+            output.merge(other._outputs[name])
+
     def _add(
-        self, output: _Output, reference: np.ndarray[Any, Any], candidate: np.ndarray[Any, Any]
+        self,
+        output: ObservedOutput,
+        reference: np.ndarray[Any, Any],
+        candidate: np.ndarray[Any, Any],
     ) -> None:
         output.elements += reference.size
         output.is_floating = is_floating(reference.dtype)

@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.ort_tensors import fed_tensor, value_of
-from polygraphy_layerprec.execution.sessions import RUN_OPTIONS
+from polygraphy_layerprec.execution.sessions import RUN_OPTIONS, session_threads
 
 __all__ = ["PlainSession"]
 
@@ -38,6 +38,7 @@ class PlainSession:
         """
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = session_threads()
         # By default, activations that meet weights of four bits are quantised on the way.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         try:

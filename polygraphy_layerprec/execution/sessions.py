@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import onnxruntime as ort
 
 from polygraphy_layerprec.native_work import register_switch
 
-__all__ = ["RUN_OPTIONS", "create_session", "silence_native_log"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "RUN_OPTIONS",
+    "available_threads",
+    "create_session",
+    "session_threads",
+    "silence_native_log",
+    "threads_per_session",
+]
 
 _MOST_THREADS: Final = 16  # dozens of sessions have as many each
 _FATAL: Final = 4
@@ -30,6 +42,39 @@ def _allow_runs() -> None:
 
 
 register_switch(stop=_end_runs, resume=_allow_runs)
+
+
+_CHOSEN_THREADS: Final[ContextVar[int | None]] = ContextVar("threads", default=None)
+
+
+@contextmanager
+def threads_per_session(count: int | None) -> Iterator[None]:
+    """Has the sessions that are made within the block run on `count` threads each.
+
+    Kernels add up in another order on another number of threads, so that it is part of a result.
+
+    Args:
+        count: How many, at least 1; None for what is set around the block.
+    """
+    before = _CHOSEN_THREADS.set(count if count is not None else _CHOSEN_THREADS.get())
+    try:
+        yield
+    finally:
+        _CHOSEN_THREADS.reset(before)
+
+
+def session_threads() -> int:
+    """Returns the number of threads of a session that is made now.
+
+    By default all cores that this process may use, up to 16.
+    """
+    return _CHOSEN_THREADS.get() or min(available_threads(), _MOST_THREADS)
+
+
+def available_threads() -> int:
+    """Returns how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every platform
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def create_session(model: bytes) -> ort.InferenceSession:
@@ -57,14 +102,9 @@ def _session_options() -> ort.SessionOptions:
     options.enable_mem_pattern = False
     # Not ONNX-Runtime's global thread pool: once made, no other session of this process may have
     # threads of its own, the user's included.
-    options.intra_op_num_threads = min(_available_threads(), _MOST_THREADS)
+    options.intra_op_num_threads = session_threads()
     options.inter_op_num_threads = 1
     return options
-
-
-def _available_threads() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every platform
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @cache

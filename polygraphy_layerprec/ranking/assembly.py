@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
+from polygraphy_layerprec.execution.sessions import session_threads
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.ranking.doubts import describe_instability, describe_refutation
 from polygraphy_layerprec.ranking.order import forecast_error, forecast_holds
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan import Plan
 
-__all__ = ["assemble_ranking", "nothing_to_judge", "nothing_to_rank"]
+__all__ = ["assemble_ranking", "installed_versions", "nothing_to_judge", "nothing_to_rank"]
 
 
 def assemble_ranking(
@@ -66,11 +67,12 @@ def assemble_ranking(
         precision=plan.precision.name,
         conditions=RunConditions(
             backend="onnxruntime-emulated",
-            versions=_versions(),
+            versions=installed_versions(),
             sample_count=comparison.sample_count,
             inputs="generated" if generated_inputs else "user",
             impact=impact,
             outputs=outputs,
+            threads=session_threads(),
         ),
         output_error=error,
         layers=layers,
@@ -247,7 +249,8 @@ def _branch_warnings(part: Graph, comparison: Comparison, graph: Graph) -> list[
     return warnings
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def installed_versions() -> tuple[tuple[str, str], ...]:
+    """Returns the packages that numbers depend on, with their versions, sorted by name."""
     packages = ("numpy", "onnx", "onnxruntime", "polygraphy", "polygraphy_layerprec")
     found = ((name, _installed_version(name)) for name in packages)
     return tuple((name, version) for name, version in found if version is not None)

@@ -62,6 +62,10 @@ class RunConditions:
     outputs: tuple[str, ...] = ()
     """Names of the outputs that count; none where all do."""
 
+    threads: int | None = None
+    """Threads of each ONNX-Runtime session: equal ones give equal numbers, however the samples are
+    split. None where that is not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class RankedLayer:

@@ -48,9 +48,10 @@ def format_ranking_origin(ranking: Ranking, *, width: int = 80) -> list[str]:
     details = f", {model.node_count} nodes, opset {model.opset}"
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions)
     samples = f"{conditions.sample_count} sample" + "s" * (conditions.sample_count != 1)
+    threads = "" if conditions.threads is None else f"; {conditions.threads} threads a session"
     measured = (
         f"Measured: {printable(conditions.backend)}, impact by {conditions.impact}; "
-        f"{samples}, {printable(conditions.inputs)} | "
+        f"{samples}, {printable(conditions.inputs)}{threads} | "
         f"{printable(versions)}"
     )
     return [

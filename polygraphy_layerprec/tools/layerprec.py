@@ -32,10 +32,11 @@ class Layerprec(Tool):
             Compare,
             Constrain,
             Inspect,
+            Merge,
             Rank,
             Report,
             Verify,
         )
 
-        tools: list[Tool] = [Rank(), Constrain(), Verify(), Inspect(), Compare(), Report()]
+        tools: list[Tool] = [Rank(), Merge(), Constrain(), Verify(), Inspect(), Compare(), Report()]
         return "Layer Precision Subtools", tools

@@ -68,7 +68,7 @@ def test_the_page_is_that_of_this_polygraphy(generator, page):
 
 def test_the_page_has_every_verb(page, tmp_path):
     shown = run_layerprec("-h", folder=tmp_path).stdout
-    verbs = re.search(r"\{([\w,]+)\} \.\.\.", shown)[1].split(",")
+    verbs = re.search(r"\{([\w,]+)\}\s+\.\.\.", shown)[1].split(",")
 
     assert len(verbs) >= 4
     assert [verb for verb in verbs if f"\n## {verb}\n" not in page] == []

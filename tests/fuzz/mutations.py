@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,14 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-__all__ = ["mutate_bytes", "mutate_json", "mutate_model", "mutate_npz", "mutate_script"]
+__all__ = [
+    "mutate_bytes",
+    "mutate_json",
+    "mutate_model",
+    "mutate_npz",
+    "mutate_partial",
+    "mutate_script",
+]
 
 NUMBERS = (0, -1, 1, 2**31, 2**62, 2**63 - 1, -(2**63), 10**400)
 FLOATS = (0.0, -0.0, -1.0, 1e308, -1e308, 5e-324, 1e-300, 0.5)
@@ -168,11 +177,47 @@ def mutate_npz(content: bytes, random: Random) -> bytes:
     with (
         zipfile.ZipFile(io.BytesIO(content)) as old,
         zipfile.ZipFile(written, "w", compression) as new,
+        _no_warnings(),  # of names that occur twice
     ):
         for info in old.infolist():
             name = random.choice((info.filename, info.filename, "y.npy", "x", "../x.npy"))
             new.writestr(name, _changed_array(old.read(info), random))
     return written.getvalue()
+
+
+def mutate_partial(content: bytes, random: Random) -> bytes:
+    """Returns a partial ranking with another record, other numbers, or as `mutate_npz` does."""
+    if random.randint(0, 2) == 0:
+        return mutate_npz(content, random)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        arrays = {
+            name.removesuffix(".npy"): _array_in(archive, name) for name in archive.namelist()
+        }
+    if random.randint(0, 1):
+        record = mutate_json(arrays["record"].tobytes(), random)
+        arrays["record"] = np.frombuffer(record, np.uint8)
+    for name in random.sample(sorted(arrays), random.randint(0, 3)):
+        if name != "record" and arrays[name].size:
+            arrays[name] = arrays[name].copy()
+            choices = FLOATS if arrays[name].dtype.kind == "f" else (0, -1, 1, 5, 2**31, 2**63 - 1)
+            with np.errstate(all="ignore"):
+                arrays[name].reshape(-1)[random.randrange(arrays[name].size)] = random.choice(
+                    choices
+                )
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+def _array_in(archive: zipfile.ZipFile, name: str) -> Any:
+    return np.load(io.BytesIO(archive.read(name)))
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _changed_array(content: bytes, random: Random) -> bytes:

@@ -32,7 +32,13 @@ from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
-from tests.fuzz.mutations import mutate_json, mutate_model, mutate_npz, mutate_script
+from tests.fuzz.mutations import (
+    mutate_json,
+    mutate_model,
+    mutate_npz,
+    mutate_partial,
+    mutate_script,
+)
 from tests.models import (
     chain,
     if_with_capture,
@@ -173,6 +179,20 @@ def _read_saved_outputs(path: str) -> None:
             compare_saved_results(paths, FP16)
 
 
+def _partial_files() -> Sequence[bytes]:
+    contents = []
+    for number in (1, 2):
+        _run("rank", "model.onnx", "--iterations", "3", "--threads", "1",
+             "--shard", f"{number}/2", "--save-partial", f"part-{number}.npz")  # fmt: skip
+        contents.append(Path(f"part-{number}.npz").read_bytes())
+    return contents
+
+
+def _read_partial(path: str) -> None:
+    for other in ("part-1.npz", "part-2.npz"):
+        _run("merge", path, other, "--model", "model.onnx", "--save-ranking", "m.json")
+
+
 def _run(*words: str) -> None:
     """Runs a command: it may refuse the file, in words that a terminal can show."""
     out, severity = io.StringIO(), G_LOGGER.module_severity
@@ -196,6 +216,7 @@ TARGETS = {
     "script": Target(".py", _scripts, mutate_script, _read_script),
     "inputs": Target(".npz", _npz_files, mutate_npz, _read_samples),
     "inputs-json": Target(".json", _json_samples, mutate_json, _read_samples),
+    "partial": Target(".npz", _partial_files, mutate_partial, _read_partial),
     "outputs": Target(".json", _saved_outputs, mutate_json, _read_saved_outputs),
 }
 """All of them, by name."""

@@ -165,6 +165,7 @@ def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
         "outputs": None,
         "loss": None,
         "generated_inputs": False,
+        "sample_count": 1,
         "progress": None,
     }
 
@@ -181,6 +182,7 @@ def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
         "outputs": ("hidden", "other"),
         "loss": None,
         "generated_inputs": False,
+        "sample_count": 1,
         "progress": None,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy.tools.args import DataLoaderArgs, ModelArgs
@@ -14,8 +15,9 @@ from polygraphy_layerprec.tools.sample_scripts import call_script
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from polygraphy_layerprec.distribution.part import Shard
     from polygraphy_layerprec.execution.plausible import PlausibleInput
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.report.next_steps import ShapeRange
@@ -56,12 +58,14 @@ class SampleArgs(DataLoaderArgs):
 
         Attributes:
             shape_ranges (Dict[str, ShapeRange]): Shapes seen at inputs of dynamic shape.
+            data_set_size (int): Samples met so far, those of other shards among them.
             labels (Tuple[str]): Names of arrays that are no inputs.
         """
         for text in args_util.get(args, "val_range") or ():
             if not text.endswith(("]", ")")):  # Polygraphy would end in a TypeError
                 G_LOGGER.critical(f"`--val-range` must be like [0,1] or x:[0,1], got: {text!r}.")
         super().parse_impl(args)
+        self.data_set_size = 0
         self.labels = tuple(args_util.get(args, "labels") or ())
         if self.labels and self.is_using_random_data():
             G_LOGGER.critical(
@@ -95,31 +99,63 @@ class SampleArgs(DataLoaderArgs):
 
         Their shapes are noted in `shape_ranges` as they go by.
         """
+        return (sample for _, sample in self.indexed_samples(graph))
+
+    def indexed_samples(
+        self, graph: Graph, *, shard: Shard | None = None
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Returns the samples of a shard, of all by default, each with its index in the data set.
+
+        Others are not read. Once all were taken, `data_set_size` is known.
+        """
         from polygraphy_layerprec.execution.samples import SampleError, check_sample, take_labels
         from polygraphy_layerprec.execution.sessions import silence_native_log
 
         silence_native_log()  # whoever wants samples runs the model on them
         if self.is_using_random_data():
-            return self._noting_shapes(graph, self._made_up(graph))
-        given = self._given(graph)
+            made_up = (("", sample) for sample in self._made_up(graph))
+            drawn = ((i, sample) for i, (_, sample) in self._counted(made_up, shard))
+            return self._noting_shapes(graph, drawn)
+        labelled = partial(take_labels, names=self.labels)
+        given = self._counted(self._given(graph), shard)
         checked = (
-            check_sample(take_labels(sample, self.labels, where=where), graph.inputs, where=where)
-            for where, sample in given
+            (index, check_sample(labelled(sample, where=where), graph.inputs, where=where))
+            for index, (where, sample) in given
         )
-        first = next(checked, None)
-        if first is None:
+        first = list(itertools.islice(checked, 1))
+        if not first and not self.data_set_size:
             raise SampleError("The input data hold no sample.\nGive at least one.")
-        return self._noting_shapes(graph, itertools.chain([first], checked))
+        return self._noting_shapes(graph, itertools.chain(first, checked))
+
+    def _counted(
+        self, given: Iterable[tuple[str, Any]], shard: Shard | None
+    ) -> Iterator[tuple[int, tuple[str, Any]]]:
+        self.data_set_size = 0
+        for index, pair in enumerate(given):
+            self.data_set_size += 1
+            if shard is None or shard.holds(index):
+                yield index, pair
+
+    def known_count(self) -> int | None:
+        """Returns how many samples there are, where that is known without reading them."""
+        if self.is_using_random_data():
+            return self.iterations or 1
+        from polygraphy_layerprec.backend.sample_files import count_samples
+
+        if self.data_loader_script:
+            return None
+        counts = [count_samples(path) for path in self.load_inputs_paths]
+        return None if None in counts else sum(filter(None, counts))
 
     def _noting_shapes(
-        self, graph: Graph, samples: Iterator[Mapping[str, Any]]
-    ) -> Iterator[Mapping[str, Any]]:
+        self, graph: Graph, samples: Iterator[tuple[int, Any]]
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         dynamic = [
             wanted.name
             for wanted in graph.inputs
             if wanted.shape is None or not all(isinstance(extent, int) for extent in wanted.shape)
         ]
-        for sample in samples:
+        for index, sample in samples:
             for name in dynamic:
                 shape = sample[name].shape
                 low, high = self.shape_ranges.get(name, (shape, shape))
@@ -128,7 +164,7 @@ class SampleArgs(DataLoaderArgs):
                         tuple(map(min, low, shape)),
                         tuple(map(max, high, shape)),
                     )
-            yield sample
+            yield index, sample
 
     def _given(self, graph: Graph) -> Iterator[tuple[str, Any]]:
         from polygraphy_layerprec.backend.sample_files import read_samples

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from polygraphy.tools.args import ModelArgs
 
-from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
     ComparisonArgs,
@@ -18,16 +16,14 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.distribution import PartialRankingArgs, ThreadArgs
 from polygraphy_layerprec.tools.args.ranked_engines import RankedEngineArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
+from polygraphy_layerprec.tools.args.workers import WorkerArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
-from polygraphy_layerprec.tools.subtool.selecting import (
-    SelectingSubtool,
-    how_to_choose,
-    own_arguments,
-)
+from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
 
 if TYPE_CHECKING:
     import argparse
@@ -35,12 +31,12 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import Ranking, Selection
+    from polygraphy_layerprec.records import Ranking
 
 __all__ = ["Rank"]
 
 
-class Rank(SelectingSubtool):
+class Rank(RankingSubtool):
     """
     Rank the layers of an ONNX model by what low precision does to its outputs.
 
@@ -76,6 +72,9 @@ class Rank(SelectingSubtool):
             SampleArgs(),
             SavedOutputsArgs(),
             MeasureArgs(),
+            ThreadArgs(),
+            WorkerArgs(),
+            PartialRankingArgs(),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
             CriterionArgs(),
@@ -88,35 +87,23 @@ class Rank(SelectingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Ranks, shows and saves."""
+        from polygraphy_layerprec.execution.sessions import threads_per_session
+
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
-        ranking = self._rank(graph)
-        measured = self.measurement(graph, self.arg_groups[MeasureArgs].outputs)
-        selection = self.choose(ranking, measured)
-        ranking = replace(ranking, decision=selection.decision)
-        report = self.arg_groups[RankingReportArgs]
-        if self.arg_groups[ReportFileArgs].is_markdown:
-            self._show_markdown(ranking, selection)
-        else:
-            report.show(ranking)
-        report.save(ranking)
-        reached = self.act_on(
-            ranking,
-            selection,
-            measured,
-            model_path=self.arg_groups[OnnxGraphArgs].path,
-            graph=graph,
-            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
-            hint=_how_to_choose(report.save_ranking),
-        )
-        self._show_next(selection)
-        failed = sum(layer.failed for layer in ranking.unmeasured)
-        if failed:
-            G_LOGGER.error(
-                f"Could not measure {failed} layers, so the ranking is without "
-                f"them.\nThe report above says why."
+        partial = self.arg_groups[PartialRankingArgs]
+        self._check_workers()
+        if partial.save_partial is not None:
+            self._save_partial(graph, partial.save_partial)
+            return 0
+        with threads_per_session(self.arg_groups[ThreadArgs].threads):
+            return self.show_and_act(
+                self._rank(graph),
+                graph,
+                self.measurement(graph, self.arg_groups[MeasureArgs].outputs),
+                model_path=self.arg_groups[OnnxGraphArgs].path,
+                external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
             )
-        return 0 if reached and not failed else 1
 
     def judges(self) -> Sequence[Judge]:
         """Returns the judge of the loss, if it has a tolerance."""
@@ -132,6 +119,8 @@ class Rank(SelectingSubtool):
         from polygraphy_layerprec.pipeline import rank_model
 
         samples = self.arg_groups[SampleArgs]
+        if self.arg_groups[WorkerArgs].workers is not None:
+            return self._rank_on_workers(graph)
         checked = samples.samples(graph)
         saved = outputs.compare(graph, self.arg_groups[MeasureArgs].precision)
         with progress_bar() as progress:
@@ -139,33 +128,87 @@ class Rank(SelectingSubtool):
                 graph,
                 checked,
                 generated_inputs=samples.is_using_random_data(),
+                sample_count=samples.known_count(),
                 progress=progress,
                 **self.arg_groups[MeasureArgs].to_arguments(),
             )
         return ranking if saved is None else outputs.put_into(ranking, graph, saved)
 
-    def _show_markdown(self, ranking: Ranking, selection: Selection) -> None:
-        from polygraphy_layerprec.report.markdown import format_ranking_markdown
+    def _check_workers(self) -> None:
+        workers, measure = self.arg_groups[WorkerArgs], self.arg_groups[MeasureArgs]
+        wishes = {
+            **self._wishes_for_engines(),
+            "`--save-partial`": self.arg_groups[PartialRankingArgs].save_partial is not None,
+            "`--exact`": measure.exact_count > 0,
+            "`--impact exact`": measure.impact == "exact",
+            "`--loss-script`": measure.loss_script is not None,
+        }
+        for what, is_wanted in wishes.items():
+            if is_wanted:
+                workers.refuse_beside(what)
 
-        report = self.arg_groups[RankingReportArgs]
-        lines = format_ranking_markdown(
-            ranking,
-            top=report.top,
-            sort_by=report.sort_by,
-            kept={layer.name for layer in selection.layers},
+    def _rank_on_workers(self, graph: Graph) -> Ranking:
+        from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        samples, measure = self.arg_groups[SampleArgs], self.arg_groups[MeasureArgs]
+        model, workers = self.arg_groups[OnnxGraphArgs], self.arg_groups[WorkerArgs].workers
+        checked = samples.samples(graph)
+        with progress_bar() as progress:
+            return rank_on_workers(
+                model.path,
+                checked,
+                workers,
+                graph=graph,
+                external_data_folder=model.external_data_dir,
+                precision=PRECISIONS[measure.precision],
+                impact=measure.impact,
+                outputs=measure.outputs,
+                max_memory_bytes=measure.max_memory_bytes,
+                threads=self.arg_groups[ThreadArgs].threads,
+                generated_inputs=samples.is_using_random_data(),
+                sample_count=samples.known_count(),
+                progress=progress,
+            )
+
+    def _chooses(self) -> bool:
+        selection = self.arg_groups[SelectionArgs]
+        asked = (selection.top_k, selection.fp32_fraction, selection.save_curve)
+        return bool(selection.keep or selection.allow) or any(x is not None for x in asked)
+
+    def _wishes_for_engines(self) -> dict[str, bool]:
+        return {
+            "`--backend tensorrt`": self.arg_groups[RankedEngineArgs].is_wanted,
+            "`--load-outputs`": bool(self.arg_groups[SavedOutputsArgs].paths),
+        }
+
+    def _save_partial(self, graph: Graph, path: str) -> None:
+        from polygraphy_layerprec.distribution.part import Shard
+        from polygraphy_layerprec.tools.partial_ranking import measure_part
+
+        options = self.arg_groups[PartialRankingArgs]
+        for what, is_wanted in self._wishes_for_the_whole().items():
+            if is_wanted:
+                options.refuse_beside(what)
+        measure_part(
+            graph,
+            options.shard or Shard(1, 1),
+            path,
+            samples=self.arg_groups[SampleArgs],
+            measure=self.arg_groups[MeasureArgs],
+            threads=self.arg_groups[ThreadArgs].threads,
         )
-        self.arg_groups[ReportFileArgs].show_markdown(lines)
 
-    def _show_next(self, selection: Selection) -> None:
-        """Says how to keep the chosen layers, where nothing was saved that does."""
-        saves = self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
-        if selection.layers and selection.reached and not saves:
-            from polygraphy_layerprec.report.next_steps import format_script_command
-
-            G_LOGGER.info("\n".join(format_script_command(own_arguments("rank"))))
-
-
-def _how_to_choose(ranking_path: str | None) -> str:
-    if ranking_path is not None and ranking_path.lower().endswith(".json"):
-        return how_to_choose(ranking_path)
-    return "to take another one, add `--save-ranking ranking.json`"
+    def _wishes_for_the_whole(self) -> dict[str, bool]:
+        """What says something of all samples, in words, and whether it is asked for."""
+        measure = self.arg_groups[MeasureArgs]
+        return {
+            **self._wishes_for_engines(),
+            "`--save-ranking`": self.arg_groups[RankingReportArgs].save_ranking is not None,
+            "`--exact`": measure.exact_count > 0,
+            "`--impact exact`": measure.impact == "exact",
+            "a choice of layers": self._chooses(),
+            "a criterion": self.arg_groups[CriterionArgs].is_given,
+            "a file that keeps layers in FP32": self.arg_groups[ArtefactArgs].is_wanted,
+            "a report": self.arg_groups[ReportFileArgs].is_wanted,
+        }

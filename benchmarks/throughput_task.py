@@ -1,0 +1,78 @@
+"""What `throughput.py` runs in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec import rank_model
+from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
+from polygraphy_layerprec.execution.plausible import draw_samples, plan_inputs
+from polygraphy_layerprec.model import load_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["rank_many"]
+
+
+def rank_many(
+    model: str, inputs: str | None, *, workers: int, threads: int, samples: int
+) -> dict[str, float]:
+    """Returns when the first sample, the last one and the ranking were done, and peak memory.
+
+    Args:
+        model: Path of the model.
+        inputs: Path of an `.npz` file with one sample, which is given many times; made up if None.
+        workers: Worker processes; 0 for none.
+        threads: Threads of each session.
+        samples: How many samples.
+    """
+    start = time.perf_counter()
+    first, last, seen = 0.0, 0.0, 0
+    peaks = [0]
+
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal first, last, seen
+        share = done * samples // total if total else 0
+        if what.startswith("sample") and share > seen:
+            peaks.extend(_peak_bytes(child.pid) for child in multiprocessing.active_children())
+            seen, last = share, time.perf_counter() - start
+            first = first or last
+
+    stream = _samples(model, inputs, samples)
+    options: dict[str, Any] = {"threads": threads, "sample_count": samples, "progress": tell}
+    if workers:
+        rank_on_workers(model, stream, workers, **options)
+    else:
+        rank_model(model, stream, **options)
+    return {
+        "seconds": time.perf_counter() - start,
+        "first_seconds": first,
+        "last_seconds": last,
+        "worker_bytes": max(peaks) if workers else _peak_bytes(os.getpid()),
+    }
+
+
+def _peak_bytes(process: int) -> int:
+    """Returns the peak of a process's resident memory, as Linux tells it."""
+    with contextlib.suppress(OSError), open(f"/proc/{process}/status", encoding="utf-8") as file:
+        (line,) = (line for line in file if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return 0
+
+
+def _samples(model: str, inputs: str | None, count: int) -> Iterator[dict[str, Any]]:
+    if inputs is None:
+        graph = load_graph(model)
+        yield from draw_samples(plan_inputs(graph, shapes={}, val_range={}), iterations=count)
+        return
+    with np.load(inputs) as archive:
+        sample = dict(archive)
+    for _ in range(count):
+        yield sample

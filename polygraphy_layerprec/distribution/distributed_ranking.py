@@ -1,0 +1,197 @@
+"""A ranking of samples that are compared on workers."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from polygraphy_layerprec.distribution.clients import connected
+from polygraphy_layerprec.distribution.observed_arrays import comparison_from
+from polygraphy_layerprec.distribution.streaming import (
+    NO_WORKER_SECONDS,
+    stream,
+    wait_for_worker,
+)
+from polygraphy_layerprec.distribution.worker_tasks import (
+    ModelOnWorkers,
+    RankRequest,
+    Refused,
+    WorkerFacts,
+    describe_worker,
+    observe_sample,
+)
+from polygraphy_layerprec.execution.comparison import no_sample
+from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.samples import check_sample
+from polygraphy_layerprec.execution.sessions import available_threads, threads_per_session
+from polygraphy_layerprec.model import Graph, identify, load_graph
+from polygraphy_layerprec.precision import FP16, Precision
+from polygraphy_layerprec.ranking.assembly import installed_versions
+from polygraphy_layerprec.ranking_run import RankingRun, half_of_free_memory
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from polygraphy_layerprec.distribution.clients import Workers
+    from polygraphy_layerprec.distribution.worker_tasks import Observed
+    from polygraphy_layerprec.execution.comparison import Comparison, Progress, SampleComparer
+    from polygraphy_layerprec.records import ImpactMethod, Ranking
+
+__all__ = ["rank_on_workers"]
+
+Sample = Mapping[str, np.ndarray[Any, Any]]
+
+_MOST_THREADS: Final = 16
+
+
+def rank_on_workers(  # noqa: PLR0913 - as `rank_model`, and where
+    model: str | os.PathLike[str],
+    samples: Iterable[Sample],
+    workers: Workers,
+    *,
+    graph: Graph | None = None,
+    external_data_folder: str | None = None,
+    precision: Precision = FP16,
+    impact: ImpactMethod = "adjoint",
+    outputs: Sequence[str] | None = None,
+    max_memory_bytes: int | None = None,
+    threads: int | None = None,
+    generated_inputs: bool = False,
+    sample_count: int | None = None,
+    no_worker_seconds: float = NO_WORKER_SECONDS,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Returns the ranking that `rank_model` makes with as many threads, from many processes.
+
+    Samples are read as workers get free, and never are all of them in memory.
+
+    Args:
+        model: Path of an `.onnx` file, which every worker opens for itself.
+        samples: As for `rank_model`.
+        workers: How many processes to start on this machine, which end with the call; or a cluster
+            that runs already, with workers of one thread each (`dask worker --nthreads 1`).
+        graph: The model, if it was loaded already.
+        external_data_folder: Where the files with external data are; beside the model by default.
+        precision: As for `rank_model`.
+        impact: `adjoint` or `gain`.
+        outputs: As for `rank_model`.
+        max_memory_bytes: Memory for activations of each worker.
+        threads: Threads of each session; by default workers share the cores of their machine.
+        generated_inputs: As for `rank_model`.
+        sample_count: How many samples there are, if that is known.
+        no_worker_seconds: Time without any worker after which it is an error.
+        progress: Called with samples done, samples in all (0 if unknown), and what is going on.
+
+    Raises:
+        ModelError: If the model cannot be read.
+        SampleError: As `rank_model`.
+        ExecutionError: As `rank_model`; and if Dask is not installed, the scheduler or all workers
+            are gone, or a worker has another model or other versions.
+    """
+    if impact == "exact":
+        raise ExecutionError(
+            "`--impact exact` runs all samples for every layer, in one process.\n"
+            "Leave out `--workers` and `--cluster`, or `--impact exact`."
+        )
+    whole = graph or load_graph(model, external_data_folder=external_data_folder)
+    found = ModelOnWorkers(
+        path=os.path.abspath(model),
+        external_data_folder=external_data_folder and os.path.abspath(external_data_folder),
+        digest=identify(whole).digest,
+        versions=installed_versions(),
+    )
+    checked = (
+        (index, check_sample(sample, whole.inputs, where=f"sample {index}"))
+        for index, sample in enumerate(samples)
+    )
+    with connected(workers) as client:
+        facts = _check_workers(client, found, seconds=no_worker_seconds)
+        share = _threads_of(workers, facts) if threads is None else threads
+        request = RankRequest(
+            model=found,
+            precision=precision.name,
+            impact=impact,
+            outputs=None if outputs is None else tuple(outputs),
+            max_memory_bytes=max_memory_bytes or _memory_of(workers),
+            threads=share,
+        )
+        with threads_per_session(share):
+            run = RankingRun(whole, precision=precision, impact=impact, outputs=outputs)
+            comparer = run.comparer()
+            merged = comparer.nothing()
+            _tell(progress, 0, sample_count)
+            streamed = stream(
+                client, observe_sample, request, checked, no_worker_seconds=no_worker_seconds
+            )
+            for index, sample, result in streamed:
+                merged.merge(_observed(result, index, sample, comparer, whole))
+                _tell(progress, merged.sample_count, sample_count)
+    if not merged.sample_count:
+        raise no_sample()
+    with threads_per_session(share):
+        return run.ranking(merged, generated_inputs=generated_inputs, progress=progress)
+
+
+def _observed(
+    result: Observed | Refused,
+    index: int,
+    sample: Sample,
+    comparer: SampleComparer,
+    graph: Graph,
+) -> Comparison:
+    if isinstance(result, Refused):
+        raise ExecutionError(result.reason)
+    comparison = comparison_from(
+        result.record, result.arrays, comparer.nothing(), node_count=len(graph.nodes)
+    )
+    if result.is_lost:
+        comparison.lost_samples = {index: sample}
+    if result.has_inexact_ids:
+        comparison.id_samples = {index: sample}
+    return comparison
+
+
+def _check_workers(
+    client: Client, model: ModelOnWorkers, *, seconds: float
+) -> Mapping[str, WorkerFacts]:
+    """Returns what the workers are, once there is one and each of them can take part."""
+    for address, count in wait_for_worker(client, seconds=seconds).items():
+        if count != 1:
+            raise ExecutionError(
+                f"The worker {address} runs {count} tasks at once, where sessions have threads of "
+                f"their own.\nStart it with `dask worker --nthreads 1`."
+            )
+    facts: dict[str, Any] = client.run(describe_worker, model, on_error="return")
+    for address, found in facts.items():
+        if isinstance(found, BaseException):
+            raise ExecutionError(
+                f"The worker {address} cannot say what it has: {type(found).__name__}: "
+                f"{found!s:.300}.\nInstall polygraphy-layerprec in the same version there."
+            )
+        if found.refusal:
+            raise ExecutionError(found.refusal)
+    return facts
+
+
+def _threads_of(workers: Workers, facts: Mapping[str, WorkerFacts]) -> int:
+    """Threads of each session, equal on all workers: those of a machine share its cores."""
+    if isinstance(workers, int):
+        return max(1, min(available_threads() // workers, _MOST_THREADS))
+    on_host = Counter(found.host for found in facts.values())
+    shares = (found.cores // on_host[found.host] for found in facts.values())
+    return max(1, min(*shares, _MOST_THREADS))
+
+
+def _memory_of(workers: Workers) -> int | None:
+    """What is free is shared by the workers of this machine; others know best themselves."""
+    free = half_of_free_memory()
+    return free // workers if isinstance(workers, int) and free is not None else None
+
+
+def _tell(progress: Progress | None, done: int, total: int | None) -> None:
+    if progress is not None:
+        progress(done, total or 0, "samples")

@@ -1,0 +1,222 @@
+"""Samples to workers and what they say back, a few at a time, in the order of the data set."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from polygraphy_layerprec.execution.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["NO_WORKER_SECONDS", "stream", "wait_for_worker"]
+
+NO_WORKER_SECONDS: Final = 60.0
+"""Time without any worker after which nobody waits on."""
+
+_AHEAD: Final = 2  # for each worker: one that it measures, one that it takes next
+_LAG: Final = 8  # for each worker: results that wait for an earlier one
+_LISTENING_SECONDS: Final = 1.0
+_ANSWERING_SECONDS: Final = 15.0
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What is with the workers, and what came back too early."""
+
+    samples: dict[int, Any]
+    """Samples that were not handed on yet, in their order."""
+
+    results: dict[int, Any]
+    """Results that wait for an earlier one."""
+
+    by_key: dict[str, tuple[int, Future]]
+    """What workers are at."""
+
+
+def stream(
+    client: Client,
+    measure: Callable[..., Any],
+    request: Any,
+    samples: Iterable[tuple[int, Any]],
+    *,
+    no_worker_seconds: float = NO_WORKER_SECONDS,
+) -> Iterator[tuple[int, Any, Any]]:
+    """Yields each sample with its index and what `measure(request, index, sample)` returned.
+
+    They come in the order of `samples`, which is read as workers get free. What a worker was at
+    when it died is measured by another.
+
+    Args:
+        client: The connection to the workers.
+        measure: A function that workers can import.
+        request: Its first argument.
+        samples: Each with its index.
+        no_worker_seconds: Time without any worker after which it is an error.
+
+    Raises:
+        ExecutionError: If the scheduler is gone, no worker is left, a sample ends each worker that
+            takes it, or `measure` fails.
+    """
+    flight = _Flight({}, {}, {})
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    watch = _Watch(client, no_worker_seconds)
+    remaining = iter(samples)
+    try:
+        while True:
+            room = _AHEAD * watch.workers - len(flight.by_key)
+            room = min(room, _LAG * watch.workers - len(flight.samples))
+            for item in itertools.islice(remaining, max(room, 0)):
+                _submit(client, measure, request, item, flight, done)
+            if not flight.samples:
+                return
+            first = next(iter(flight.samples))
+            if first in flight.results:
+                yield first, flight.samples.pop(first), flight.results.pop(first)
+            else:
+                _collect(flight, done, watch)
+    finally:
+        _cancel(client, flight)
+
+
+def wait_for_worker(client: Client, *, seconds: float = NO_WORKER_SECONDS) -> dict[str, int]:
+    """Returns how many tasks each worker runs at once, by address, once there is a worker.
+
+    Raises:
+        ExecutionError: If there is none within `seconds`, or the scheduler is gone.
+    """
+    watch = _Watch(client, seconds)
+    while not watch.threads:
+        time.sleep(min(_LISTENING_SECONDS, seconds / 10))
+        watch.look()
+    return watch.threads
+
+
+class _Watch:
+    """Looks after scheduler and workers while nothing comes back."""
+
+    def __init__(self, client: Client, no_worker_seconds: float) -> None:
+        self._client = client
+        self._no_worker_seconds = no_worker_seconds
+        self._last_seen = time.monotonic()
+        self.threads: dict[str, int] = {}
+        self.look()
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are, at least 1."""
+        return max(len(self.threads), 1)
+
+    def look(self) -> None:
+        """Counts the workers.
+
+        Raises:
+            ExecutionError: If nobody answers, or there has been no worker for long.
+        """
+        try:
+            self.threads = dict(
+                self._client.sync(
+                    self._client.scheduler.ncores,
+                    workers=None,
+                    callback_timeout=_ANSWERING_SECONDS,
+                )
+            )
+        except Exception as error:
+            # Of a connection that is lost, Dask raises half a dozen types.
+            raise self.lost() from error
+        now = time.monotonic()
+        if self.threads:
+            self._last_seen = now
+        elif now - self._last_seen >= self._no_worker_seconds:
+            raise ExecutionError(
+                f"The scheduler {self._address} has had no worker for "
+                f"{self._no_worker_seconds:.0f} seconds.\n"
+                f"Start workers, for example with `dask worker {self._address} --nthreads 1`, and "
+                f"see in their logs why others ended."
+            )
+
+    def lost(self) -> ExecutionError:
+        """Returns the error that says that the scheduler is gone."""
+        return ExecutionError(
+            f"The scheduler {self._address} is gone.\n"
+            f"Nothing was written. See in its log why it ended, and run the command again."
+        )
+
+    @property
+    def _address(self) -> str:
+        scheduler = self._client.scheduler
+        return "" if scheduler is None else str(getattr(scheduler, "address", ""))
+
+
+def _submit(
+    client: Client,
+    measure: Callable[..., Any],
+    request: Any,
+    item: tuple[int, Any],
+    flight: _Flight,
+    done: queue.SimpleQueue[str],
+) -> None:
+    index, sample = item
+    flight.samples[index] = sample
+    future = client.submit(measure, request, index, sample, pure=False)
+    flight.by_key[future.key] = index, future
+    future.add_done_callback(lambda finished: done.put(finished.key))
+
+
+def _collect(flight: _Flight, done: queue.SimpleQueue[str], watch: _Watch) -> None:
+    """Takes one result, or looks after the workers when there is none for a while."""
+    try:
+        key = done.get(timeout=_LISTENING_SECONDS)
+    except queue.Empty:
+        watch.look()
+        return
+    if key not in flight.by_key:
+        return
+    index, future = flight.by_key.pop(key)
+    if future.status == "finished":
+        flight.results[index] = _fetched(future, watch)
+    elif future.status == "error":
+        raise _failure(index, future)
+    else:  # cancelled, which is what Dask does with all of them once it has lost the scheduler
+        raise watch.lost()
+
+
+def _fetched(future: Future, watch: _Watch) -> Any:
+    try:
+        return future.result(timeout=_ANSWERING_SECONDS)
+    except Exception as error:  # as in `_Watch.look`
+        raise watch.lost() from error
+
+
+def _failure(index: int, future: Future) -> ExecutionError:
+    from distributed.scheduler import KilledWorker
+
+    error = future.exception(timeout=_ANSWERING_SECONDS)
+    if isinstance(error, KilledWorker):
+        return ExecutionError(
+            f"Sample {index} ended {error.allowed_failures + 1} workers, one after the other.\n"
+            f"It may need more memory than there is: use fewer workers or a lower "
+            f"`--max-memory`, and see in their logs why they ended."
+        )
+    if isinstance(error, ImportError):
+        return ExecutionError(
+            f"A worker cannot import what it is to run: {error}.\n"
+            f"Install polygraphy-layerprec in the same version on every worker."
+        )
+    return ExecutionError(
+        f"A worker failed on sample {index}: {type(error).__name__}: {error!s:.500}"
+    )
+
+
+def _cancel(client: Client, flight: _Flight) -> None:
+    futures = [future for _, future in flight.by_key.values()]
+    flight.by_key.clear()
+    if futures and client.status == "running":
+        with contextlib.suppress(Exception):  # as in `_Watch.look`; what matters was raised
+            client.cancel(futures, force=True)

@@ -1,0 +1,97 @@
+"""What `rank` and `merge` share: a new ranking is decided on, shown and saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args import ArtefactArgs, RankingReportArgs
+from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
+from polygraphy_layerprec.tools.subtool.selecting import (
+    SelectingSubtool,
+    how_to_choose,
+    own_arguments,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.records import Ranking, Selection
+
+__all__ = ["RankingSubtool"]
+
+
+class RankingSubtool(SelectingSubtool):
+    """Base of the subtools that make a ranking."""
+
+    def show_and_act(
+        self,
+        ranking: Ranking,
+        graph: Graph,
+        measured: Mapping[str, Any],
+        *,
+        model_path: str,
+        external_data_folder: str | None,
+    ) -> int:
+        """Decides, shows and saves, and returns the exit code.
+
+        Args:
+            ranking: The ranking.
+            graph: The model.
+            measured: What sets are measured with, as `measurement` gives it.
+            model_path: Path of the model.
+            external_data_folder: Where its data files are, if not beside it.
+        """
+        selection = self.choose(ranking, measured)
+        ranking = replace(ranking, decision=selection.decision)
+        report = self.arg_groups[RankingReportArgs]
+        if self.arg_groups[ReportFileArgs].is_markdown:
+            self._show_markdown(ranking, selection)
+        else:
+            report.show(ranking)
+        report.save(ranking)
+        reached = self.act_on(
+            ranking,
+            selection,
+            measured,
+            model_path=model_path,
+            graph=graph,
+            external_data_folder=external_data_folder,
+            hint=_how_to_choose(report.save_ranking),
+        )
+        self._show_next(selection)
+        failed = sum(layer.failed for layer in ranking.unmeasured)
+        if failed:
+            G_LOGGER.error(
+                f"Could not measure {failed} layers, so the ranking is without "
+                f"them.\nThe report above says why."
+            )
+        return 0 if reached and not failed else 1
+
+    def _show_markdown(self, ranking: Ranking, selection: Selection) -> None:
+        from polygraphy_layerprec.report.markdown import format_ranking_markdown
+
+        report = self.arg_groups[RankingReportArgs]
+        lines = format_ranking_markdown(
+            ranking,
+            top=report.top,
+            sort_by=report.sort_by,
+            kept={layer.name for layer in selection.layers},
+        )
+        self.arg_groups[ReportFileArgs].show_markdown(lines)
+
+    def _show_next(self, selection: Selection) -> None:
+        """Says how to keep the chosen layers, where nothing was saved that does."""
+        saves = self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
+        if selection.layers and selection.reached and not saves:
+            from polygraphy_layerprec.report.next_steps import format_script_command
+
+            G_LOGGER.info("\n".join(format_script_command(own_arguments(self.name))))
+
+
+def _how_to_choose(ranking_path: str | None) -> str:
+    if ranking_path is not None and ranking_path.lower().endswith(".json"):
+        return how_to_choose(ranking_path)
+    return "to take another one, add `--save-ranking ranking.json`"

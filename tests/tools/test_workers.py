@@ -1,0 +1,138 @@
+"""`rank --workers` and `rank --cluster`, as users call them."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from distributed import Security
+
+from polygraphy_layerprec.report.ranking_file import load_ranking
+from tests.clusters import dask_scheduler, dask_worker
+from tests.models import small_transformer
+from tests.processes import LONGEST_SECONDS, interruptible_layerprec, run_layerprec
+from tests.split_cases import assert_equal_rankings, many_samples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    model = small_transformer()
+    onnx.save(model, folder / "model.onnx")
+    (folder / "samples").mkdir()
+    for index, sample in enumerate(many_samples(model, 4)):
+        np.savez(folder / "samples" / f"{index}.npz", **sample)
+    done = rank(folder, "--save-ranking", "alone.json")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def rank(folder, *options):
+    options = ("--load-inputs", "samples", "--threads", "1", *options)
+    return run_layerprec("rank", "model.onnx", *options, folder=folder)
+
+
+@pytest.mark.parametrize("door", ["polygraphy", "module"])
+def test_workers_give_the_ranking_of_one_process(folder, door):
+    done = run_layerprec(
+        *("rank", "model.onnx", "--load-inputs", "samples", "--threads", "1", "--workers", "2"),
+        *("--save-ranking", f"{door}.json"),
+        door=door,
+        folder=folder,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    ranking = load_ranking(folder / f"{door}.json")
+    assert_equal_rankings(ranking, load_ranking(folder / "alone.json"))
+
+
+def test_a_cluster_with_tls_wants_a_certificate(folder, tmp_path):
+    security = Security.temporary()
+    texts = {
+        "ca": security.tls_ca_file,
+        "cert": security.tls_client_cert,
+        "key": security.tls_client_key,
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.pem").write_text(text)
+    files = {name: str(tmp_path / f"{name}.pem") for name in texts}
+    of_dask = ["--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]]
+    ours = [word for name, path in files.items() for word in (f"--cluster-tls-{name}", path)]
+    place = ["--cluster", str(tmp_path / "scheduler.json")]
+    with (
+        dask_scheduler(tmp_path, "--protocol", "tls", *of_dask),
+        dask_worker(tmp_path, *of_dask),
+    ):
+        done = rank(folder, *place, *ours, "--save-ranking", "tls.json")
+        stranger = rank(folder, *place, "--save-ranking", "stranger.json")
+
+    assert done.returncode == 0, done.stderr
+    assert_equal_rankings(load_ranking(folder / "tls.json"), load_ranking(folder / "alone.json"))
+    assert stranger.returncode == 1
+    assert "No scheduler answers" in stranger.stderr
+    assert "--cluster-tls-cert" in stranger.stderr
+    assert not (folder / "stranger.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_was_started(folder, number):
+    with interruptible_layerprec(
+        *("rank", "model.onnx", "--iterations", "1000000", "--workers", "2"),
+        *("--save-ranking", "never.json"),
+        folder=folder,
+    ) as process:
+        workers = _wait_for_workers(process)
+        # As a terminal does: Ctrl-C reaches all of them.
+        for one in (*workers, psutil.Process(process.pid)) if number == signal.SIGINT else ():
+            one.send_signal(number)
+        if number == signal.SIGTERM:
+            process.terminate()
+        said = process.communicate(timeout=LONGEST_SECONDS)[0]
+
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said, said
+    assert not [worker for worker in workers if _lives(worker)]
+    assert not (folder / "never.json").exists()
+
+
+def _wait_for_workers(process):
+    """Returns the processes that were started, once they measure."""
+    end = time.monotonic() + LONGEST_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        busy = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if sum(child.cpu_times()[:2]) > 1.5
+        ]
+        if len(busy) >= 2:
+            return busy
+        time.sleep(0.1)
+    raise AssertionError(process.stdout.read())
+
+
+def _lives(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", "0"], "`--workers` must be at least 1"),
+        (["--workers", "1", "--exact", "2"], "`--exact`, which is done in one process"),
+        (["--workers", "1", "--impact", "exact"], "`--impact exact`, which is done"),
+        (["--workers", "1", "--save-partial", "x.npz"], "`--save-partial`, which is done"),
+        (["--workers", "1", "--cluster-tls-ca", "x"], "belong together"),
+        (["--cluster", "tls://x:1", "--cluster-tls-ca", "x"], "belong together"),
+        (["--threads", "0", "--workers", "1"], "`--threads` must be at least 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(folder, options, told):
+    done = rank(folder, *options)
+
+    assert done.returncode == 1
+    assert told in " ".join(done.stderr.split())
