@@ -13,7 +13,7 @@ from polygraphy_layerprec.report.html.agreement_page import judge_agreement
 from polygraphy_layerprec.report.html.numbers import count_of, format_error, format_percent
 from polygraphy_layerprec.report.html.series import largest_magnitude
 from polygraphy_layerprec.report.html.verdict import judge_ranking, judge_verification
-from polygraphy_layerprec.report.table import sort_layers
+from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ def _layer_cells(layer: RankedLayer, *, is_kept: bool) -> list[str]:
         str(layer.rank),
         code_span(layer.name) + (" **FP32**" if is_kept else ""),
         code_span(layer.op),
-        format_error(layer.impact),
-        format_percent(layer.share),
+        nonfinite_word(layer) or format_error(layer.impact),
+        nonfinite_word(layer) or format_percent(layer.share),
         format_error(layer.introduced_error),
         format_error(layer.cumulative_error),
         format_error(largest_magnitude(layer)),

@@ -98,7 +98,7 @@ def test_without_a_model_the_forecast_decides_and_that_is_said(capsys):
 
 
 def test_with_the_model_the_error_is_measured(folder, capsys):
-    status = constrain(*MODEL, "--top-k", 2, "--save-script", "c.py")
+    status = constrain(*MODEL, "--top-k", 2, "--save-script", "c.py", "--show", 1)
 
     out = capsys.readouterr().out
     assert status == 0

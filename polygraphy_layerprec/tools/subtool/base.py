@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from polygraphy.tools.base import Tool
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.terminal_output import flush_output, printable_log
+from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
 from polygraphy_layerprec.tools.user_script import UserScriptError
 
@@ -55,7 +56,9 @@ class LayerprecSubtool(Tool):
         Not `run_impl`: Polygraphy logs before that, and there may be no reader by then.
         """
         run = super().run
-        with printable_log(), tidy_termination():
+        is_piped = getattr(args, "format", None) == "markdown"
+        log = results_alone() if is_piped else contextlib.nullcontext()
+        with log, printable_log(), tidy_termination():
             try:
                 return _told(lambda: int(run(args)))
             except BrokenPipeError:

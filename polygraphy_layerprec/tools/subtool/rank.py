@@ -86,7 +86,7 @@ class Rank(SelectingSubtool):
             EngineBackendArgs(),
         ]
 
-    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+    def run_job(self, args: argparse.Namespace) -> int:
         """Ranks, shows and saves."""
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
@@ -97,17 +97,22 @@ class Rank(SelectingSubtool):
         report = self.arg_groups[RankingReportArgs]
         if self.arg_groups[ReportFileArgs].is_markdown:
             self._show_markdown(ranking, selection)
-        else:
-            report.show(ranking)
+        model = self.arg_groups[OnnxGraphArgs]
+        self.show(
+            ranking,
+            selection,
+            args,
+            hint=_how_to_choose(report.save_ranking),
+            commands=self.build_commands(ranking, model.path, model.external_data_dir),
+        )
         report.save(ranking)
         reached = self.act_on(
             ranking,
             selection,
             measured,
-            model_path=self.arg_groups[OnnxGraphArgs].path,
+            model_path=model.path,
             graph=graph,
-            external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
-            hint=_how_to_choose(report.save_ranking),
+            external_data_folder=model.external_data_dir,
         )
         self._show_next(selection)
         failed = sum(layer.failed for layer in ranking.unmeasured)
@@ -168,4 +173,4 @@ class Rank(SelectingSubtool):
 def _how_to_choose(ranking_path: str | None) -> str:
     if ranking_path is not None and ranking_path.lower().endswith(".json"):
         return how_to_choose(ranking_path)
-    return "to take another one, add `--save-ranking ranking.json`"
+    return "another: first add `--save-ranking ranking.json`"
