@@ -220,6 +220,21 @@ def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *[(name, FP16) for name in ("fp16", "FP16", "float16", "half", "Half")],
+        *[(name, BF16) for name in ("bf16", "BF16", "bfloat16")],
+    ],
+)
+def test_a_precision_has_the_names_that_people_give_it(
+    rank, inputs_path, measurement, name, precision
+):
+    assert rank("--load-inputs", inputs_path, "--precision", name) == 0
+
+    assert measurement.options["precision"] == precision
+
+
 def test_the_list_follows_the_report_options(rank, inputs_path, measurement, capsys):
     measurement.ranking = troubled_ranking()
 

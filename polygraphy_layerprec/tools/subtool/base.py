@@ -14,6 +14,7 @@ from polygraphy.tools.base import Tool
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
+from polygraphy_layerprec.tools.mistyped_options import propose_options
 from polygraphy_layerprec.tools.user_script import UserScriptError
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class LayerprecSubtool(Tool):
     def run_job(self, args: argparse.Namespace) -> int:
         """Does the work and returns the exit code; implemented by each subtool."""
         raise NotImplementedError
+
+    def add_parser_args(self, parser: argparse.ArgumentParser) -> None:
+        """Adds what belongs to no group of options, and proposals for those that are mistyped."""
+        super().add_parser_args(parser)
+        propose_options(parser)
 
     def parse(self, args: argparse.Namespace) -> None:
         """Reads the options; comes before anything is logged."""
