@@ -13,6 +13,7 @@ from polygraphy_layerprec.report.columns import printable, shorten, wrap_text
 from polygraphy_layerprec.report.culprits import CulpritGroup, find_culprits, scope_of
 from polygraphy_layerprec.report.sections import Section, fit_sections
 from polygraphy_layerprec.report.styled_lines import StyledLines
+from polygraphy_layerprec.report.table import format_unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -64,15 +65,17 @@ def format_summary(
     told = {layer.name for group in groups for layer in group.layers}
     sections = [
         _culprits(ranking, selection, groups, width),
+        _unmeasured(ranking, width),
         _chosen(selection, len(ranking.layers), told, width, refuted=refuted),
         _sets(selection.decision, hint, width),
         _remedies(selection.decision, width),
     ]
-    culprits, chosen, sets, remedies = fit_sections(sections, room, width=width)
+    culprits, unmeasured, chosen, sets, remedies = fit_sections(sections, room, width=width)
     broken = {line for g in groups if g.is_broken for line in _group_lines(g.text, width)}
+    found = [*culprits, *unmeasured]
     choice = [*chosen, *sets, *remedies]
     return (
-        StyledLines(culprits, _styles(culprits, broken, "bad")),
+        StyledLines(found, _styles(found, broken, "bad")),
         StyledLines(choice, _styles(choice, {*chosen}, "chosen")),
     )
 
@@ -94,6 +97,13 @@ def _culprits(
     )
     items = tuple(tuple(_group_lines(group.text, width)) for group in groups)
     return Section(tuple(wrap_text(head, width)), items, "place", "places", least=1)
+
+
+def _unmeasured(ranking: Ranking, width: int) -> Section:
+    head, *lines = format_unmeasured(ranking, width) or [""]
+    if not head:
+        return Section(())
+    return Section((head,), tuple((line,) for line in lines), "line", "lines", least=3)
 
 
 def _group_lines(text: str, width: int) -> list[str]:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import NonFiniteOrigin, RankedLayer, Ranking
     from polygraphy_layerprec.report.roll_up import LayerGroup
 
-__all__ = ["SORT_KEYS", "SortKey", "format_ranking", "nonfinite_word", "sort_layers"]
+__all__ = [
+    "SORT_KEYS",
+    "SortKey",
+    "format_ranking",
+    "format_unmeasured",
+    "nonfinite_word",
+    "sort_layers",
+]
 
 SortKey = Literal["impact", "introduced", "cumulative", "name"]
 """What the layers of a table are ordered by."""
@@ -60,7 +67,7 @@ def format_ranking(
         _format_groups("operator", roll_up_by_op(ranking.layers), width),
         _format_groups("block", roll_up_by_block(ranking.layers), width),
         _format_origins(ranking.nonfinite_origins, width),
-        _format_unmeasured(ranking, width),
+        format_unmeasured(ranking, width),
     ]
     return [line for section in sections for line in section]
 
@@ -200,7 +207,8 @@ def _path(names: Sequence[str]) -> str:
     return " -> ".join(steps)
 
 
-def _format_unmeasured(ranking: Ranking, width: int) -> list[str]:
+def format_unmeasured(ranking: Ranking, width: int) -> list[str]:
+    """Returns lines with the layers that were not measured, and why; maybe none."""
     layers = ranking.unmeasured
     if not layers:
         return []
