@@ -8,15 +8,30 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.report.columns import printable_lines
+from polygraphy_layerprec.report.styled_lines import StyledLines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["flush_output", "printable_log", "terminal_text", "write_output"]
+    from polygraphy_layerprec.report.styled_lines import Style
+
+__all__ = [
+    "flush_output",
+    "printable_log",
+    "results_alone",
+    "terminal_text",
+    "write_output",
+]
+
+_COLOURS: Final[dict[Style, int]] = {"good": 92, "doubtful": 93, "bad": 91, "chosen": 96}
+"""SGR codes, those that Polygraphy takes for success, warnings, errors and starts."""
+
+_results: list[TextIO] = []
+"""Where results go while the log goes elsewhere; the innermost is last."""
 
 
 def terminal_text(text: str) -> str:
@@ -41,6 +56,8 @@ def printable_log() -> Iterator[None]:
         message: object, *arguments: object, stack_depth: int = 2, **options: object
     ) -> None:
         text: object = terminal_text(str(message))
+        if isinstance(message, StyledLines) and _has_colours():
+            text = _painted(str(text), message.styles)
         if callable(message):  # of messages that are not shown, Polygraphy never asks the text
             text = lambda: terminal_text(str(message()))  # noqa: E731
         try:
@@ -55,6 +72,17 @@ def printable_log() -> Iterator[None]:
         logger.log = log
 
 
+@contextlib.contextmanager
+def results_alone() -> Iterator[None]:
+    """Sends the log to standard error meanwhile, so that what `write_output` writes is alone."""
+    _results.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.pop()
+
+
 def write_output(text: str) -> None:
     """Writes lines to standard output without a prefix of the log, as `terminal_text` has them.
 
@@ -62,11 +90,12 @@ def write_output(text: str) -> None:
         BrokenPipeError: If nobody reads them any more.
         OSError: If they cannot be written, for example to a full disk; the file name says where.
     """
+    stream = _results[-1] if _results else sys.stdout
     try:
-        sys.stdout.write(terminal_text(text))
+        stream.write(terminal_text(text))
+        stream.flush()
     except OSError as error:
-        raise _output_error(error) from error
-    flush_output()
+        raise _output_error(error, stream) from error
 
 
 def flush_output() -> None:
@@ -81,9 +110,23 @@ def flush_output() -> None:
         raise _output_error(error) from error
 
 
-def _output_error(error: OSError) -> OSError:
+def _has_colours() -> bool:
+    """Whether Polygraphy's log has colours now."""
+    if os.environ.get("NO_COLOR") or not getattr(G_LOGGER, "colors", False):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+
+
+def _painted(text: str, styles: Sequence[Style | None]) -> str:
+    lines = zip(text.split("\n"), styles, strict=True)
+    return "\n".join(
+        line if style is None else f"\x1b[{_COLOURS[style]}m{line}\x1b[0m" for line, style in lines
+    )
+
+
+def _output_error(error: OSError, stream: TextIO | None = None) -> OSError:
     # What is still to be logged would fail like this again, and so would Python's flush at exit.
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, (stream or sys.stdout).fileno())
     os.close(null)
     return OSError(error.errno, error.strerror, "standard output")

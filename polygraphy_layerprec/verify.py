@@ -172,6 +172,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         source=asked.source,
         kept_count=len(asked.constraints),
         layer_count=len(graph.layers),
+        constraints=asked.constraints,
         fp32_error=comparison.error("fp32"),
         lowered_error=lowered,
         constrained_error=constrained,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from polygraphy_layerprec.records import (
+    Constraint,
     EngineMeasurement,
     LayerPrecision,
     ModelIdentity,
@@ -17,11 +19,12 @@ from polygraphy_layerprec.records import (
 )
 from polygraphy_layerprec.report.html.ranking_report import Command, RankingReport
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
-from tests.decisions import make_outcome
+from tests.decisions import L2, make_decision, make_outcome
 from tests.rankings import make_layer, make_ranking
 
 __all__ = [
     "HOSTILE_NAMES",
+    "decided_report",
     "hostile_report",
     "make_obtained",
     "make_report",
@@ -72,6 +75,19 @@ def make_report(
         curve=error_curve(ranking),
         commands=(Command("Save a script:", "polygraphy layerprec constrain 'a b.json'"),),
     )
+
+
+def decided_report(metric: str = L2.metric) -> RankingReport:
+    """Returns a report with two sets to choose from, judged by a metric of this name."""
+    report = make_report()
+    criterion = replace(L2, metric=metric)
+    decision = make_decision()
+    sets = tuple(
+        replace(found, outcome=make_outcome(found.outcome.error, criterion=criterion))
+        for found in decision.sets
+    )
+    selection = replace(report.selection, decision=replace(decision, sets=sets))
+    return replace(report, selection=selection)
 
 
 def hostile_report() -> RankingReport:
@@ -144,6 +160,10 @@ def make_verification(**changes: Any) -> Verification:
         ),
         "warnings": (),
         "sentence": "FP16 loses accuracy: relative L2 error 0.01 (at most 0.005).",
+        "constraints": (
+            Constraint("/norm/Pow", "Pow", ("x",), ("y",), "overflow: |x| up to 8.1e5"),
+            Constraint("", "Add", ("y",), ("", "sum"), "31 % of the output error"),
+        ),
         "lowered": make_outcome(1e-2),
         "outcome": make_outcome(1e-4),
     }

@@ -324,7 +324,9 @@ def test_the_commands_name_the_cause_and_where_nan_starts(tmp_path):
     np.savez(tmp_path / "data.npz", **sample)
     given = ["model.onnx", "--load-inputs", "data.npz", "--tolerance", "2e-3"]
 
-    ranked = run_layerprec("rank", *given, "--save-script", "keep.py", folder=tmp_path)
+    ranked = run_layerprec(
+        "rank", *given, "--show", "7", "--save-script", "keep.py", folder=tmp_path
+    )
 
     assert ranked.returncode == 0
     text = " ".join(ranked.stdout.split())

@@ -67,6 +67,11 @@ def _overflows(symptoms: Symptoms, _: Precision) -> bool:
 
 def _describe_overflow(symptoms: Symptoms, precision: Precision) -> str:
     largest = max(symptoms.sums.max_abs, symptoms.max_abs_input)
+    if not symptoms.sums.overflow_count and symptoms.sums.max_abs <= precision.max_finite:
+        return (
+            f"reads an overflow: |x| up to {largest:.3g}, {precision.name} ends at "
+            f"{precision.max_finite:.5g}"
+        )
     return f"overflow: |x| up to {largest:.3g}, {precision.name} ends at {precision.max_finite:.5g}"
 
 

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.records import OutputError, RankedLayer
 
-__all__ = ["describe_instability", "describe_refutation"]
+__all__ = ["FORECAST_REFUTED", "describe_instability", "describe_refutation"]
+
+FORECAST_REFUTED: Final = "The forecast is refuted"
+"""How what `describe_refutation` returns begins."""
 
 _STABLE: Final = 0.5  # the random probes of a small model alone give 0.6
 _FEW_LAYERS: Final = 10
@@ -32,7 +35,7 @@ def describe_refutation(
     if forecast_holds(error):
         return None
     start = (
-        f"The forecast is refuted: the impacts add up to {error.forecast:.2g}, measured are "
+        f"{FORECAST_REFUTED}: the impacts add up to {error.forecast:.2g}, measured are "
         f"{error.measured:.2g}, which counts."
     )
     overflowing = [layer for layer in layers if layer.overflow]

@@ -167,6 +167,11 @@ class RankedLayer:
     """Whether an output becomes NaN or infinite unless it stays in FP32, together with the others
     of which this is true; found by measuring, and apart from overflow."""
 
+    @property
+    def reads_overflow(self) -> bool:
+        """Whether values leave the range before it alone, and what it gives is in range."""
+        return self.overflow and not self.overflow_count and self.max_abs < self.max_abs_input
+
 
 @dataclass(frozen=True, slots=True)
 class UnmeasuredLayer:

@@ -253,6 +253,9 @@ class Verification:
     lowered: Outcome | None = None
     """What every layer lowered makes of the criteria; None where it was not measured."""
 
+    constraints: tuple[Constraint, ...] = ()
+    """The layers that stay in FP32, as they were asked for."""
+
     outcome: Outcome | None = None
     """What the constrained layers in FP32 make of them; None where that was not measured."""
 

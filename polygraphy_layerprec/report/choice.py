@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import Decision, Selection, SelectionCost
 
 __all__ = [
+    "describe_choice",
     "describe_cost",
     "format_choices",
     "format_remedies",
@@ -27,7 +28,12 @@ _LAYERS_SHOWN: Final = 10
 
 
 def format_selection(
-    selection: Selection, total: int, *, refuted: bool = False, width: int = 80
+    selection: Selection,
+    total: int,
+    *,
+    refuted: bool = False,
+    width: int = 80,
+    layers_shown: int = _LAYERS_SHOWN,
 ) -> list[str]:
     """Returns the choice as lines of text without control characters.
 
@@ -36,23 +42,29 @@ def format_selection(
         total: How many layers there were to choose from.
         refuted: Whether the ranking's forecast does not hold, so that none is an answer.
         width: Terminal cells in a line.
+        layers_shown: How many layers to list; with 0, the others are not counted either.
     """
+    head = (
+        f"{describe_choice(selection, total)}; RMS relative L2 error: "
+        f"{_error(selection, refuted=refuted)}"
+    )
+    lines = wrap_text(head, width)
+    for layer in selection.layers[:layers_shown]:
+        name = shorten(printable(layer.name), 2 * width)
+        text = f"{name} ({printable(layer.op)}) | {printable(layer.reason)}"
+        lines += wrap_text(text, width, indent="  ")
+    if 0 < layers_shown < len(selection.layers):
+        lines.append(f"  and {len(selection.layers) - layers_shown} more")
+    return lines + _plain_choice(selection, width)
+
+
+def describe_choice(selection: Selection, total: int) -> str:
+    """Returns how many of `total` layers were chosen and what they cost, in words."""
     cost = selection.cost
     what = f"{cost.layer_count} of {total} layers stay in FP32"
     if cost.layer_count == total:
         what = f"an FP32 build, all {total} layers"
-    head = (
-        f"Chosen: {what} | {describe_cost(cost)}; RMS relative L2 error: "
-        f"{_error(selection, refuted=refuted)}"
-    )
-    lines = wrap_text(head, width)
-    for layer in selection.layers[:_LAYERS_SHOWN]:
-        name = shorten(printable(layer.name), 60)
-        text = f"{name} ({printable(layer.op)}) | {printable(layer.reason)}"
-        lines += wrap_text(text, width, indent="  ")
-    if len(selection.layers) > _LAYERS_SHOWN:
-        lines.append(f"  and {len(selection.layers) - _LAYERS_SHOWN} more")
-    return lines + _plain_choice(selection, width)
+    return f"Chosen: {what} | {describe_cost(cost)}"
 
 
 def format_choices(decision: Decision, hint: str, *, width: int = 80) -> list[str]:

@@ -6,18 +6,22 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.ranking.order import forecast_holds
+from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.html.agreement_page import judge_agreement
 from polygraphy_layerprec.report.html.numbers import count_of, format_error, format_percent
 from polygraphy_layerprec.report.html.series import largest_magnitude
 from polygraphy_layerprec.report.html.verdict import judge_ranking, judge_verification
-from polygraphy_layerprec.report.table import sort_layers
+from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
+from polygraphy_layerprec.report.verification import rows_of_criteria
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from polygraphy_layerprec.records import (
+        Constraint,
+        Decision,
         NetworkScript,
         OutputDivergence,
         OutputError,
@@ -72,6 +76,7 @@ def format_report_markdown(report: RankingReport) -> list[str]:
     lines = [
         *_verdict(judge_ranking(report)),
         "",
+        *_choices(report.selection.decision),
         *_ranking(report.ranking, top=_LAYERS_SHOWN, sort_by="impact", kept=kept),
     ]
     for command in report.commands:
@@ -96,7 +101,18 @@ def format_ranking_markdown(
     """
     decision = ranking.decision
     verdict = [] if decision is None else [f"**{escape_markdown(decision.sentence)}**", ""]
-    return verdict + _ranking(ranking, top=top, sort_by=sort_by, kept=kept)
+    layers = _ranking(ranking, top=top, sort_by=sort_by, kept=kept)
+    return [*verdict, *_choices(decision), *layers]
+
+
+def _choices(decision: Decision | None) -> list[str]:
+    """The sets to choose from as a table, and a blank line; nothing where there is one alone."""
+    if decision is None or len(decision.sets) < 2:
+        return []
+    titles, *rows = [[*map(escape_markdown, row)] for row in rows_of_choices(decision)]
+    criteria = "; ".join(j.criterion.text for j in decision.outcome.judgements)
+    told = f"Sets to choose from, the chosen one with a star. Criterion: {criteria}."
+    return [escape_markdown(told), "", *_table(titles, rows, "lrrrrl"), ""]
 
 
 def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[str]) -> list[str]:
@@ -127,19 +143,23 @@ def format_script_markdown(script: NetworkScript) -> list[str]:
         f"{count_of(len(script.constraints), 'layer')} in FP32, all others in "
         f"{script.precision.upper()}"
     )
+    return [head, "", *_constraints(script.constraints)]
+
+
+def _constraints(constraints: Sequence[Constraint]) -> list[str]:
     rows = [
         [
             code_span(constraint.name or next(filter(None, constraint.outputs), "")),
             code_span(constraint.op),
             escape_markdown(constraint.reason),
         ]
-        for constraint in script.constraints
+        for constraint in constraints
     ]
-    return [head, "", *_table(["Layer", "Op", "Why"], rows, "lll")]
+    return _table(["Layer", "Op", "Why"], rows, "lll")
 
 
 def format_verification_markdown(verification: Verification) -> list[str]:
-    """Returns a verdict and the outputs' errors as lines."""
+    """Returns a verdict, the model, the criteria, the outputs' errors and the layers, as lines."""
     low = verification.precision.upper()
     titles = ["Output", "FP32", f"All {low}", "Constrained", "Recovered"]
     rows = [
@@ -152,8 +172,31 @@ def format_verification_markdown(verification: Verification) -> list[str]:
         ]
         for output in verification.outputs
     ]
-    lines = [*_verdict(judge_verification(verification)), "", *_table(titles, rows, "lrrrr")]
+    lines = [*_verdict(judge_verification(verification)), "", _verified_model(verification), ""]
+    criteria_titles, *criteria = [
+        [*map(escape_markdown, row)] for row in rows_of_criteria(verification)
+    ]
+    if criteria:
+        lines += [*_table(criteria_titles, criteria, "lrrl"), ""]
+    lines += _table(titles, rows, "lrrrr")
+    kept = verification.constraints
+    if kept:
+        lines += ["", *_constraints(kept[:_LAYERS_SHOWN])]
+    if len(kept) > _LAYERS_SHOWN:
+        lines += ["", f"and {count_of(len(kept) - _LAYERS_SHOWN, 'layer')} more"]
     return lines + [f"\n> {escape_markdown(warning)}" for warning in verification.warnings]
+
+
+def _verified_model(verification: Verification) -> str:
+    asked = verification.source or "no constraints: every layer is lowered"
+    where = "on TensorRT engines" if verification.backend == "tensorrt" else "emulated"
+    kept = f"{verification.kept_count} of {count_of(verification.layer_count, 'layer')} in FP32"
+    return (
+        f"**{code_span(verification.model.name or 'model')}**: {kept}, "
+        f"{escape_markdown(asked)}; {verification.precision.upper()} {where}, "
+        f"{count_of(verification.sample_count, 'sample')}; "
+        f"digest {escape_markdown(verification.model.digest[:16])}"
+    )
 
 
 def format_agreement_markdown(agreement: RankingAgreement, *, top: int = 10) -> list[str]:
@@ -197,8 +240,8 @@ def _layer_cells(layer: RankedLayer, *, is_kept: bool) -> list[str]:
         str(layer.rank),
         code_span(layer.name) + (" **FP32**" if is_kept else ""),
         code_span(layer.op),
-        format_error(layer.impact),
-        format_percent(layer.share),
+        nonfinite_word(layer) or format_error(layer.impact),
+        nonfinite_word(layer) or format_percent(layer.share),
         format_error(layer.introduced_error),
         format_error(layer.cumulative_error),
         format_error(largest_magnitude(layer)),

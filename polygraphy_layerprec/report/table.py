@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import NonFiniteOrigin, RankedLayer, Ranking
     from polygraphy_layerprec.report.roll_up import LayerGroup
 
-__all__ = ["SORT_KEYS", "SortKey", "format_ranking", "sort_layers"]
+__all__ = [
+    "SORT_KEYS",
+    "SortKey",
+    "format_ranking",
+    "format_unmeasured",
+    "nonfinite_word",
+    "sort_layers",
+]
 
 SortKey = Literal["impact", "introduced", "cumulative", "name"]
 """What the layers of a table are ordered by."""
@@ -35,6 +42,10 @@ _GROUPS_SHOWN: Final = 8
 _UNMEASURED_SHOWN: Final = 3
 _PATH_STEPS_SHOWN: Final = 3
 _NAME_WIDTH: Final = 48
+_LEGEND: Final = (
+    "Impact: output error by rounding it alone; Share: its part of the squared error; "
+    "Introd., Cumul.: error of its own output, by itself and with all before it"
+)
 _SURE_OF_A_THOUSANDTH: Final = 0.005
 
 
@@ -56,7 +67,7 @@ def format_ranking(
         _format_groups("operator", roll_up_by_op(ranking.layers), width),
         _format_groups("block", roll_up_by_block(ranking.layers), width),
         _format_origins(ranking.nonfinite_origins, width),
-        _format_unmeasured(ranking, width),
+        format_unmeasured(ranking, width),
     ]
     return [line for section in sections for line in section]
 
@@ -74,6 +85,16 @@ def sort_layers(layers: Sequence[RankedLayer], sort_by: SortKey) -> list[RankedL
     return sorted(layers, key=lambda layer: layer.rank)
 
 
+def nonfinite_word(layer: RankedLayer) -> str:
+    """Returns what stands for an impact where there is no number for it; else nothing.
+
+    Beyond the range, the adjoint sees the rounding of what stays finite alone.
+    """
+    if layer.overflow:
+        return "overflow"
+    return "NaN/Inf" if layer.keeps_finite else ""
+
+
 def _format_layers(ranking: Ranking, top: int, sort_by: SortKey, width: int) -> list[str]:
     layers = sort_layers(ranking.layers, sort_by)[:top]
     total = len(ranking.layers)
@@ -85,6 +106,7 @@ def _format_layers(ranking: Ranking, top: int, sort_by: SortKey, width: int) -> 
         f"{ranking.precision.upper()}, {order}; {samples}"
     )
     lines = [*wrap_text(head, width), *_layer_table(layers, ranking.conditions.impact, width)]
+    lines += wrap_text(_LEGEND, width, indent=_INDENT)
     if any(layer.impact_method != ranking.conditions.impact for layer in layers):
         lines.append(f"{_INDENT}~ estimated by another method than the one asked for")
     return lines
@@ -185,7 +207,8 @@ def _path(names: Sequence[str]) -> str:
     return " -> ".join(steps)
 
 
-def _format_unmeasured(ranking: Ranking, width: int) -> list[str]:
+def format_unmeasured(ranking: Ranking, width: int) -> list[str]:
+    """Returns lines with the layers that were not measured, and why; maybe none."""
     layers = ranking.unmeasured
     if not layers:
         return []
@@ -214,11 +237,15 @@ def _largest(layer: RankedLayer) -> float:
 
 
 def _impact(layer: RankedLayer, method: str) -> str:
+    if nonfinite_word(layer):
+        return nonfinite_word(layer)
     digits = certain_digits(layer.impact_uncertainty)
     return f"{layer.impact:.{digits - 1}e}" + ("" if layer.impact_method == method else "~")
 
 
 def _share(layer: RankedLayer) -> str:
+    if nonfinite_word(layer):
+        return nonfinite_word(layer)
     # Shares go with the square of the impact: their relative error is twice as large.
     uncertainty = 2.0 * (layer.impact_uncertainty or 0.0) * layer.share
     return f"{100 * layer.share:.{1 if uncertainty <= _SURE_OF_A_THOUSANDTH else 0}f}%"

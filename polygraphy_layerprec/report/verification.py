@@ -15,12 +15,13 @@ from polygraphy_layerprec.report.obtained_precisions import format_obtained
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import (
         EngineMeasurement,
+        Outcome,
         OutputDivergence,
         Verification,
         VerifiedOutput,
     )
 
-__all__ = ["format_verdict", "format_verification"]
+__all__ = ["format_verdict", "format_verification", "rows_of_criteria"]
 
 _INDENT: Final = "  "
 _BACKENDS: Final = {
@@ -62,6 +63,24 @@ def format_verdict(verification: Verification, *, width: int = 80) -> list[str]:
     if verification.outcome is not None:
         text = verification.outcome.headline.text
     return wrap_text(f"PASSED: {printable(text)}", width)
+
+
+def rows_of_criteria(verification: Verification) -> list[tuple[str, ...]]:
+    """Returns titles, and a row for each criterion; titles alone where nothing was judged."""
+    low = f"All {verification.precision.upper()}"
+    rows: list[tuple[str, ...]] = [("Criterion", low, "Constrained", "Result")]
+    if verification.outcome is None:
+        return rows
+    lowered = {} if verification.lowered is None else _numbers(verification.lowered)
+    for judgement in verification.outcome.judgements:
+        text = judgement.criterion.text
+        met = "met" if judgement.passed else "not met"
+        rows.append((text, lowered.get(text, "-"), judgement.number, met))
+    return rows
+
+
+def _numbers(outcome: Outcome) -> dict[str, str]:
+    return {judgement.criterion.text: judgement.number for judgement in outcome.judgements}
 
 
 def _format_head(verification: Verification, width: int) -> list[str]:

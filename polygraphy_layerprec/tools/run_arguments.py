@@ -112,9 +112,9 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
 
     def _check(self) -> None:
         if self.precision is not None:
-            from polygraphy_layerprec.tools.args.precision_name import check_precision_name
+            from polygraphy_layerprec.tools.args.precision_name import read_precision_name
 
-            check_precision_name(self.precision, option="--layerprec-precision")
+            self.precision = read_precision_name(self.precision, option="--layerprec-precision")
         if self.script is not None and self.ranking is not None:
             G_LOGGER.critical(
                 "`--layerprec-script` and `--layerprec-ranking` both say what stays in FP32.\n"

@@ -40,12 +40,23 @@ def test_an_error_that_grows_on_the_way_says_by_how_much():
 
 def test_harmful_overflow_comes_before_everything():
     symptoms = with_sums(
-        replace(HEALTHY, harmful_overflow=True, max_abs_input=8.1e5), underflow_count=90
+        replace(HEALTHY, harmful_overflow=True, max_abs_input=8.1e5),
+        underflow_count=90,
+        overflow_count=1,
     )
     kind, reason = describe_trouble(symptoms, FP16)
     assert kind == "overflow"
     assert reason == "overflow: |x| up to 8.1e+05, fp16 ends at 65504"
     assert "bf16" in describe_trouble(symptoms, BF16)[1]
+
+
+def test_a_layer_that_only_reads_an_overflow_says_so():
+    symptoms = replace(HEALTHY, harmful_overflow=True, max_abs_input=8.1e5)
+
+    kind, reason = describe_trouble(symptoms, FP16)
+
+    assert kind == "overflow"
+    assert reason == "reads an overflow: |x| up to 8.1e+05, fp16 ends at 65504"
 
 
 def test_overflow_that_nobody_feels_is_benign():

@@ -29,7 +29,13 @@ from polygraphy_layerprec.report.markdown import (
     format_verification_markdown,
 )
 from tests.rankings import make_layer, make_ranking
-from tests.report_models import HOSTILE_NAMES, hostile_report, make_report, make_verification
+from tests.report_models import (
+    HOSTILE_NAMES,
+    decided_report,
+    hostile_report,
+    make_report,
+    make_verification,
+)
 
 RENDERER = MarkdownIt("commonmark", {"html": True}).enable("table")
 
@@ -133,11 +139,47 @@ def test_any_reason_is_read_back_without_markup(text):
     assert cell.replace("\N{ZERO WIDTH NON-JOINER}", "").split() == shown.split()
 
 
+def test_the_sets_to_choose_from_are_a_table_below_the_verdict():
+    lines = format_report_markdown(decided_report())
+
+    assert lines[0] == "**FP16 loses accuracy: 0.1.**"
+    assert cells_of(lines)[:3] == [
+        ["N", "Layers", "Operations", "Casts", "Relative L2 error", "Criterion"],
+        ["1", "0", "0.0%", "0", "0.1", "not met"],
+        ["2 *", "1", "12.5%", "4", "0.001", "met"],
+    ]
+    decision = decided_report().selection.decision
+    assert cells_of(format_ranking_markdown(make_ranking(decision=decision)))[2][0] == "2 *"
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES[:4], HOSTILE_NAMES[6]])
+def test_a_hostile_metric_stays_in_its_cell(name):
+    lines = format_report_markdown(decided_report(name))
+
+    assert [len(row) for row in cells_of(lines)[:3]] == [6, 6, 6]
+    assert not re.search("<(script|img|!--)", RENDERER.render("\n".join(lines)))
+
+
+def test_a_long_list_of_verified_layers_is_cut():
+    kept = tuple(Constraint(f"n{i}", "Add", (), (), "") for i in range(23))
+
+    assert format_verification_markdown(make_verification(constraints=kept))[-1].endswith(
+        "and 3 layers more"
+    )
+
+
 def test_a_verification_is_a_verdict_and_a_table():
     lines = format_verification_markdown(make_verification(warnings=("Look | here.",)))
 
     assert lines[0].startswith("**FP16 loses accuracy: relative L2 error 0.01")
-    assert cells_of(lines)[1] == ["logits", "1.0e-07", "1.0e-02", "1.0e-04", "99.0 %"]
+    rows = cells_of(lines)
+    assert ["relative L2 error at most 0.005", "0.01", "0.0001", "met"] in rows
+    assert ["logits", "1.0e-07", "1.0e-02", "1.0e-04", "99.0 %"] in rows
+    assert ["/norm/Pow", "Pow", "overflow: |x| up to 8.1e5"] in rows
+    assert ["sum", "Add", "31 % of the output error"] in rows
+    assert "model.onnx: 3 of 12 layers in FP32, the script 'constraints.py'; FP16" in text_of(
+        RENDERER.render("\n".join(lines))
+    )
     assert "Look | here." in text_of(RENDERER.render("\n".join(lines)))
 
 

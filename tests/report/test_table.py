@@ -49,6 +49,23 @@ def test_everything_troubling_is_shown():
     assert "Stability of the order: 0.99, the rank correlation between samples" in text
 
 
+def test_overflow_and_nan_stand_where_no_number_holds():
+    ranking = make_ranking(
+        make_layer(1, "a", overflow=True, impact=4e-12),
+        make_layer(2, "b", keeps_finite=True, impact=5e-12),
+        make_layer(3, "c", impact=0.25, share=0.125),
+    )
+
+    _, _, *rows = format_ranking(ranking, width=160)
+
+    assert [row.split()[3:5] for row in rows[:3]] == [
+        ["overflow", "overflow"],
+        ["NaN/Inf", "NaN/Inf"],
+        ["2.5e-01", "12.5%"],
+    ]
+    assert rows[3].startswith("  Impact: output error by rounding it alone; Share: its part")
+
+
 def test_only_the_top_layers_are_listed():
     ranking = make_ranking(*(make_layer(rank, f"layer{rank}") for rank in range(1, 6)))
 

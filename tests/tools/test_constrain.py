@@ -98,7 +98,7 @@ def test_without_a_model_the_forecast_decides_and_that_is_said(capsys):
 
 
 def test_with_the_model_the_error_is_measured(folder, capsys):
-    status = constrain(*MODEL, "--top-k", 2, "--save-script", "c.py")
+    status = constrain(*MODEL, "--top-k", 2, "--save-script", "c.py", "--show", 1)
 
     out = capsys.readouterr().out
     assert status == 0
@@ -452,7 +452,7 @@ def test_a_refuted_forecast_decides_nothing_unseen(folder, capsys):
 def test_a_measured_choice_shows_the_forecast_where_it_holds_for_it(folder, capsys):
     refute(folder / "ranking.json", factor=10)
 
-    assert main(["constrain", "ranking.json", *MODEL, "--tolerance", "1"]) == 0
+    assert main(["constrain", "ranking.json", *MODEL, "--tolerance", "1", "--show", "1"]) == 0
 
     chosen = next(line for line in capsys.readouterr().out.splitlines() if "Chosen" in line)
     assert re.search(r"relative L2 error: measured \S+, forecast", chosen)

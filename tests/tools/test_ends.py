@@ -116,9 +116,7 @@ def test_an_output_on_a_full_disk_is_told_once(given, door, unbuffered):
     assert "Exception ignored" not in said
 
 
-@pytest.mark.parametrize(
-    "words", [("--top", "1"), ("--top", "400"), ("--format", "markdown"), ("-v",)]
-)
+@pytest.mark.parametrize("words", [("--top", "1"), ("--top", "400"), ("-v",)])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("door", DOORS)
 def test_nothing_is_said_to_a_reader_who_never_listened(given, door, unbuffered, words):
@@ -131,6 +129,19 @@ def test_nothing_is_said_to_a_reader_who_never_listened(given, door, unbuffered,
 
     assert said == ""
     assert process.returncode == 141
+
+
+def test_markdown_for_which_there_is_no_reader_ends_like_the_log(given):
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = ("inspect", "many.json", "--format", "markdown")
+    with start("polygraphy", *words, stdout=writing, folder=given) as process:
+        os.close(writing)
+        _, said = process.communicate(timeout=120)
+
+    assert process.returncode == 141
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
 
 
 SLOW_FILE = """

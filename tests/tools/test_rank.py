@@ -113,13 +113,13 @@ def rank(measurement, model_path, monkeypatch):  # noqa: ARG001 - nothing is mea
 
 
 def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
-    status = rank("--load-inputs", inputs_path)
+    status = rank("--load-inputs", inputs_path, "--show", 5)
 
     out = capsys.readouterr().out
     assert status == 0
     assert "/encoder/layer.0/Add" in out
     assert "measured: 0.0123, forecast from the impacts: 0.012" in out
-    assert f"--load-inputs {quote(str(inputs_path))} --save-script constraints.py" in out
+    assert f"--load-inputs {quote(str(inputs_path))} --show 5 --save-script constraints.py" in out
     assert "PASSED | Runtime" in out
 
 
@@ -150,10 +150,45 @@ def test_lines_fit_the_terminal(rank, inputs_path, measurement, capsys, monkeypa
     monkeypatch.setenv("COLUMNS", "80")
     measurement.ranking = troubled_ranking()
 
-    rank("--load-inputs", inputs_path)
+    rank("--load-inputs", inputs_path, "--show", 3)
 
     report = capsys.readouterr().out.split("Ranking: ")[1].split("Next: ")[0]
     assert max(map(len, report.splitlines())) <= 80
+
+
+def test_by_default_culprits_and_the_choice_are_shown_in_one_look(
+    rank, inputs_path, measurement, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    layers = [
+        make_layer(i, f"/block.{i}/norm/Pow", op="Pow", overflow=True, overflow_count=i)
+        for i in range(1, 200)
+    ]
+    measurement.ranking = make_ranking(
+        *layers, warnings=("Inputs were made up. Give real ones.",) * 9
+    )
+    measurement.decision = make_decision()
+
+    rank("--load-inputs", inputs_path)
+
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 25
+    assert "[I] Culprits: model.onnx, 199 layers in FP16, 2 samples" in out
+    assert "/block.1/norm/Pow: Pow, 1 layer overflows" in out
+    assert "[W] Inputs were made up.\n" in out
+    assert "more warnings: `--show 1` shows all" in out
+    assert "Chosen: " in out
+    assert "2 *       1       12.5%" in out
+    assert "--save-script constraints.py" in out
+    assert "Ranking: " not in out
+
+
+def test_top_stays_another_name_of_show(rank, inputs_path, measurement, capsys):
+    measurement.ranking = troubled_ranking()
+
+    rank("--load-inputs", inputs_path, "--top", 1)
+
+    assert "1 of 3 layers in FP16" in capsys.readouterr().out
 
 
 def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
@@ -187,10 +222,25 @@ def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *[(name, FP16) for name in ("fp16", "FP16", "float16", "half", "Half")],
+        *[(name, BF16) for name in ("bf16", "BF16", "bfloat16")],
+    ],
+)
+def test_a_precision_has_the_names_that_people_give_it(
+    rank, inputs_path, measurement, name, precision
+):
+    assert rank("--load-inputs", inputs_path, "--precision", name) == 0
+
+    assert measurement.options["precision"] == precision
+
+
 def test_the_list_follows_the_report_options(rank, inputs_path, measurement, capsys):
     measurement.ranking = troubled_ranking()
 
-    rank("--load-inputs", inputs_path, "--top", 1, "--sort-by", "introduced")
+    rank("--load-inputs", inputs_path, "--show", 1, "--sort-by", "introduced")
 
     out = capsys.readouterr().out
     assert "1 of 3 layers in FP16, by introduced" in out
@@ -418,7 +468,7 @@ def test_a_defect_of_the_program_is_not_hidden(rank, inputs_path, measurement):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--top 0", "`--top` must be at least 1"),
+        ("--show 0", "`--show` (`--top`) must be at least 1"),
         ("--exact -1", "`--exact` must be at least 0"),
         ("--max-memory 0", "`--max-memory` must be positive"),
         ("--max-memory much", "Could not convert much to a number of bytes"),

@@ -130,6 +130,8 @@ def test_rank_saves_reports_and_builds_with_the_script_it_saved(layerprec, folde
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n| 1 | `<b>first</b>` |" in done.stdout
+    assert "[I]" not in done.stdout
+    assert "[I] Next: build an engine" in done.stderr
     text = (folder / "rank.html").read_text()
     assert "--trt-npps c.py" in text
     assert "Save a script" not in text
@@ -155,7 +157,9 @@ def test_verify_saves_a_report_and_shows_markdown(layerprec, folder):
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "\n**An FP32 build, 2 of 2 layers" in done.stdout
+    assert done.stdout.startswith("**An FP32 build, 2 of 2 layers")
+    assert "[I]" not in done.stdout
+    assert "PASSED: " in done.stderr
     assert "Passed." in (folder / "v.html").read_text()
 
 

@@ -10,14 +10,19 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from polygraphy_layerprec.report.columns import display_width
 from polygraphy_layerprec.report.ranking_file import save_ranking
+from tests.decisions import make_decision
 from tests.processes import COLOUR_SWITCHES, DOORS, POLYGRAPHY_DOOR, run_layerprec
-from tests.rankings import make_layer, make_ranking
+from tests.rankings import make_layer, make_ranking, troubled_ranking
 
+GOLDEN = Path(__file__).parent / "golden"
+OVERFLOWING = "/encoder/layer.11/attention/output/LayerNorm/Pow"
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -28,18 +33,25 @@ def folder(tmp_path_factory):
     layers = [make_layer(rank, f"/層{rank}/" + "attention/" * 12) for rank in (1, 2)]
     ranking = make_ranking(*layers, warnings=("These inputs were made up. " * 8,))
     save_ranking(ranking, folder / "ranking.json")
+    decision = make_decision(layers=(OVERFLOWING, "head/Sub"))
+    save_ranking(replace(troubled_ranking(), decision=decision), folder / "decided.json")
     return folder
 
 
 def show(folder, *words, columns=80, **variables):
-    """Returns what `inspect` writes to a terminal, and the exit code."""
+    """Returns what `inspect` writes to a terminal."""
+    return show_command(folder, "inspect", "ranking.json", *words, columns=columns, **variables)
+
+
+def show_command(folder, *words, columns=80, **variables):
+    """Returns what a command writes to a terminal."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     inherited = {name: os.environ[name] for name in os.environ.keys() - COLOUR_SWITCHES}
     environment = {**inherited, "TERM": "xterm-256color", **variables}
     environment.pop("COLUMNS", None)
     process = subprocess.Popen(
-        [sys.executable, *POLYGRAPHY_DOOR, "inspect", "ranking.json", *words],
+        [sys.executable, *POLYGRAPHY_DOOR, *words],
         cwd=folder,
         env=environment,
         stdin=follower,
@@ -58,7 +70,9 @@ def show(folder, *words, columns=80, **variables):
         written += some
     os.close(leader)
     assert process.wait() == 0
-    return written.decode().replace("\r", "")
+    # A carriage return within a line is that of a progress bar, which is gone by then.
+    lines = (line.rstrip("\r") for line in written.decode().split("\n"))
+    return "\n".join(line.rpartition("\r")[2] for line in lines)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -102,3 +116,38 @@ def test_what_an_encoding_lacks_is_escaped(folder, door):
 
     assert done.returncode == 0, done.stderr
     assert r"/\u5c641/attention/" in done.stdout
+
+
+def answer_of(written):
+    """Returns the lines between the first and the last, which hold the command and the time."""
+    return "\n".join(written.splitlines()[1:-1]) + "\n"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_choice_is_told_in_one_look(folder, columns, check_golden):
+    command = ("constrain", "decided.json", "--choose", "2")
+
+    coloured = show_command(folder, *command, columns=columns)
+    plain = show_command(folder, *command, columns=columns, NO_COLOR="1")
+    piped = run_layerprec(*command, folder=folder, environment={"COLUMNS": str(columns)}).stdout
+
+    check_golden(GOLDEN / f"one_look_{columns}.txt", answer_of(coloured))
+    assert COLORS.sub("", answer_of(coloured)) == answer_of(plain) == answer_of(piped)
+    assert max(map(display_width, answer_of(plain).splitlines())) <= columns
+    assert len(plain.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("words", [("--show", "3"), ("--sort-by", "name")])
+def test_layers_are_listed_on_demand(folder, words):
+    done = run_layerprec("constrain", "decided.json", "--choose", "2", *words, folder=folder)
+
+    assert "[I] Ranking: model.onnx | 3 layers in FP16" in done.stdout
+    assert "Output error: every layer in FP16" in done.stdout
+
+
+def test_markdown_can_be_piped_alone(folder):
+    done = run_layerprec("inspect", "decided.json", "--format", "markdown", folder=folder)
+
+    assert done.stdout.startswith("**FP16 loses accuracy: 0.1.**")
+    assert "[I]" not in done.stdout
+    assert "[I] PASSED | Runtime" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.html.agreement_chart import AGREEMENT_AXES, draw_agreement
 from polygraphy_layerprec.report.html.agreement_page import judge_agreement, move_data
 from polygraphy_layerprec.report.html.bokeh_embedding import bokeh_script, embedded_figures
@@ -20,6 +21,7 @@ from polygraphy_layerprec.report.html.verdict import (
     scale_positions,
 )
 from polygraphy_layerprec.report.roll_up import roll_up_by_block, roll_up_by_op
+from polygraphy_layerprec.report.verification import rows_of_criteria
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +52,7 @@ def render_ranking_report(report: RankingReport) -> str:
         "rows": layer_rows(report),
         "kinds": [kind for kind in KIND_MARKERS if kind in kinds],
         "groups": _groups(report),
+        "choices": _choices(report),
         "data": layer_data(report),
         "charts": embedded_figures(draw_ranking(report), DEPTH_AXES),
         "bokeh": bokeh_script(),
@@ -65,6 +68,7 @@ def render_verification_report(verification: Verification) -> str:
         **_head(f"{low} verification", verification.model, verdict, verification.warnings),
         "low": low,
         "verification": verification,
+        "criteria": rows_of_criteria(verification),
     }
     return render_page("verification.html", content)
 
@@ -94,6 +98,12 @@ def _head(
         "scale": list(zip(verdict.marks, positions, strict=True)),
         "warnings": warnings,
     }
+
+
+def _choices(report: RankingReport) -> list[tuple[str, ...]]:
+    """Titles, and a row for each of the sets to choose from; nothing where there is one alone."""
+    decision = report.selection.decision
+    return [] if decision is None or len(decision.sets) < 2 else rows_of_choices(decision)
 
 
 def _groups(report: RankingReport) -> list[tuple[str, str, tuple[LayerGroup, ...], int]]:

@@ -9,7 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
-from polygraphy_layerprec.tools.args.precision_name import check_precision_name
+from polygraphy_layerprec.tools.args.precision_name import read_precision_name
 from polygraphy_layerprec.tools.user_script import load_function
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class MeasureArgs(BaseArgs):
         self.group.add_argument(
             "--precision",
             metavar="NAME",
-            help="The low precision to compare with FP32: fp16 or bf16. "
+            help="The low precision to compare with FP32: fp16 (float16, half) or bf16 (bfloat16). "
             "For example: --precision bf16. Defaults to fp16.",
             default=None,
         )
@@ -103,8 +103,9 @@ class MeasureArgs(BaseArgs):
             loss_function_name (str): Name of the function in it.
             loss_tolerance (float): Largest relative change of the loss, or None.
         """
-        self.precision = args_util.get(args, "precision") or "fp16"
-        check_precision_name(self.precision, option="--precision")
+        self.precision = read_precision_name(
+            args_util.get(args, "precision") or "fp16", option="--precision"
+        )
         self.impact = args_util.get(args, "impact") or "adjoint"
         self.exact_count = args_util.get(args, "exact") or 0
         self.max_memory_bytes = args_util.parse_num_bytes(args_util.get(args, "max_memory"))

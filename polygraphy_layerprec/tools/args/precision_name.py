@@ -1,18 +1,25 @@
-"""Precisions on the command line: all that the library knows."""
+"""Precisions on the command line: all that the library knows, as people write them."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from polygraphy_layerprec._native import G_LOGGER
 
-__all__ = ["check_precision_name"]
+__all__ = ["read_precision_name"]
+
+_OTHER_NAMES: Final = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+"""What PyTorch, numpy and ONNX call them."""
 
 
-def check_precision_name(name: str, *, option: str) -> None:
-    """Stops unless there is a precision called `name`.
+def read_precision_name(name: str, *, option: str) -> str:
+    """Returns the library's name of a precision, or stops if there is none that is called `name`.
 
     Not `choices` of the option: these would load numpy for every `polygraphy` command.
     """
     from polygraphy_layerprec.precision import PRECISIONS
 
-    if name not in PRECISIONS:
+    known = _OTHER_NAMES.get(name.lower(), name.lower())
+    if known not in PRECISIONS:
         G_LOGGER.critical(f"`{option}` must be one of {', '.join(PRECISIONS)}, got: {name!r}.")
+    return known

@@ -69,8 +69,8 @@ class ReportFileArgs(BaseArgs):
         self.group.add_argument(
             "--format",
             help="How results are shown: {'table': in columns that fit the terminal; 'markdown': "
-            "without the log's prefix, to paste into an issue}. For example: --format markdown. "
-            "Defaults to table.",
+            "to paste into an issue, alone on standard output, and the log on standard error}. "
+            "For example: --format markdown. Defaults to table.",
             choices=["table", "markdown"],
             default=None,
         )
@@ -108,7 +108,7 @@ class ReportFileArgs(BaseArgs):
         """Writes lines as they are: what the log puts before them would make them code."""
         from polygraphy_layerprec.terminal_output import write_output
 
-        write_output("\n" + "\n".join(lines) + "\n\n")
+        write_output("\n".join(lines) + "\n")
 
     def save_ranking(self, report: RankingReport) -> None:
         """Saves the files that were asked for about a ranking."""

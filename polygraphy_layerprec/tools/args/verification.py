@@ -9,7 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
-from polygraphy_layerprec.tools.args.precision_name import check_precision_name
+from polygraphy_layerprec.tools.args.precision_name import read_precision_name
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +66,8 @@ class VerificationArgs(BaseArgs):
         self.group.add_argument(
             "--precision",
             metavar="NAME",
-            help="The low precision: fp16 or bf16. For example: --precision bf16. "
+            help="The low precision: fp16 (float16, half) or bf16 (bfloat16). "
+            "For example: --precision bf16. "
             "Defaults to that of the script, ranking or model, else fp16.",
             default=None,
         )
@@ -102,7 +103,7 @@ class VerificationArgs(BaseArgs):
 
     def _check(self) -> None:
         if self.precision is not None:
-            check_precision_name(self.precision, option="--precision")
+            self.precision = read_precision_name(self.precision, option="--precision")
         if self.top_k is not None and self.ranking is None:
             G_LOGGER.critical(
                 "`--top-k` chooses layers of a ranking, but there is none.\n"

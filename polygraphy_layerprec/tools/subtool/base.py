@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import sys
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from polygraphy.tools.base import Tool
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.terminal_output import flush_output, printable_log
+from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
+from polygraphy_layerprec.tools.mistyped_options import propose_options
 from polygraphy_layerprec.tools.user_script import UserScriptError
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ class LayerprecSubtool(Tool):
         """Does the work and returns the exit code; implemented by each subtool."""
         raise NotImplementedError
 
+    def add_parser_args(self, parser: argparse.ArgumentParser) -> None:
+        """Adds what belongs to no group of options, and proposals for those that are mistyped."""
+        super().add_parser_args(parser)
+        propose_options(parser)
+
     def parse(self, args: argparse.Namespace) -> None:
         """Reads the options; comes before anything is logged."""
         _escape_what_stdout_lacks()
@@ -55,7 +62,9 @@ class LayerprecSubtool(Tool):
         Not `run_impl`: Polygraphy logs before that, and there may be no reader by then.
         """
         run = super().run
-        with printable_log(), tidy_termination():
+        is_piped = getattr(args, "format", None) == "markdown"
+        log = results_alone() if is_piped else contextlib.nullcontext()
+        with log, printable_log(), tidy_termination():
             try:
                 return _told(lambda: int(run(args)))
             except BrokenPipeError:

@@ -10,10 +10,12 @@ from polygraphy_layerprec.tools.args import (
     ComparisonArgs,
     CriterionArgs,
     RankedModelArgs,
+    RankingReportArgs,
     SampleArgs,
     SelectionArgs,
 )
 from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, how_to_choose
+from polygraphy_layerprec.tools.terminal import wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Constrain"]
 
 
+_NOTHING_MEASURED = (
+    "No model was given with `--model`, so nothing is measured: what was decided when the ranking "
+    "was made decides, or the forecast."
+)
 _MADE_UP = (
     "The ranking was measured with your own inputs, but this selection is measured with made-up "
     "ones.\nGive the same inputs, for example with `--load-inputs`."
@@ -55,6 +61,7 @@ class Constrain(SelectingSubtool):
         """Returns the argument groups."""
         return [
             RankedModelArgs(),
+            RankingReportArgs(allow_save=False),
             SampleArgs(allow_custom_input_shapes=False),
             CriterionArgs(),
             ComparisonArgs(),
@@ -62,7 +69,7 @@ class Constrain(SelectingSubtool):
             ArtefactArgs(),
         ]
 
-    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+    def run_job(self, args: argparse.Namespace) -> int:
         """Selects, shows and saves."""
         ranked = self.arg_groups[RankedModelArgs]
         self.arg_groups[ArtefactArgs].check_model(ranked.model_path)
@@ -70,11 +77,10 @@ class Constrain(SelectingSubtool):
         graph = ranked.load_graph()
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
+        notes = []
         if graph is None and not takes_recorded:
-            G_LOGGER.info(
-                "No model was given with `--model`, so nothing is measured: what was decided when "
-                "the ranking was made decides, or the forecast."
-            )
+            notes = wrapped(_NOTHING_MEASURED).splitlines()
+            G_LOGGER.info("\n".join(notes))
         elif (
             not takes_recorded
             and samples.is_using_random_data()
@@ -84,6 +90,16 @@ class Constrain(SelectingSubtool):
         outputs = ranking.conditions.outputs or None
         measured = {} if takes_recorded else self.measurement(graph, outputs)
         selection = self.choose(ranking, measured)
+        self.show(
+            ranking,
+            selection,
+            args,
+            hint="" if measured else how_to_choose(ranked.path),
+            commands=[
+                *notes,
+                *self.build_commands(ranking, ranked.model_path, ranked.external_data_dir),
+            ],
+        )
         reached = self.act_on(
             ranking,
             selection,
@@ -91,6 +107,5 @@ class Constrain(SelectingSubtool):
             model_path=ranked.model_path,
             graph=graph,
             external_data_folder=ranked.external_data_dir,
-            hint="" if measured else how_to_choose(ranked.path),
         )
         return 0 if reached else 1

@@ -63,7 +63,7 @@ class Merge(RankingSubtool):
             ArtefactArgs(),
         ]
 
-    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+    def run_job(self, args: argparse.Namespace) -> int:
         """Merges, shows and saves."""
         from polygraphy_layerprec.execution.sessions import threads_per_session
 
@@ -77,6 +77,7 @@ class Merge(RankingSubtool):
                 self._merge(parts, graph),
                 graph,
                 self._measured(graph, conditions),
+                args=args,
                 model_path=options.model_path,
                 external_data_folder=options.external_data_dir,
             )

@@ -85,7 +85,7 @@ class Rank(RankingSubtool):
             RankedEngineArgs(),
         ]
 
-    def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
+    def run_job(self, args: argparse.Namespace) -> int:
         """Ranks, shows and saves."""
         from polygraphy_layerprec.execution.sessions import threads_per_session
 
@@ -101,6 +101,7 @@ class Rank(RankingSubtool):
                 self._rank(graph),
                 graph,
                 self.measurement(graph, self.arg_groups[MeasureArgs].outputs),
+                args=args,
                 model_path=self.arg_groups[OnnxGraphArgs].path,
                 external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
             )

@@ -15,6 +15,7 @@ from polygraphy_layerprec.tools.subtool.selecting import (
 )
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
 
     from polygraphy_layerprec.model import Graph
@@ -32,6 +33,7 @@ class RankingSubtool(SelectingSubtool):
         graph: Graph,
         measured: Mapping[str, Any],
         *,
+        args: argparse.Namespace,
         model_path: str,
         external_data_folder: str | None,
     ) -> int:
@@ -41,6 +43,7 @@ class RankingSubtool(SelectingSubtool):
             ranking: The ranking.
             graph: The model.
             measured: What sets are measured with, as `measurement` gives it.
+            args: The options, which say how many files will be saved.
             model_path: Path of the model.
             external_data_folder: Where its data files are, if not beside it.
         """
@@ -49,8 +52,13 @@ class RankingSubtool(SelectingSubtool):
         report = self.arg_groups[RankingReportArgs]
         if self.arg_groups[ReportFileArgs].is_markdown:
             self._show_markdown(ranking, selection)
-        else:
-            report.show(ranking)
+        self.show(
+            ranking,
+            selection,
+            args,
+            hint=_how_to_choose(report.save_ranking),
+            commands=self.build_commands(ranking, model_path, external_data_folder),
+        )
         report.save(ranking)
         reached = self.act_on(
             ranking,
@@ -59,7 +67,6 @@ class RankingSubtool(SelectingSubtool):
             model_path=model_path,
             graph=graph,
             external_data_folder=external_data_folder,
-            hint=_how_to_choose(report.save_ranking),
         )
         self._show_next(selection)
         failed = sum(layer.failed for layer in ranking.unmeasured)
@@ -94,4 +101,4 @@ class RankingSubtool(SelectingSubtool):
 def _how_to_choose(ranking_path: str | None) -> str:
     if ranking_path is not None and ranking_path.lower().endswith(".json"):
         return how_to_choose(ranking_path)
-    return "to take another one, add `--save-ranking ranking.json`"
+    return "another: first add `--save-ranking ranking.json`"

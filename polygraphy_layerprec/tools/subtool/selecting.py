@@ -9,13 +9,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.tools.args import ArtefactArgs, CriterionArgs, SampleArgs, SelectionArgs
+from polygraphy_layerprec.tools.args import (
+    ArtefactArgs,
+    CriterionArgs,
+    RankingReportArgs,
+    SampleArgs,
+    SelectionArgs,
+)
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width, wrapped
+from polygraphy_layerprec.tools.subtool.choice_output import (
+    lines_of_files,
+    show_in_one_look,
+    show_tables,
+)
+from polygraphy_layerprec.tools.terminal import log_width
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
     from polygraphy_layerprec.divergence.judges import Judge
@@ -38,12 +50,38 @@ class SelectingSubtool(LayerprecSubtool):
 
     def choose(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
         """Chooses layers, and logs the verdict on them."""
-        from polygraphy_layerprec.report.columns import printable
+        from polygraphy_layerprec.report.summary import format_verdict_line
 
         selection = self._select(ranking, measured)
         if selection.decision is not None:
-            G_LOGGER.info(wrapped(f"Verdict: {printable(selection.decision.sentence)}"))
+            G_LOGGER.info(format_verdict_line(selection.decision, width=log_width()))
         return selection
+
+    def show(
+        self,
+        ranking: Ranking,
+        selection: Selection,
+        args: argparse.Namespace,
+        *,
+        hint: str,
+        commands: Sequence[str] = (),
+    ) -> None:
+        """Shows the culprits, the choice and what else there is, or tables where these are wanted.
+
+        Args:
+            ranking: The ranked layers.
+            selection: What was chosen of them.
+            args: The options, which say how many files will be saved.
+            hint: How to take another set of the list.
+            commands: Lines that stand above, or will be shown below.
+        """
+        refuted = _is_refuted(ranking, selection)
+        report = self.arg_groups[RankingReportArgs]
+        if report.is_table:
+            show_tables(ranking, selection, report, hint=hint, refuted=refuted)
+            return
+        others = lines_of_files(args) + len(commands)
+        show_in_one_look(ranking, selection, hint=hint, refuted=refuted, others=others)
 
     def judges(self) -> Sequence[Judge]:
         """Returns judges beside those of `CriterionArgs`."""
@@ -58,9 +96,8 @@ class SelectingSubtool(LayerprecSubtool):
         model_path: str | None,
         graph: Graph | None,
         external_data_folder: str | None = None,
-        hint: str = "",
     ) -> bool:
-        """Shows a choice and saves what was asked for.
+        """Saves what was asked for, and says what to do next.
 
         Args:
             ranking: The ranked layers.
@@ -69,28 +106,12 @@ class SelectingSubtool(LayerprecSubtool):
             model_path: Path of the model, if it is known.
             graph: The model, if it was read.
             external_data_folder: Where its data files are, if not beside it.
-            hint: How to take another set of the list.
 
         Returns:
             Whether what was asked for is met.
         """
-        from polygraphy_layerprec.report.choice import (
-            format_choices,
-            format_remedies,
-            format_selection,
-        )
         from polygraphy_layerprec.report.verdict_file import verdict_on_choice
 
-        lines = format_selection(
-            selection,
-            len(ranking.layers),
-            refuted=_is_refuted(ranking, selection),
-            width=log_width(),
-        )
-        if selection.decision is not None:
-            lines += format_choices(selection.decision, hint, width=log_width())
-            lines += format_remedies(selection.decision, width=log_width())
-        G_LOGGER.info("\n".join(lines))
         self.arg_groups[ArtefactArgs].save(
             ranking,
             selection,
@@ -113,7 +134,9 @@ class SelectingSubtool(LayerprecSubtool):
             )
             self.arg_groups[ReportFileArgs].save_ranking(report)
         if selection.reached:
-            self._show_build_commands(ranking, model_path, external_data_folder)
+            commands = self.build_commands(ranking, model_path, external_data_folder)
+            if commands:
+                G_LOGGER.info("\n".join(commands))
             return True
         self._explain_failure(ranking, selection)
         return False
@@ -210,15 +233,16 @@ class SelectingSubtool(LayerprecSubtool):
             ),
         )
 
-    def _show_build_commands(
+    def build_commands(
         self, ranking: Ranking, model_path: str | None, external_data_dir: str | None
-    ) -> None:
+    ) -> list[str]:
+        """Returns lines with the commands that build with the script that is saved; maybe none."""
         from polygraphy_layerprec.report.next_steps import format_build_commands, installed_tensorrt
 
         script_path = self.arg_groups[ArtefactArgs].save_script
         if script_path is None:
-            return
-        lines = format_build_commands(
+            return []
+        return format_build_commands(
             model_path or ranking.model.name or "model.onnx",
             script_path,
             precision=ranking.precision,
@@ -226,7 +250,6 @@ class SelectingSubtool(LayerprecSubtool):
             shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
             external_data_dir=external_data_dir,
         )
-        G_LOGGER.info("\n".join(lines))
 
     def _explain_failure(self, ranking: Ranking, selection: Selection) -> None:
         if selection.decision is None and ranking.output_error.measured == math.inf:
@@ -270,7 +293,7 @@ def _is_refuted(ranking: Ranking, selection: Selection) -> bool:
 def how_to_choose(ranking_path: str) -> str:
     """Returns how to take another set of a list that a ranking holds."""
     command = f"constrain {shlex.quote(ranking_path)} --choose N"
-    return f"another one, without measuring again: `{command}`"
+    return f"another: `{command}`"
 
 
 def own_arguments(verb: str) -> list[str]:

@@ -17,6 +17,7 @@ from polygraphy_layerprec.report.html.rendering import (
 from tests.rankings import make_layer
 from tests.report_models import (
     HOSTILE_NAMES,
+    decided_report,
     hostile_report,
     make_report,
     make_verification,
@@ -36,6 +37,7 @@ def pages(tmp_path_factory):
     texts = {
         "ranking": render_ranking_report(report),
         "hostile": render_ranking_report(hostile_report()),
+        "decided": render_ranking_report(decided_report("hostile metric " * 9)),
         "verification": render_verification_report(make_verification()),
         "agreement": render_agreement_report(agreement),
     }
@@ -57,7 +59,7 @@ def frame_of(browser, name):
     )
 
 
-@pytest.mark.parametrize("name", ["ranking", "hostile", "verification", "agreement"])
+@pytest.mark.parametrize("name", ["ranking", "hostile", "decided", "verification", "agreement"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_opens_without_an_error_or_a_request(browser, pages, name, scheme):
     browser.prefer(scheme)
@@ -252,7 +254,7 @@ def test_hostile_names_are_text_wherever_they_are_shown(browser, pages):
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", ["hostile", "ranking", "agreement", "verification"])
+@pytest.mark.parametrize("name", ["hostile", "ranking", "decided", "agreement", "verification"])
 def test_no_name_makes_a_page_wider_than_the_window(browser, pages, name, width):
     browser.resize(width)
     browser.open(pages[name], ready=name != "verification")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from polygraphy_layerprec.ranking.agreement import compare_rankings
-from polygraphy_layerprec.records import NonFiniteOrigin, UnmeasuredLayer
+from polygraphy_layerprec.records import Constraint, NonFiniteOrigin, UnmeasuredLayer
 from polygraphy_layerprec.report.html import packages
 from polygraphy_layerprec.report.html.packages import check_report_packages
 from polygraphy_layerprec.report.html.rendering import (
@@ -23,7 +23,13 @@ from polygraphy_layerprec.report.html.rendering import (
 from polygraphy_layerprec.selection import SelectionRequest
 from tests.processes import run_command
 from tests.rankings import make_layer, make_ranking, troubled_ranking
-from tests.report_models import HOSTILE_NAMES, hostile_report, make_report, make_verification
+from tests.report_models import (
+    HOSTILE_NAMES,
+    decided_report,
+    hostile_report,
+    make_report,
+    make_verification,
+)
 
 
 class Page(HTMLParser):
@@ -213,8 +219,14 @@ def test_hostile_names_elsewhere_are_escaped_as_well():
 
     for text in (
         render_ranking_report(report),
+        render_ranking_report(decided_report(name)),
         render_verification_report(
-            make_verification(source=name, failures=(name,), warnings=(name,))
+            make_verification(
+                source=name,
+                failures=(name,),
+                warnings=(name,),
+                constraints=(Constraint(name, name, (), (), name),),
+            )
         ),
     ):
         assert "<script>document" not in text
@@ -235,6 +247,26 @@ def test_a_verification_shows_outputs_and_engines(pages):
     assert "constrained 3.0 MiB 1.500 ms 50.0 % 1 of 3 layers asked for are in FP32" in text
     assert "kept_in_vain MatMul FP16 -> FP16 a_kernel" in text
     assert "kept_in_vain" in text
+
+
+def test_the_sets_to_choose_from_are_listed_with_the_chosen_one_marked():
+    page = Page(render_ranking_report(decided_report()))
+
+    assert "N Layers Operations Casts Relative L2 error Criterion" in page.text
+    assert "1 0 0.0% 0 0.1 not met 2 * 1 12.5% 4 0.001 met" in page.text
+    assert "Criterion: no NaN or infinity where FP32 has none; relative L2 error at" in page.text
+    assert [a for tag, a in page.elements if tag == "tr" and a.get("class") == "total"]
+    assert "Sets to choose from" not in Page(render_ranking_report(make_report())).text
+
+
+def test_a_verification_shows_the_criteria_the_layers_and_the_model(pages):
+    text = Page(pages["verification"]).text
+
+    assert "Criterion All FP16 Constrained Result no NaN or infinity" in text
+    assert "relative L2 error at most 0.005 0.01 0.0001 met" in text
+    assert "3 of 12 layers, as the script 'constraints.py' asks" in text
+    assert "/norm/Pow Pow overflow: |x| up to 8.1e5 sum Add 31 % of the output error" in text
+    assert "Model model.onnx, 7 nodes, opset 17" in text
 
 
 def test_a_comparison_shows_what_only_one_ranking_has(pages):
