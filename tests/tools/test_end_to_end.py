@@ -67,8 +67,8 @@ def test_quiet_runs_say_little_and_no_run_in_a_pipe_shows_a_bar(folder, flag):
     quiet = run_layerprec("rank", "model.onnx", "--load-inputs", "short.npz", flag, folder=folder)
 
     assert loud.stderr == quiet.stderr == ""
-    assert "Culprits: " in loud.stdout
-    assert "Culprits: " not in quiet.stdout
+    assert "Chosen: " in loud.stdout
+    assert "Chosen: " not in quiet.stdout
 
 
 @pytest.mark.trt
