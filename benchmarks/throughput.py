@@ -4,8 +4,8 @@ Usage: python benchmarks/throughput.py --minilm M.onnx --minilm-inputs I.npz [--
 
 Every measurement has a process of its own, which starts its workers; all happen in this one run,
 on this machine. Wall time is from the path of the model to the ranking. Set-up is the time until
-the first sample is done, less the time of one more sample by one worker; throughput is that of the
-rest. Memory is the peak of a worker's resident memory, imports included.
+the first sample is done, less the time of one more sample by one worker. Throughput is that of what
+follows the first sample of each worker, since these come together. Memory is a worker's peak.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class Run:
     first_seconds: float
     """Until the first sample was done."""
 
+    round_seconds: float
+    """Until each worker had done one sample, on average: as many samples as there are workers."""
+
     last_seconds: float
     """Until the last sample was done; what follows is done once for all of them."""
 
@@ -65,8 +68,9 @@ class Run:
 
     @property
     def samples_per_second(self) -> float:
-        """Throughput after the first sample."""
-        return (self.samples - 1) / max(self.last_seconds - self.first_seconds, 1e-9)
+        """Throughput once all are at work: first samples come together, and would flatter it."""
+        rest = self.samples - max(self.workers, 1)
+        return rest / max(self.last_seconds - self.round_seconds, 1e-9)
 
 
 def efficiency(run: Run, alone: Run) -> float:
@@ -103,7 +107,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--no-generated", action="store_true", help="Leave the CNN out.")
     add_arguments(parser)
     parser.add_argument("--output", type=Path, help="Markdown file to write.")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.samples <= max(arguments.workers):
+        parser.error("there must be more samples than workers")
+    return arguments
 
 
 def _models(arguments: argparse.Namespace, folder: Path) -> list[tuple[str, Path, Path | None]]:
@@ -150,7 +157,7 @@ def _table(name: str, runs: Sequence[Run]) -> list[str]:
         each = 1.0 / alone.samples_per_second if alone else 0.0
         share = f"{efficiency(run, alone):.2f}" if alone and run.workers else "-"
         lines.append(
-            f"| {f'{run.workers} workers' if run.workers else 'one, no workers'} | {run.threads} "
+            f"| {f'workers: {run.workers}' if run.workers else 'one, no workers'} | {run.threads} "
             f"| {run.seconds:.1f} s | {max(run.first_seconds - each, 0.0):.1f} s "
             f"| {run.samples_per_second:.2f} | {share} | {run.worker_bytes / _MIB:.0f} MiB |"
         )

@@ -24,7 +24,7 @@ __all__ = ["rank_many"]
 def rank_many(
     model: str, inputs: str | None, *, workers: int, threads: int, samples: int
 ) -> dict[str, float]:
-    """Returns when the first sample, the last one and the ranking were done, and peak memory.
+    """Returns when the first sample, those of a round, the last and the ranking were done; memory.
 
     Args:
         model: Path of the model.
@@ -34,16 +34,17 @@ def rank_many(
         samples: How many samples.
     """
     start = time.perf_counter()
-    first, last, seen = 0.0, 0.0, 0
+    first, of_round, last, seen = 0.0, 0.0, 0.0, 0
     peaks = [0]
 
     def tell(done: int, total: int, what: str) -> None:
-        nonlocal first, last, seen
+        nonlocal first, of_round, last, seen
         share = done * samples // total if total else 0
         if what.startswith("sample") and share > seen:
             peaks.extend(_peak_bytes(child.pid) for child in multiprocessing.active_children())
             seen, last = share, time.perf_counter() - start
             first = first or last
+            of_round = of_round if seen > max(workers, 1) else last
 
     stream = _samples(model, inputs, samples)
     options: dict[str, Any] = {"threads": threads, "sample_count": samples, "progress": tell}
@@ -54,6 +55,7 @@ def rank_many(
     return {
         "seconds": time.perf_counter() - start,
         "first_seconds": first,
+        "round_seconds": of_round,
         "last_seconds": last,
         "worker_bytes": max(peaks) if workers else _peak_bytes(os.getpid()),
     }
