@@ -175,7 +175,11 @@ def select_constraints(
     held_out = measure(every[seen:]) if every[seen:] else None
     selection = select_layers(ranking, request, measure=measure(every[:seen]), held_out=held_out)
     if not selection.holds_elsewhere:
-        selection = select_layers(ranking, request, measure=measure(every))
+        again = select_layers(ranking, request, measure=measure(every))
+        selection = again.with_note(
+            f"What was chosen on the first {seen} samples did not pass on the other "
+            f"{len(every) - seen}, so all of them chose."
+        )
     return selection.with_remedies(find_remedies(graph, selection.layers, ranking.precision))
 
 

@@ -185,6 +185,9 @@ def test_a_set_that_held_out_samples_refute_is_chosen_anew_on_all():
 
     assert [layer.name for layer in selection.layers] == ["beyond"]
     assert (selection.decision.sample_count, selection.decision.held_out) == (8, None)
+    assert selection.decision.sentence.endswith(
+        "What was chosen on the first 6 samples did not pass on the other 2, so all of them chose."
+    )
 
 
 def test_only_the_outputs_that_count_are_measured():

@@ -78,12 +78,17 @@ def parse_per_output(texts: Iterable[str], value_of: Callable[[str], _Value]) ->
 def _part(
     array: np.ndarray[Any, Any], text: str, index: tuple[Any, ...] | None
 ) -> np.ndarray[Any, Any]:
+    if index is None:
+        return array
     try:
-        return array if index is None else np.asarray(array[index])
-    except IndexError as error:
+        part = np.asarray(array[index])
+    except (IndexError, ValueError) as error:
         raise ValueError(
             f"{text!r} does not fit an output of shape {array.shape}: {error}."
         ) from error
+    if array.size and not part.size:  # which would meet any criterion
+        raise ValueError(f"{text!r} selects nothing of an output of shape {array.shape}.")
+    return part
 
 
 def _parse(text: str, known: tuple[str, ...]) -> tuple[str, tuple[Any, ...] | None]:

@@ -113,6 +113,13 @@ class Selection:
             return self
         return replace(self, decision=replace(self.decision, remedies=remedies))
 
+    def with_note(self, note: str) -> Selection:
+        """Returns the same with a sentence behind the verdict."""
+        if self.decision is None:
+            return self
+        sentence = f"{self.decision.sentence} {note}"
+        return replace(self, decision=replace(self.decision, sentence=sentence))
+
     @property
     def holds_elsewhere(self) -> bool:
         """Whether no samples were held out that refute a set which was found to pass."""

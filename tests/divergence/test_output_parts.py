@@ -86,3 +86,18 @@ def test_values_are_read_by_output():
 def test_values_that_make_no_sense_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         parse_per_output(words, float)
+
+
+@pytest.mark.parametrize("text", ["y[..., 40:]", "y[7]", "y[2:1]"])
+def test_a_part_without_elements_is_refused_since_it_would_meet_anything(text):
+    parts = OutputParts([text], ["y"])
+
+    with pytest.raises(ValueError, match=r"selects nothing of an output of shape \(2, 10\)"):
+        parts.select({"y": np.ones((2, 10), np.float32)}, text)
+
+
+def test_a_step_of_nothing_is_told_with_the_part():
+    parts = OutputParts(["y[::0]"], ["y"])
+
+    with pytest.raises(ValueError, match=r"'y\[::0\]' does not fit"):
+        parts.select({"y": np.ones(4, np.float32)}, "y[::0]")
