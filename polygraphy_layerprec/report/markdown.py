@@ -63,10 +63,16 @@ def code_span(text: str) -> str:
     return f"{quotes}{padding}{shown}{padding}{quotes}"
 
 
-def escape_markdown(text: str) -> str:
-    """Returns `text` with everything escaped that Markdown or HTML would take for its own."""
+def escape_markdown(text: str, *, longest: int | None = _REASON_WIDTH) -> str:
+    """Returns `text` with everything escaped that Markdown or HTML would take for its own.
+
+    Args:
+        text: Any text.
+        longest: Characters beyond which it is shortened; None for as it is.
+    """
     # An @ or # that is followed by a letter or number would call a person or name an issue.
-    escaped = re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", shorten(printable(text), _REASON_WIDTH))
+    shown = printable(text) if longest is None else shorten(printable(text), longest)
+    escaped = re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", shown)
     return re.sub(r"([@#])(?=\w)", "\\1\N{ZERO WIDTH NON-JOINER}", escaped)
 
 
@@ -100,7 +106,9 @@ def format_ranking_markdown(
         kept: Unique names of the layers that stay in FP32.
     """
     decision = ranking.decision
-    verdict = [] if decision is None else [f"**{escape_markdown(decision.sentence)}**", ""]
+    verdict = (
+        [] if decision is None else [f"**{escape_markdown(decision.sentence, longest=None)}**", ""]
+    )
     layers = _ranking(ranking, top=top, sort_by=sort_by, kept=kept)
     return [*verdict, *_choices(decision), *layers]
 
@@ -225,8 +233,8 @@ def format_agreement_markdown(agreement: RankingAgreement, *, top: int = 10) -> 
 
 
 def _verdict(verdict: Verdict) -> list[str]:
-    lines = [f"**{escape_markdown(verdict.headline)}**"]
-    return lines + [escape_markdown(sentence) for sentence in verdict.sentences]
+    sentences = [f"**{escape_markdown(verdict.headline, longest=None)}**"]
+    return sentences + [escape_markdown(text, longest=None) for text in verdict.sentences]
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], alignment: str) -> list[str]:

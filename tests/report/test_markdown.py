@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -28,6 +29,7 @@ from polygraphy_layerprec.report.markdown import (
     format_script_markdown,
     format_verification_markdown,
 )
+from tests.decisions import make_decision
 from tests.rankings import make_layer, make_ranking
 from tests.report_models import (
     HOSTILE_NAMES,
@@ -209,3 +211,14 @@ def test_a_script_lists_what_it_keeps_and_why():
     rows = cells_of(format_script_markdown(script))
 
     assert rows[1] == ["y|z", "Pow", "overflow: |x| up to 8e5"]
+
+
+def test_a_verdict_is_shown_whole_however_long_it_is():
+    sentence = "FP16 is broken by " + ", ".join(f"/layer.{index}" for index in range(90)) + "."
+    decision = replace(make_decision(), sentence=sentence)
+
+    lines = format_ranking_markdown(
+        replace(make_ranking(), decision=decision), top=3, sort_by="impact", kept=set()
+    )
+
+    assert lines[0] == f"**{sentence}**"
