@@ -64,7 +64,7 @@ def rank(folder, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments, model="model.onnx"):
-        words = ["rank", model, *arguments]
+        words = ["rank", model, "--show", "20", *arguments]  # with all warnings whole
         monkeypatch.setattr(sys, "argv", ["polygraphy", "layerprec", *words])
         status = main(words)
         captured = capsys.readouterr()
