@@ -108,15 +108,13 @@ class Selection:
         return None if self.decision is None else self.decision.outcome.error
 
     def with_remedies(self, remedies: tuple[Remedy, ...]) -> Selection:
-        """Returns the same with remedies beside what was decided."""
-        if self.decision is None:
-            return self
+        """Returns the same with remedies beside what was decided by measuring."""
+        assert self.decision is not None
         return replace(self, decision=replace(self.decision, remedies=remedies))
 
     def with_note(self, note: str) -> Selection:
-        """Returns the same with a sentence behind the verdict."""
-        if self.decision is None:
-            return self
+        """Returns the same with a sentence behind the verdict on what was measured."""
+        assert self.decision is not None
         sentence = f"{self.decision.sentence} {note}"
         return replace(self, decision=replace(self.decision, sentence=sentence))
 

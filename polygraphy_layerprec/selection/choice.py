@@ -102,7 +102,7 @@ def _by_forecast(
         kept, plain = found.kept, found.plain
     error = forecast.error(kept)
     layers = tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep)
-    finite = may_be_finite(ranking, layers, measured_error=None)
+    finite = may_be_finite(ranking, layers)
     return Selection(
         layers=layers,
         cost=forecast.cost(kept),

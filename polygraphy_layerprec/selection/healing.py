@@ -69,21 +69,16 @@ def guards_to_choose(
     return np.zeros_like(required) if found is None else found
 
 
-def may_be_finite(
-    ranking: Ranking, kept: Collection[RankedLayer], *, measured_error: float | None
-) -> bool:
+def may_be_finite(ranking: Ranking, kept: Collection[RankedLayer]) -> bool:
     """Returns whether nothing says that an output is NaN or infinite with some layers in FP32.
 
-    Where an output is so with all layers lowered, and nothing was measured, all that is blamed must
-    be kept.
+    It is for where no set is measured: where an output is so with all layers lowered, all that is
+    blamed must be kept.
 
     Args:
         ranking: The ranked layers.
         kept: Those that stay in FP32.
-        measured_error: The error that was measured with them there; None if none was.
     """
-    if measured_error is not None:
-        return math.isfinite(measured_error)
     blamed = [layer for layer in ranking.layers if is_required(layer)]
     mended = bool(blamed) and all(layer in kept for layer in blamed)
     return mended or math.isfinite(ranking.output_error.measured)
