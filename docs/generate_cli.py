@@ -30,8 +30,9 @@ _INTRODUCTION: Final = """\
 # Command line
 
 Every verb with every option, made by `python docs/generate_cli.py` from the parsers that
-`polygraphy layerprec VERB -h` shows. Groups that Polygraphy brings, such as `Data Loader`, stand as
-in Polygraphy {version}; another version may have other options there.
+`polygraphy layerprec VERB -h` shows, and `--help-engines` for what builds engines. Groups that
+Polygraphy brings, such as `Data Loader`, stand as in Polygraphy {version}; another version may have
+other options there.
 
 `python -m polygraphy_layerprec VERB` is the same tool without the `polygraphy` command.
 [Exit codes](exit-codes.md) are the same for all verbs.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.options import EngineOptions
     from polygraphy_layerprec.report.next_steps import ShapeRange
 
-__all__ = ["given_options", "make_engine_options", "tensorrt_groups"]
+__all__ = ["given_options", "groups_of_builds", "make_engine_options", "tensorrt_groups"]
 
 _GROUPS: Final = (
     TrtConfigArgs,
@@ -49,6 +49,11 @@ def tensorrt_groups() -> list[Any]:
         TrtLoadNetworkArgs(allow_custom_outputs=False),
         TrtLoadEngineBytesArgs(),
     ]
+
+
+def groups_of_builds(groups: Mapping[type, Any]) -> list[Any]:
+    """Returns what argparse groups the options of `tensorrt_groups` in; none without them."""
+    return [groups[kind].group for kind in _GROUPS if kind in groups]
 
 
 def given_options(groups: Mapping[type, Any], args: argparse.Namespace) -> list[str]:

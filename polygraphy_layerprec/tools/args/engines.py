@@ -43,9 +43,6 @@ class EngineArgs(BaseArgs):
     }
     """Options of Polygraphy's that would change what is compared, and what to do instead."""
 
-    emulated: ClassVar[frozenset[str]] = frozenset()
-    """Options of Polygraphy's that the emulation knows as well."""
-
     ways_to_engines: ClassVar[str] = "`--backend tensorrt`"
     """What has engines built, in words."""
 
@@ -158,7 +155,7 @@ class EngineArgs(BaseArgs):
     def _check_unused(self, args: argparse.Namespace) -> None:
         own = {"--outputs-from": "outputs_from", "--work-dir": "work_dir"}
         unused = [option for option, name in own.items() if args_util.get(args, name)]
-        unused += [option for option in self._given if option not in self.emulated]
+        unused += self._given
         if unused:
             G_LOGGER.critical(
                 f"`{unused[0]}` is about engines, but layers are emulated.\n"

@@ -53,7 +53,6 @@ class VerifiedEngineArgs(EngineArgs):
         "--mark-debug": _RANK_ALONE,
         "--mark-unfused-tensors-as-debug-tensors": _RANK_ALONE,
     }
-    emulated: ClassVar[frozenset[str]] = frozenset({"--tf32"})
     ways_to_engines: ClassVar[str] = "`--backend tensorrt` or `--build`"
 
     def add_parser_args_impl(self) -> None:
@@ -75,10 +74,15 @@ class VerifiedEngineArgs(EngineArgs):
             type=int,
             default=None,
         )
-        # Polygraphy's option knows engines alone.
-        for action in self.arg_groups[TrtConfigArgs].group._group_actions:  # noqa: SLF001 - argparse has no other way to find one
-            if action.dest == "tf32":
-                action.help = _TF32_HELP
+        self._adopt_tf32()
+
+    def _adopt_tf32(self) -> None:
+        """Takes over Polygraphy's option, which knows engines alone, into this group's help."""
+        options = self.arg_groups[TrtConfigArgs].group._group_actions  # noqa: SLF001 - argparse has no other way to find one
+        for action in [action for action in options if action.dest == "tf32"]:
+            action.help = _TF32_HELP
+            options.remove(action)
+            self.group._group_actions.append(action)  # noqa: SLF001 - as above
 
     def parse_impl(self, args: argparse.Namespace) -> None:
         """

@@ -13,6 +13,8 @@ from polygraphy.tools.base import Tool
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
+from polygraphy_layerprec.tools.engine_groups import groups_of_builds
+from polygraphy_layerprec.tools.help_pages import arrange_help
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
 from polygraphy_layerprec.tools.mistyped_options import propose_options
 from polygraphy_layerprec.tools.user_script import UserScriptError
@@ -40,8 +42,9 @@ class LayerprecSubtool(Tool):
         raise NotImplementedError
 
     def add_parser_args(self, parser: argparse.ArgumentParser) -> None:
-        """Adds what belongs to no group of options, and proposals for those that are mistyped."""
+        """Adds what belongs to no group, a short help, and proposals for mistyped options."""
         super().add_parser_args(parser)
+        arrange_help(parser, groups_of_builds(self.arg_groups))
         propose_options(parser)
 
     def parse(self, args: argparse.Namespace) -> None:
