@@ -30,7 +30,7 @@ from polygraphy_layerprec.backend.polygraphy_functions import PolygraphyOptions
 from polygraphy_layerprec.backend.polygraphy_judges import polygraphy_judges
 from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.emit.network_script import render_network_script
-from polygraphy_layerprec.execution.measured_sets import MeasuredSets
+from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model, select_constraints
 from polygraphy_layerprec.precision import FP16

@@ -27,8 +27,8 @@ from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import spearman
 from polygraphy_layerprec.emit.mixed_onnx import lower_model
-from polygraphy_layerprec.execution.output_divergence import OutputDivergences
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model, select_constraints
 from polygraphy_layerprec.precision import FP16

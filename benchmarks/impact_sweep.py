@@ -24,7 +24,7 @@ from onnx.backend.test.loader import load_model_tests
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.execution.samples import SampleError
+from polygraphy_layerprec.execution.samples.given import SampleError
 from polygraphy_layerprec.model import ModelError, load_graph
 from polygraphy_layerprec.pipeline import measure_exact_impacts, rank_model
 from polygraphy_layerprec.ranking.order import first_output

@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from benchmarks.cast_pairs import with_cast_pairs
 from benchmarks.orders import spearman
-from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,8 +27,8 @@ from polygraphy_layerprec.records import (
     Ranking,
     RunConditions,
 )
-from polygraphy_layerprec.report.html.ranking_report import RankingReport
 from polygraphy_layerprec.report.html.rendering import render_ranking_report
+from polygraphy_layerprec.report.ranking_report import RankingReport
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 
 __all__ = ["BROWSER_FLAGS", "LoadTimes", "main", "make_ranking", "measure_load"]

@@ -23,7 +23,7 @@ from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix
 from polygraphy_layerprec.divergence.judges import tolerance_judge
-from polygraphy_layerprec.execution.measured_sets import MeasuredSets
+from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16

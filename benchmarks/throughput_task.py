@@ -12,7 +12,7 @@ import numpy as np
 
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
-from polygraphy_layerprec.execution.plausible import draw_samples, plan_inputs
+from polygraphy_layerprec.execution.samples.plausible import draw_samples, plan_inputs
 from polygraphy_layerprec.model import load_graph
 
 if TYPE_CHECKING:

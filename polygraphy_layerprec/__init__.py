@@ -11,9 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.files.ranking_file import load_ranking, save_ranking
     from polygraphy_layerprec.pipeline import rank_model
     from polygraphy_layerprec.records import Ranking
-    from polygraphy_layerprec.report.ranking_file import load_ranking, save_ranking
 
 __all__ = ["Ranking", "__version__", "load_ranking", "rank_model", "save_ranking"]
 
@@ -21,9 +21,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Ranking": "polygraphy_layerprec.records",
-    "load_ranking": "polygraphy_layerprec.report.ranking_file",
+    "load_ranking": "polygraphy_layerprec.files.ranking_file",
     "rank_model": "polygraphy_layerprec.pipeline",
-    "save_ranking": "polygraphy_layerprec.report.ranking_file",
+    "save_ranking": "polygraphy_layerprec.files.ranking_file",
 }
 
 

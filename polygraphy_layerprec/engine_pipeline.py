@@ -13,22 +13,22 @@ from polygraphy_layerprec.backend.engines.marking import choose_layers, plan_mar
 from polygraphy_layerprec.backend.engines.ranking import compare_on_engines, measure_impacts
 from polygraphy_layerprec.backend.engines.session import EngineSession
 from polygraphy_layerprec.execution import check_emulation
-from polygraphy_layerprec.execution.comparison import compare_samples
-from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
-from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.execution.comparison.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.comparison.side_by_side import compare_samples
+from polygraphy_layerprec.execution.samples.given import check_samples
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import assemble_ranking, nothing_to_rank
 from polygraphy_layerprec.ranking.guards import find_guard_reasons, with_guards
 from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
 from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
-from polygraphy_layerprec.report.ranking_file import load_ranking
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.marking import MarkingPlan
     from polygraphy_layerprec.backend.engines.session import EngineStack
     from polygraphy_layerprec.backend.engines.specs import Engines, Sample
-    from polygraphy_layerprec.execution.comparison import Comparison, Progress
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison, Progress
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import ImpactMethod, Ranking
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.divergence.judges import judges_for
-from polygraphy_layerprec.execution.comparison import Progress
-from polygraphy_layerprec.execution.counted_outputs import part_that_counts
-from polygraphy_layerprec.execution.exact_impacts import measure_exact_impacts
-from polygraphy_layerprec.execution.measured_sets import MeasuredSets, held_out_count
-from polygraphy_layerprec.execution.samples import check_samples
-from polygraphy_layerprec.execution.sessions import threads_per_session
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
+from polygraphy_layerprec.execution.comparison.exact_impacts import measure_exact_impacts
+from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets, held_out_count
+from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.side_by_side import Progress
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
+from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.plan import KeptLayers, Target
 from polygraphy_layerprec.precision import FP16, PRECISIONS, Precision

@@ -11,9 +11,13 @@ import numpy as np
 
 from polygraphy_layerprec.divergence.loss import NO_GRADIENT
 from polygraphy_layerprec.execution import ExecutionError, check_emulation
-from polygraphy_layerprec.execution.comparison import Progress, SampleComparer, compare_samples
-from polygraphy_layerprec.execution.counted_outputs import part_that_counts
-from polygraphy_layerprec.execution.exact_impacts import measure_exact_impacts
+from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
+from polygraphy_layerprec.execution.comparison.exact_impacts import measure_exact_impacts
+from polygraphy_layerprec.execution.comparison.side_by_side import (
+    Progress,
+    SampleComparer,
+    compare_samples,
+)
 from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import (
@@ -27,7 +31,7 @@ from polygraphy_layerprec.records import ImpactMethod, Ranking
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.loss import Loss
-    from polygraphy_layerprec.execution.comparison import Comparison
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.ranking.order import LayerObservation
     from polygraphy_layerprec.records import RankedLayer

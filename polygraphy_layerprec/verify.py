@@ -10,10 +10,10 @@ import numpy as np
 
 from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution import ExecutionError, PlannedExecutor, check_emulation
-from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
-from polygraphy_layerprec.execution.output_comparison import OutputComparison
-from polygraphy_layerprec.execution.plain_session import PlainSession
-from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.execution.comparison.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
+from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
+from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of, planner_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.plan import Plan, Verdict
@@ -32,7 +32,7 @@ from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
-    from polygraphy_layerprec.execution.comparison import Progress
+    from polygraphy_layerprec.execution.comparison.side_by_side import Progress
 
 __all__ = [
     "Runner",

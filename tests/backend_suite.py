@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from polygraphy_layerprec.execution.ort_tensors import tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of, value_of
 
 __all__ = ["SuiteModel", "keep_every_tensor", "suite_models", "whole_model"]
 

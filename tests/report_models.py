@@ -17,7 +17,7 @@ from polygraphy_layerprec.records import (
     Verification,
     VerifiedOutput,
 )
-from polygraphy_layerprec.report.html.ranking_report import Command, RankingReport
+from polygraphy_layerprec.report.ranking_report import Command, RankingReport
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
 from tests.decisions import L2, make_decision, make_outcome
 from tests.rankings import make_layer, make_ranking

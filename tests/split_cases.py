@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.report.record_codec import to_json_value
+from polygraphy_layerprec.files.record_codec import to_json_value
 from tests.guarded_models import normalised_rows
 from tests.models import (
     if_with_capture,

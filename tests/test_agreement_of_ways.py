@@ -11,8 +11,8 @@ import pytest
 
 from polygraphy_layerprec.backend.emulated.candidate import Candidate
 from polygraphy_layerprec.emit.mixed_onnx import lower_model
-from polygraphy_layerprec.execution.output_divergence import OutputDivergences
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan import KeptLayers, Target
 from polygraphy_layerprec.precision import FP16, PRECISIONS
@@ -92,14 +92,14 @@ def test_a_ranking_compares_what_a_set_without_layers_is(seed):
 @pytest.mark.parametrize("seed", range(60))
 def test_errors_are_those_of_an_evaluation_in_float64(seed, precision):
     model, sample = random_model(seed, PLAIN_KINDS), random_sample(seed)
-    graph, evaluation = load_graph(model), Float64Evaluation(model)
-    reference, exact = run_reference(graph, sample), evaluation.run(sample)
+    graph, node_run = load_graph(model), Float64Evaluation(model)
+    reference, exact = run_reference(graph, sample), node_run.run(sample)
     for share in (0.0, 0.3, 0.7, 1.0):
         kept = KeptLayers.of_nodes(draw_kept(graph, share, seed)).outputs
         low = PRECISIONS[precision]
 
         found = relative_error(reference, run_lowered(graph, sample, kept, precision=low))
-        expected = relative_error(exact, evaluation.run(sample, low, kept))
+        expected = relative_error(exact, node_run.run(sample, low, kept))
 
         # Sums in FP32 have errors of their own, which count where nothing else is left.
         assert expected / 1.5 - 1e-6 <= found <= 1.5 * expected + 1e-6

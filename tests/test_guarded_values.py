@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from polygraphy_layerprec.emit.mixed_onnx import lower_model
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
+from polygraphy_layerprec.files.ranking_file import load_ranking, save_ranking
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import (
     measure_curve,
@@ -19,7 +20,6 @@ from polygraphy_layerprec.pipeline import (
 )
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import BF16, FP16
-from polygraphy_layerprec.report.ranking_file import load_ranking, save_ranking
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of
 from tests import guarded_models as models
 from tests.planned_runs import run_whole

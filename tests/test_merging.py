@@ -10,7 +10,7 @@ import pytest
 
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.execution.sessions import session_threads, threads_per_session
+from polygraphy_layerprec.execution.kernels.sessions import session_threads, threads_per_session
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.ranking_run import RankingRun
 from tests.models import small_transformer

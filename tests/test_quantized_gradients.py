@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.execution.node_session import tensor_of
+from polygraphy_layerprec.execution.kernels.node_session import tensor_of
 from polygraphy_layerprec.pipeline import measure_exact_impacts
 from tests.models import normal, tensor
 from tests.quantized_models import MODELS, NODE, ROWS, WIDTH, X, pair, zero

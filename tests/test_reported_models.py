@@ -11,7 +11,7 @@ from polygraphy.logger import G_LOGGER
 from benchmarks.cast_pairs import with_cast_pairs
 from polygraphy_layerprec.backend.engines.proof import asked_layers
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.matching.asked_precisions import asked_by_mixed_onnx, asked_by_nobody
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error, rank_model

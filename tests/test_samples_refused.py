@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.execution.samples import SampleError
+from polygraphy_layerprec.execution.samples.given import SampleError
 from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.execution.plausible import plan_inputs
+from polygraphy_layerprec.execution.samples.plausible import plan_inputs
 from polygraphy_layerprec.report.columns import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from polygraphy_layerprec.execution.plausible import PlausibleInput
+    from polygraphy_layerprec.execution.samples.plausible import PlausibleInput
     from polygraphy_layerprec.model import Graph, GraphInput
 
 __all__ = ["plan_and_tell"]

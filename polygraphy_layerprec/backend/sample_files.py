@@ -6,14 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.backend.json_files import read_polygraphy_json
-from polygraphy_layerprec.execution.samples import SampleError
-from polygraphy_layerprec.report.npz_file import NpzFile, open_npy
+from polygraphy_layerprec.execution.samples.given import SampleError
+from polygraphy_layerprec.files.npz_file import NpzFile, open_npy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from polygraphy_layerprec.files.npz_file import StoredArray
     from polygraphy_layerprec.model import GraphInput
-    from polygraphy_layerprec.report.npz_file import StoredArray
 
 __all__ = ["count_samples", "read_samples"]
 

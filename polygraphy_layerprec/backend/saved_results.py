@@ -13,8 +13,8 @@ import numpy as np
 from polygraphy.comparator import IterationResult, RunResults
 
 from polygraphy_layerprec.backend.json_files import read_polygraphy_json
+from polygraphy_layerprec.execution.comparison.tensor_comparison import TensorComparison
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.tensor_comparison import TensorComparison
 from polygraphy_layerprec.matching.tensor_matching import name_some
 
 if TYPE_CHECKING:

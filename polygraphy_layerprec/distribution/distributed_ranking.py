@@ -24,10 +24,10 @@ from polygraphy_layerprec.distribution.worker_tasks import (
     describe_worker,
     observe_sample,
 )
-from polygraphy_layerprec.execution.comparison import no_sample
+from polygraphy_layerprec.execution.comparison.side_by_side import no_sample
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.samples import check_sample
-from polygraphy_layerprec.execution.sessions import available_threads, threads_per_session
+from polygraphy_layerprec.execution.kernels.sessions import available_threads, threads_per_session
+from polygraphy_layerprec.execution.samples.given import check_sample
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import installed_versions
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.distribution.clients import Workers
     from polygraphy_layerprec.distribution.worker_tasks import Observed
-    from polygraphy_layerprec.execution.comparison import Comparison, Progress, SampleComparer
+    from polygraphy_layerprec.execution.comparison.side_by_side import (
+        Comparison,
+        Progress,
+        SampleComparer,
+    )
     from polygraphy_layerprec.records import ImpactMethod, Ranking
 
 __all__ = ["rank_on_workers"]

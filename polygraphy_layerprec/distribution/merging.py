@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec.distribution.part import PartConditions
 from polygraphy_layerprec.distribution.partial_file import PartialFile
-from polygraphy_layerprec.execution.sessions import threads_per_session
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.ranking.assembly import installed_versions
 from polygraphy_layerprec.ranking_run import RankingRun
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.comparison import Progress
+    from polygraphy_layerprec.execution.comparison.side_by_side import Progress
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
 

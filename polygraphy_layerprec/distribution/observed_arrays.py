@@ -17,11 +17,11 @@ from polygraphy_layerprec.distribution.columns import Columns, as_column
 from polygraphy_layerprec.divergence.caveats import Caveat
 from polygraphy_layerprec.divergence.nonfinite import NonFiniteVisit
 from polygraphy_layerprec.divergence.sums import DivergenceSums
-from polygraphy_layerprec.execution.observation import ObservedLayer
-from polygraphy_layerprec.execution.output_divergence import ObservedOutput
+from polygraphy_layerprec.execution.comparison.observation import ObservedLayer
+from polygraphy_layerprec.execution.comparison.output_divergence import ObservedOutput
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.comparison import Comparison
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison
 
 __all__ = ["ObservedRecord", "comparison_from", "observed_arrays", "observed_record"]
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from polygraphy_layerprec.execution.sessions import session_threads
+from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.ranking.assembly import installed_versions
 from polygraphy_layerprec.records import ImpactMethod, ModelIdentity
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.comparison import Comparison
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison
     from polygraphy_layerprec.model import Graph
 
 __all__ = ["Part", "PartConditions", "Shard", "conditions_of", "digest_of_script"]

@@ -19,13 +19,13 @@ from polygraphy_layerprec.distribution.observed_arrays import (
     observed_record,
 )
 from polygraphy_layerprec.distribution.part import Part, PartConditions, Shard
-from polygraphy_layerprec.execution.samples import check_sample
-from polygraphy_layerprec.report.atomic_file import write_file
-from polygraphy_layerprec.report.npz_file import NpzFile
-from polygraphy_layerprec.report.record_codec import from_json_value, to_json_value
+from polygraphy_layerprec.execution.samples.given import check_sample
+from polygraphy_layerprec.files.atomic_file import write_file
+from polygraphy_layerprec.files.npz_file import NpzFile
+from polygraphy_layerprec.files.record_codec import from_json_value, to_json_value
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.comparison import Comparison
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison
     from polygraphy_layerprec.model import Graph, GraphInput
 
 __all__ = ["PARTIAL_VERSION", "PartialFile", "open_partial", "save_partial"]

@@ -21,7 +21,7 @@ from polygraphy_layerprec.distribution.observed_arrays import (
     observed_record,
 )
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.sessions import (
+from polygraphy_layerprec.execution.kernels.sessions import (
     available_threads,
     silence_native_log,
     threads_per_session,
@@ -32,7 +32,7 @@ from polygraphy_layerprec.ranking.assembly import installed_versions
 from polygraphy_layerprec.ranking_run import RankingRun
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.comparison import SampleComparer
+    from polygraphy_layerprec.execution.comparison.side_by_side import SampleComparer
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import ImpactMethod
 

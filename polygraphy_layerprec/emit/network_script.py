@@ -11,8 +11,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.files.atomic_file import write_text_file
 from polygraphy_layerprec.records import Constraint, NetworkWidths
-from polygraphy_layerprec.report.atomic_file import write_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

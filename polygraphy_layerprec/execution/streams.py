@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.execution.ort_tensors import fed_tensor, tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.ort_tensors import fed_tensor, tensor_of, value_of
 from polygraphy_layerprec.precision import round_to_precision
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "largest_finite",
     "rounded_tensor",
     "shape_of",
+    "streams_of",
     "union_of_overflows",
     "writable_array",
 ]
@@ -171,3 +172,15 @@ def hands_on_fed(node: Node, floats: Sequence[Streams]) -> bool:
 def union_of_overflows(streams: Mapping[str, Streams]) -> frozenset[int]:
     """Returns the nodes whose overflow any of the tensors carries."""
     return frozenset().union(*(stream.overflows for stream in streams.values()))
+
+
+def streams_of(
+    references: Sequence[ort.OrtValue | None],
+    candidates: Sequence[ort.OrtValue | None],
+    saturated: Sequence[ort.OrtValue | None],
+) -> list[Streams | None]:
+    """Returns the streams of a node's outputs; None for absent ones."""
+    return [
+        None if a is None or b is None or c is None else Streams(a, b, c)
+        for a, b, c in zip(references, candidates, saturated, strict=True)
+    ]

@@ -9,7 +9,8 @@ from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.script_reading import load_network_script
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.plain_session import PlainSession
+from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.matching.constraint_matching import (
     check_ranked_model,
     check_same_model,
@@ -19,7 +20,6 @@ from polygraphy_layerprec.plan import Planner, Target, Width
 from polygraphy_layerprec.plan.network_widths import network_widths
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import AskedPrecisions, NetworkWidths
-from polygraphy_layerprec.report.ranking_file import load_ranking
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
 
 if TYPE_CHECKING:

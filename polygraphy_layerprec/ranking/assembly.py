@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.execution.sessions import session_threads
+from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.ranking.doubts import describe_instability, describe_refutation
 from polygraphy_layerprec.ranking.order import forecast_error, forecast_holds
@@ -26,7 +26,7 @@ from polygraphy_layerprec.records import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polygraphy_layerprec.execution.comparison import Comparison
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan import Plan
 

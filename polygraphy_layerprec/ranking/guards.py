@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
-from polygraphy_layerprec.execution.guarded_values import NOTHING_LOST, guarded_values
-from polygraphy_layerprec.execution.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.guarded_values import NOTHING_LOST, guarded_values
+from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.ranking.order import first_output, order_layers
 from polygraphy_layerprec.selection.healing import find_guards, linked_groups
@@ -19,8 +19,8 @@ from polygraphy_layerprec.selection.healing import find_guards, linked_groups
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from polygraphy_layerprec.execution.comparison import Comparison, Progress, Sample
-    from polygraphy_layerprec.execution.guarded_values import GuardedValues
+    from polygraphy_layerprec.execution.comparison.guarded_values import GuardedValues
+    from polygraphy_layerprec.execution.comparison.side_by_side import Comparison, Progress, Sample
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.precision import Precision
     from polygraphy_layerprec.records import RankedLayer

@@ -25,7 +25,10 @@ from polygraphy_layerprec.records import (
 )
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.tensor_comparison import TensorComparison, TensorDivergence
+    from polygraphy_layerprec.execution.comparison.tensor_comparison import (
+        TensorComparison,
+        TensorDivergence,
+    )
 
 __all__ = ["with_measured_divergences"]
 

@@ -10,7 +10,10 @@ import numpy as np
 from polygraphy_layerprec.matching.tensor_matching import name_some
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.tensor_comparison import TensorComparison, TensorDivergence
+    from polygraphy_layerprec.execution.comparison.tensor_comparison import (
+        TensorComparison,
+        TensorDivergence,
+    )
     from polygraphy_layerprec.records import Ranking
 
 __all__ = ["describe_gaps"]

@@ -6,7 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Final
 
-from polygraphy_layerprec.report.atomic_file import write_text_file
+from polygraphy_layerprec.files.atomic_file import write_text_file
+from polygraphy_layerprec.files.record_codec import to_json_value
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
@@ -15,7 +16,6 @@ from polygraphy_layerprec.report.columns import (
     shorten,
     wrap_text,
 )
-from polygraphy_layerprec.report.record_codec import to_json_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from polygraphy_layerprec.report.html.ranking_report import Command
 from polygraphy_layerprec.report.next_steps import build_commands
+from polygraphy_layerprec.report.ranking_report import Command
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

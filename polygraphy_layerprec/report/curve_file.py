@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from polygraphy_layerprec.report.atomic_file import write_text_file
+from polygraphy_layerprec.files.atomic_file import write_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

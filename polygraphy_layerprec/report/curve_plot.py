@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from polygraphy_layerprec.report.atomic_file import write_file
+from polygraphy_layerprec.files.atomic_file import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,21 +6,21 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from polygraphy_layerprec.report.atomic_file import write_file
+from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.report.columns import printable, shorten
-from polygraphy_layerprec.report.html.series import (
+from polygraphy_layerprec.report.headline import judge_ranking
+from polygraphy_layerprec.report.series import (
     block_runs,
     execution_positions,
     log_axis,
     on_log_axis,
 )
-from polygraphy_layerprec.report.html.verdict import judge_ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.records import RankedLayer
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["check_plot_package", "save_layer_plot"]
 

@@ -6,13 +6,13 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.ranking.order import forecast_holds
+from polygraphy_layerprec.report.agreement_headline import judge_agreement
 from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
-from polygraphy_layerprec.report.html.agreement_page import judge_agreement
-from polygraphy_layerprec.report.html.numbers import count_of, format_error, format_percent
-from polygraphy_layerprec.report.html.series import largest_magnitude
-from polygraphy_layerprec.report.html.verdict import judge_ranking, judge_verification
+from polygraphy_layerprec.report.headline import judge_ranking, judge_verification
+from polygraphy_layerprec.report.numbers import count_of, format_error, format_percent
+from polygraphy_layerprec.report.series import largest_magnitude
 from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
         RankingAgreement,
         Verification,
     )
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
-    from polygraphy_layerprec.report.html.verdict import Verdict
+    from polygraphy_layerprec.report.headline import Verdict
+    from polygraphy_layerprec.report.ranking_report import RankingReport
     from polygraphy_layerprec.report.table import SortKey
 
 __all__ = [

@@ -37,7 +37,7 @@ def measure_part(
     """
     from polygraphy_layerprec.distribution.part import Part, conditions_of, digest_of_script
     from polygraphy_layerprec.distribution.partial_file import save_partial
-    from polygraphy_layerprec.execution.sessions import threads_per_session
+    from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
     from polygraphy_layerprec.ranking_run import RankingRun
 
     script = measure.loss_script

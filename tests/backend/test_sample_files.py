@@ -5,7 +5,7 @@ import pytest
 from polygraphy.json import save_json
 
 from polygraphy_layerprec.backend.sample_files import read_samples
-from polygraphy_layerprec.execution.samples import SampleError
+from polygraphy_layerprec.execution.samples.given import SampleError
 from polygraphy_layerprec.model.graph import GraphInput
 
 X = GraphInput("x", np.dtype(np.float32), (1, 2))

@@ -17,7 +17,7 @@ from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.distribution.merging import check_parts, merge_parts
 from polygraphy_layerprec.distribution.part import Part, Shard, conditions_of
 from polygraphy_layerprec.distribution.partial_file import open_partial, save_partial
-from polygraphy_layerprec.execution.sessions import threads_per_session
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.ranking_run import RankingRun
 from tests.models import build_model, chain, node, normal, small_transformer, tensor

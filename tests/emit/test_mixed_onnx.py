@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner, shape_inference
 
 from polygraphy_layerprec.emit.mixed_onnx import LoweringSummary, lower_model
-from polygraphy_layerprec.execution.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error
 from polygraphy_layerprec.plan import Target

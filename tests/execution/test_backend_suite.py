@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.execution.samples import SampleError
+from polygraphy_layerprec.execution.samples.given import SampleError
 from polygraphy_layerprec.model import ModelError, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from tests.backend_suite import keep_every_tensor, suite_models, whole_model

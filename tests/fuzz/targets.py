@@ -24,13 +24,13 @@ from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.execution.plausible import draw_samples, plan_inputs
-from polygraphy_layerprec.execution.samples import SampleError, check_sample
+from polygraphy_layerprec.execution.samples.given import SampleError, check_sample
+from polygraphy_layerprec.execution.samples.plausible import draw_samples, plan_inputs
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.model import ModelError, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
 from tests.fuzz.mutations import (
     mutate_json,

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.models import write_resnet
 from benchmarks.transformer import BERT_BASE, EncoderShape, encoder_inputs, write_encoder
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.ranking.correlation import rank_correlation
-from polygraphy_layerprec.report.ranking_file import load_ranking
 from tests.processes import MODULE_DOOR, run_command
 
 if TYPE_CHECKING:

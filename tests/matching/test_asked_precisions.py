@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.matching.asked_precisions import (
     asked_by_mixed_onnx,
     asked_by_ranking,
@@ -24,7 +25,6 @@ from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.plan import Planner, Target
 from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.records import Constraint
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.selection import SelectionRequest
 from tests.emit.test_runtime_hazards import transposed_product
 from tests.models import (

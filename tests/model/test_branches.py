@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from polygraphy_layerprec.execution.planned import PlannedExecutor
+from polygraphy_layerprec.execution.emulation.planned import PlannedExecutor
 from polygraphy_layerprec.model import ModelError, Role, load_graph
 from polygraphy_layerprec.precision import FP16
 from tests.eager_models import eager_model, run_whole

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.execution.tensor_comparison import TensorComparison
+from polygraphy_layerprec.execution.comparison.tensor_comparison import TensorComparison
+from polygraphy_layerprec.files.record_codec import to_json_value
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.ranking.measured_divergence import with_measured_divergences
 from polygraphy_layerprec.records import NonFiniteOrigin, OutputDivergence, OutputError
-from polygraphy_layerprec.report.record_codec import to_json_value
 from tests.rankings import make_layer, make_ranking
 
 MAGNITUDE = 12.25

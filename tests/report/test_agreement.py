@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from polygraphy_layerprec.files.record_codec import from_json_value
 from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.records import RankingAgreement
 from polygraphy_layerprec.report.agreement import format_agreement, save_agreement
 from polygraphy_layerprec.report.columns import display_width
-from polygraphy_layerprec.report.record_codec import from_json_value
 from tests.rankings import make_layer, make_ranking, troubled_ranking
 
 

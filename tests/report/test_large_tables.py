@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from polygraphy_layerprec.files.ranking_file import load_ranking, save_ranking
 from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.report.agreement import format_agreement
 from polygraphy_layerprec.report.inspection import format_constraints
 from polygraphy_layerprec.report.markdown import format_ranking_markdown
-from polygraphy_layerprec.report.ranking_file import load_ranking, save_ranking
 from polygraphy_layerprec.report.table import format_ranking
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
 from tests.rankings import make_layer, make_ranking

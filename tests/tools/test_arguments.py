@@ -9,7 +9,7 @@ import re
 import pytest
 from polygraphy.tools.args import ModelArgs
 
-from polygraphy_layerprec.report.ranking_file import RANKING_SUFFIXES
+from polygraphy_layerprec.files.ranking_file import RANKING_SUFFIXES
 from polygraphy_layerprec.report.table import SORT_KEYS
 from polygraphy_layerprec.tools import args
 from polygraphy_layerprec.tools.args.report import RankingReportArgs

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import BF16
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from tests.models import chain, small_cnn
 from tests.processes import DOORS, run_layerprec
 

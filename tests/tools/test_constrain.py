@@ -15,8 +15,8 @@ import pytest
 from polygraphy.logger import G_LOGGER
 
 from polygraphy_layerprec import load_ranking, rank_model
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.pipeline import measure_output_error
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
 from tests.models import (
     build_model,

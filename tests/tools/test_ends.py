@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from polygraphy_layerprec.report.ranking_file import save_ranking
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
 from tests.models import chain, save_with_external_data
 from tests.processes import DOORS
@@ -146,7 +146,7 @@ def test_markdown_for_which_there_is_no_reader_ends_like_the_log(given):
 
 SLOW_FILE = """
 import pathlib, time
-import polygraphy_layerprec.report.atomic_file as atomic_file, sys
+import polygraphy_layerprec.files.atomic_file as atomic_file, sys
 from polygraphy_layerprec.report import ranking_file
 def slowly(ranking):
     pathlib.Path("halfway").touch()

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from polygraphy_layerprec.report.ranking_file import save_ranking
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
 from tests.models import chain
 from tests.rankings import make_layer, make_ranking

@@ -9,11 +9,11 @@ import onnx
 import pytest
 
 from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.model import identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import BF16
 from polygraphy_layerprec.records import Constraint
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from tests.decisions import make_decision
 from tests.models import chain, save_with_external_data, small_transformer
 from tests.processes import DOORS, run_layerprec

@@ -12,7 +12,7 @@ from polygraphy.comparator import IterationResult, RunResults
 from polygraphy.json import save_json
 from polygraphy.logger import G_LOGGER
 
-from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.tools.main import main
 from tests.models import chain, small_cnn
 from tests.processes import POLYGRAPHY_DOOR, run_command, run_layerprec

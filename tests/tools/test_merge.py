@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from tests.models import small_transformer
 from tests.processes import run_layerprec
 from tests.split_cases import assert_equal_rankings, many_samples

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.tools.main import main
 from tests.models import build_model, node, scalar, tensor
 

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 from polygraphy.logger import G_LOGGER
 
 from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.files.record_codec import to_json_value
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.records import Constraint
-from polygraphy_layerprec.report.record_codec import to_json_value
 from polygraphy_layerprec.terminal_output import printable_log, terminal_text
 from polygraphy_layerprec.tools.main import main
 from tests.rankings import make_layer, troubled_ranking

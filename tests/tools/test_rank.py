@@ -15,10 +15,10 @@ import pytest
 from polygraphy.json import save_json
 from polygraphy.logger import G_LOGGER
 
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.model import ModelError
 from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.records import Decision, Selection, SelectionCost
-from polygraphy_layerprec.report.ranking_file import load_ranking
 from polygraphy_layerprec.selection import SelectionRequest
 from polygraphy_layerprec.tools.main import main
 from tests.decisions import make_decision

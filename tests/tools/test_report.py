@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.pipeline import rank_model
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from polygraphy_layerprec.tools.main import main
 from tests.decisions import make_decision
 from tests.models import build_model, node, scalar, tensor

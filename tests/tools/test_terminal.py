@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.report.columns import display_width
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from tests.decisions import make_decision
 from tests.processes import COLOUR_SWITCHES, DOORS, POLYGRAPHY_DOOR, run_layerprec
 from tests.rankings import make_layer, make_ranking, troubled_ranking

@@ -11,11 +11,11 @@ import pytest
 
 from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.model import identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from tests.models import build_model, node, normal, scalar, small_cnn, tensor
 from tests.processes import DOORS, run_layerprec
 

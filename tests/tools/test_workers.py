@@ -11,7 +11,7 @@ import psutil
 import pytest
 from distributed import Security
 
-from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from tests.clusters import dask_scheduler, dask_worker
 from tests.models import small_transformer
 from tests.processes import LONGEST_SECONDS, interruptible_layerprec, run_layerprec

@@ -11,14 +11,14 @@ from polygraphy_layerprec._native import export
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
 from polygraphy_layerprec.backend.made_up_inputs import plan_and_tell
 from polygraphy_layerprec.backend.sample_files import read_samples
-from polygraphy_layerprec.execution.plausible import DEFAULT_SEED, draw_samples
-from polygraphy_layerprec.execution.samples import SampleError, check_sample
+from polygraphy_layerprec.execution.samples.given import SampleError, check_sample
+from polygraphy_layerprec.execution.samples.plausible import DEFAULT_SEED, draw_samples
 from polygraphy_layerprec.model import Graph
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from polygraphy_layerprec.execution.plausible import PlausibleInput
+    from polygraphy_layerprec.execution.samples.plausible import PlausibleInput
 
 __all__ = ["InputsFromFiles", "PlausibleInputs"]
 

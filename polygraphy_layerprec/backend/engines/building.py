@@ -36,9 +36,9 @@ from polygraphy_layerprec.backend.engines.tensorrt_module import (
 )
 from polygraphy_layerprec.emit.name_bridge import as_layer_constraints
 from polygraphy_layerprec.emit.network_view import is_strongly_typed
+from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan.network_widths import constraint_of
-from polygraphy_layerprec.report.atomic_file import write_file
 from polygraphy_layerprec.report.columns import printable
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.backend.engines.session import only
 from polygraphy_layerprec.backend.engines.specs import EngineSpec
-from polygraphy_layerprec.execution.tensor_comparison import TensorComparison
+from polygraphy_layerprec.execution.comparison.tensor_comparison import TensorComparison
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.session import EngineSession

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         OutputsResult,
     )
     from polygraphy_layerprec.backend.engines.marking import MarkedLayer, MarkingPlan
-    from polygraphy_layerprec.execution.comparison import Progress
-    from polygraphy_layerprec.execution.tensor_comparison import TensorComparison
+    from polygraphy_layerprec.execution.comparison.side_by_side import Progress
+    from polygraphy_layerprec.execution.comparison.tensor_comparison import TensorComparison
 
 __all__ = ["MARKING_LIMIT", "EngineFindings", "compare_on_engines", "measure_impacts"]
 

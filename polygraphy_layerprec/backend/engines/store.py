@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.report.atomic_file import write_file
-from polygraphy_layerprec.report.npz_file import NpzFile
+from polygraphy_layerprec.files.atomic_file import write_file
+from polygraphy_layerprec.files.npz_file import NpzFile
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.specs import Sample

@@ -11,9 +11,9 @@ from polygraphy_layerprec.backend.engines.proof import asked_layers
 from polygraphy_layerprec.backend.engines.session import EngineSession
 from polygraphy_layerprec.backend.engines.specs import EngineSpec, constrained_engine
 from polygraphy_layerprec.divergence.judges import judges_for
-from polygraphy_layerprec.execution.counted_outputs import outputs_that_count
-from polygraphy_layerprec.execution.output_comparison import OutputComparison
-from polygraphy_layerprec.execution.samples import check_samples
+from polygraphy_layerprec.execution.comparison.counted_outputs import outputs_that_count
+from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
+from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.matching.constraint_matching import plan_of
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import EngineMeasurement
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.obtained.precisions import AskedLayer
     from polygraphy_layerprec.backend.engines.session import EngineStack
     from polygraphy_layerprec.divergence.judges import Judge
-    from polygraphy_layerprec.execution.output_comparison import CandidateName
+    from polygraphy_layerprec.execution.comparison.output_comparison import CandidateName
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import AskedPrecisions, ObtainedPrecisions, Verification
 

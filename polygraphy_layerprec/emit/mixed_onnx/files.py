@@ -12,10 +12,10 @@ from onnx import TensorProto
 
 from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_graph, with_counts
 from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
+from polygraphy_layerprec.files.atomic_file import write_files
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.errors import told_damage
 from polygraphy_layerprec.precision import FP16, Precision
-from polygraphy_layerprec.report.atomic_file import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

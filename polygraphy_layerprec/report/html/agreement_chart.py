@@ -15,7 +15,7 @@ from polygraphy_layerprec.report.html.chart_frame import (
     log_range,
     power_ticker,
 )
-from polygraphy_layerprec.report.html.series import log_axis, on_log_axis
+from polygraphy_layerprec.report.series import log_axis, on_log_axis
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812 - a class by all but its name

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bokeh.models import BoxZoomTool, CategoricalColorMapper, FixedTicker, Range1d
 from bokeh.plotting import figure
 
-from polygraphy_layerprec.report.html.series import powers_of_ten
+from polygraphy_layerprec.report.series import powers_of_ten
 
 __all__ = ["KIND_MARKERS", "MARGIN", "draw_frame", "kind_colors", "log_range", "power_ticker"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.report.columns import printable
-from polygraphy_layerprec.report.html.series import (
+from polygraphy_layerprec.report.series import (
     execution_positions,
     largest_magnitude,
     underflow_fraction,
@@ -14,7 +14,7 @@ from polygraphy_layerprec.report.html.series import (
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedLayer
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["LayerRow", "layer_data", "layer_rows"]
 

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
-from polygraphy_layerprec.report.html.numbers import (
+from polygraphy_layerprec.report.numbers import (
     count_of,
     format_error,
     format_percent,

@@ -23,7 +23,7 @@ from polygraphy_layerprec.report.html.chart_frame import (
     draw_frame,
     kind_colors,
 )
-from polygraphy_layerprec.report.html.series import (
+from polygraphy_layerprec.report.series import (
     block_runs,
     execution_positions,
     largest_magnitude,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.precision import Precision
     from polygraphy_layerprec.records import CurvePoint, RankedLayer
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["DEPTH_AXES", "draw_ranking"]
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.report.agreement_headline import judge_agreement, move_data
 from polygraphy_layerprec.report.choice import rows_of_choices
-from polygraphy_layerprec.report.html.agreement_chart import AGREEMENT_AXES, draw_agreement
-from polygraphy_layerprec.report.html.agreement_page import judge_agreement, move_data
-from polygraphy_layerprec.report.html.bokeh_embedding import bokeh_script, embedded_figures
-from polygraphy_layerprec.report.html.chart_frame import KIND_MARKERS
-from polygraphy_layerprec.report.html.layer_table import layer_data, layer_rows
-from polygraphy_layerprec.report.html.page import render_page
-from polygraphy_layerprec.report.html.ranking_charts import DEPTH_AXES, draw_ranking
-from polygraphy_layerprec.report.html.series import largest_magnitude, magnitude_axis
-from polygraphy_layerprec.report.html.verdict import (
+from polygraphy_layerprec.report.headline import (
     Verdict,
     judge_ranking,
     judge_verification,
     scale_positions,
 )
+from polygraphy_layerprec.report.html.agreement_chart import AGREEMENT_AXES, draw_agreement
+from polygraphy_layerprec.report.html.bokeh_embedding import bokeh_script, embedded_figures
+from polygraphy_layerprec.report.html.chart_frame import KIND_MARKERS
+from polygraphy_layerprec.report.html.layer_table import layer_data, layer_rows
+from polygraphy_layerprec.report.html.page import render_page
+from polygraphy_layerprec.report.html.ranking_charts import DEPTH_AXES, draw_ranking
 from polygraphy_layerprec.report.roll_up import roll_up_by_block, roll_up_by_op
+from polygraphy_layerprec.report.series import largest_magnitude, magnitude_axis
 from polygraphy_layerprec.report.verification import rows_of_criteria
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.records import ModelIdentity, RankingAgreement, Verification
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.ranking_report import RankingReport
     from polygraphy_layerprec.report.roll_up import LayerGroup
 
 __all__ = ["render_agreement_report", "render_ranking_report", "render_verification_report"]

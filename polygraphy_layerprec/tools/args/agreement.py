@@ -75,7 +75,7 @@ class AgreementArgs(BaseArgs):
 
     def load_rankings(self) -> tuple[Ranking, Ranking]:
         """Returns both rankings."""
-        from polygraphy_layerprec.report.ranking_file import load_ranking
+        from polygraphy_layerprec.files.ranking_file import load_ranking
 
         try:
             return load_ranking(self.first), load_ranking(self.second)

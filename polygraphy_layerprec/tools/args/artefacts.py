@@ -198,7 +198,7 @@ class ArtefactArgs(BaseArgs):
 
     def _save_texts(self, constraints: tuple[Constraint, ...]) -> None:
         from polygraphy_layerprec.emit.command_arguments import unnamed_constraints
-        from polygraphy_layerprec.report.atomic_file import write_text_file
+        from polygraphy_layerprec.files.atomic_file import write_text_file
 
         for emitter in TEXT_EMITTERS:
             path = self.text_paths.get(emitter.option)

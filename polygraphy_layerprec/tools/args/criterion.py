@@ -154,7 +154,7 @@ class CriterionArgs(BaseArgs):
         """Saves the verdict that is made, if a path was given."""
         if self.verdict_path is None:
             return
-        from polygraphy_layerprec.report.verdict_file import save_verdict
+        from polygraphy_layerprec.files.verdict_file import save_verdict
 
         try:
             save_verdict(make(), self.verdict_path)

@@ -163,7 +163,7 @@ class EngineArgs(BaseArgs):
             )
 
     def _save_timing_cache(self, source: str) -> None:
-        from polygraphy_layerprec.report.atomic_file import write_file
+        from polygraphy_layerprec.files.atomic_file import write_file
 
         path = self.arg_groups[TrtLoadEngineBytesArgs].save_timing_cache
         if path is None or not os.path.exists(source):

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.report.atomic_file import check_writable
+from polygraphy_layerprec.files.atomic_file import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

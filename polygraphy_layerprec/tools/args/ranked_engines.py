@@ -80,7 +80,7 @@ class RankedEngineArgs(EngineArgs):
             ExecutionError: If TensorRT, a GPU or an engine cannot be used.
         """
         from polygraphy_layerprec.backend.engines.marking import check_choices
-        from polygraphy_layerprec.report.ranking_file import load_ranking
+        from polygraphy_layerprec.files.ranking_file import load_ranking
 
         check_choices(self.choices, load_ranking)  # before what takes long
         precision = self.arg_groups[MeasureArgs].precision

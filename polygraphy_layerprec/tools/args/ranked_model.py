@@ -60,7 +60,7 @@ class RankedModelArgs(BaseArgs):
 
     def load_ranking(self) -> Ranking:
         """Returns the ranking."""
-        from polygraphy_layerprec.report.ranking_file import load_ranking
+        from polygraphy_layerprec.files.ranking_file import load_ranking
 
         try:
             return load_ranking(self.path)

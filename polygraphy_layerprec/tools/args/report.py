@@ -95,7 +95,7 @@ class RankingReportArgs(BaseArgs):
         """Saves the ranking, if a path was given."""
         if self.save_ranking is None:
             return
-        from polygraphy_layerprec.report.ranking_file import save_ranking
+        from polygraphy_layerprec.files.ranking_file import save_ranking
 
         save_ranking(ranking, self.save_ranking)
         G_LOGGER.info(f"Saved the ranking to {self.save_ranking}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from polygraphy_layerprec.records import RankingAgreement, Verification
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["ReportFileArgs"]
 
@@ -158,7 +158,7 @@ class ReportFileArgs(BaseArgs):
     def _save(self, page: Callable[[], str], markdown: Callable[[], Sequence[str]]) -> None:
         if self.save_report is None:
             return
-        from polygraphy_layerprec.report.atomic_file import write_text_file
+        from polygraphy_layerprec.files.atomic_file import write_text_file
 
         text = page() if self._is_page else "\n".join(markdown()) + "\n"
         write_text_file(self.save_report, text)

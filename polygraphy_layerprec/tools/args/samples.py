@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from polygraphy_layerprec.distribution.part import Shard
-    from polygraphy_layerprec.execution.plausible import PlausibleInput
+    from polygraphy_layerprec.execution.samples.plausible import PlausibleInput
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.report.next_steps import ShapeRange
 
@@ -108,8 +108,12 @@ class SampleArgs(DataLoaderArgs):
 
         Others are not read. Once all were taken, `data_set_size` is known.
         """
-        from polygraphy_layerprec.execution.samples import SampleError, check_sample, take_labels
-        from polygraphy_layerprec.execution.sessions import silence_native_log
+        from polygraphy_layerprec.execution.kernels.sessions import silence_native_log
+        from polygraphy_layerprec.execution.samples.given import (
+            SampleError,
+            check_sample,
+            take_labels,
+        )
 
         silence_native_log()  # whoever wants samples runs the model on them
         if self.is_using_random_data():
@@ -176,7 +180,7 @@ class SampleArgs(DataLoaderArgs):
         )
 
     def _made_up(self, graph: Graph) -> Iterator[Mapping[str, Any]]:
-        from polygraphy_layerprec.execution.plausible import DEFAULT_SEED, draw_samples
+        from polygraphy_layerprec.execution.samples.plausible import DEFAULT_SEED, draw_samples
 
         seed = DEFAULT_SEED if self.seed is None else self.seed
         return draw_samples(self._planned(graph), seed=seed, iterations=self.iterations or 1)

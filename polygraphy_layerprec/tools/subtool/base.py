@@ -125,7 +125,7 @@ def _told(work: Callable[[], int]) -> int:
 def _mendable_errors() -> tuple[type[Exception], ...]:
     # Found out only once something has been raised: `polygraphy -h` must not import onnx.
     from polygraphy_layerprec.execution.errors import ExecutionError
-    from polygraphy_layerprec.execution.samples import SampleError
+    from polygraphy_layerprec.execution.samples.given import SampleError
     from polygraphy_layerprec.model import ModelError
 
     return (ExecutionError, ModelError, SampleError)

@@ -54,10 +54,10 @@ class Inspect(LayerprecSubtool):
         return 0 if self._fits_model(digest, constraints) else 1
 
     def _show_ranking(self) -> tuple[str, tuple[Constraint, ...]]:
+        from polygraphy_layerprec.files.ranking_file import load_ranking
         from polygraphy_layerprec.report.choice import format_selection
         from polygraphy_layerprec.report.columns import printable, wrap_text
         from polygraphy_layerprec.report.inspection import format_ranking_origin
-        from polygraphy_layerprec.report.ranking_file import load_ranking
         from polygraphy_layerprec.report.table import format_ranking
         from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
 

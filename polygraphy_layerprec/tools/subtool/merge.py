@@ -65,7 +65,7 @@ class Merge(RankingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:
         """Merges, shows and saves."""
-        from polygraphy_layerprec.execution.sessions import threads_per_session
+        from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 
         options = self.arg_groups[PartArgs]
         self.arg_groups[ArtefactArgs].check_model(options.model_path)

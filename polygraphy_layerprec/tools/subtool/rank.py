@@ -87,7 +87,7 @@ class Rank(RankingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:
         """Ranks, shows and saves."""
-        from polygraphy_layerprec.execution.sessions import threads_per_session
+        from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         graph = self.arg_groups[OnnxGraphArgs].load_graph()

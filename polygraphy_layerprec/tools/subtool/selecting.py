@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
-    from polygraphy_layerprec.report.html.ranking_report import RankingReport
+    from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["SelectingSubtool", "how_to_choose", "own_arguments"]
 
@@ -110,7 +110,7 @@ class SelectingSubtool(LayerprecSubtool):
         Returns:
             Whether what was asked for is met.
         """
-        from polygraphy_layerprec.report.verdict_file import verdict_on_choice
+        from polygraphy_layerprec.files.verdict_file import verdict_on_choice
 
         self.arg_groups[ArtefactArgs].save(
             ranking,
@@ -212,8 +212,8 @@ class SelectingSubtool(LayerprecSubtool):
         arguments: Sequence[str],
     ) -> RankingReport:
         from polygraphy_layerprec.report.commands import commands_to_run
-        from polygraphy_layerprec.report.html.ranking_report import RankingReport
         from polygraphy_layerprec.report.next_steps import installed_tensorrt
+        from polygraphy_layerprec.report.ranking_report import RankingReport
 
         saves = ArtefactArgs in self.arg_groups
         return RankingReport(

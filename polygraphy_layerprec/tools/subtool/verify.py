@@ -87,9 +87,9 @@ class Verify(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Measures, shows and judges."""
+        from polygraphy_layerprec.files.verdict_file import verdict_on_verification
         from polygraphy_layerprec.report.columns import printable
         from polygraphy_layerprec.report.obtained_precisions import format_all_layers
-        from polygraphy_layerprec.report.verdict_file import verdict_on_verification
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
         graph = self.arg_groups[OnnxGraphArgs].load_graph()

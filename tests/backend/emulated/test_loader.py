@@ -15,11 +15,11 @@ from polygraphy_layerprec.backend.emulated import (
     PrecisionsFromScript,
 )
 from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import AskedPrecisions, Constraint
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from tests.models import cancellation, random_numbers, save_with_external_data, small_cnn
 
 pytestmark = pytest.mark.onnxrt

@@ -14,8 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from polygraphy_layerprec.backend.engines.specs import EngineError
-from polygraphy_layerprec.execution.plain_session import PlainSession
-from polygraphy_layerprec.execution.planned import PlannedExecutor
+from polygraphy_layerprec.execution.emulation.planned import PlannedExecutor
+from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of
 from polygraphy_layerprec.model import Graph
 from polygraphy_layerprec.plan import KeptLayers, Planner

@@ -12,7 +12,7 @@ from polygraphy_layerprec.backend.engines.marking import (
     plan_marking,
 )
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.report.ranking_file import load_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from tests.rankings import make_layer, make_ranking
 
 LAYERS = (

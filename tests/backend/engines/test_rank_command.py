@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from polygraphy_layerprec.backend.engines.tensorrt_module import count_gpus
+from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.pipeline import rank_model
-from polygraphy_layerprec.report.ranking_file import load_ranking
 from tests.models import chain, sample_inputs, small_cnn
 from tests.processes import run_command
 

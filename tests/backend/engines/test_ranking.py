@@ -13,7 +13,7 @@ from polygraphy_layerprec.backend.engines.specs import EngineError, EngineSpec
 from polygraphy_layerprec.backend.engines.store import open_store
 from polygraphy_layerprec.engine_pipeline import EngineRequest, rank_on_engines
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.execution.plain_session import PlainSession
+from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.verify import run_plainly

@@ -11,9 +11,9 @@ from polygraphy.exception import PolygraphyException
 from polygraphy.json import save_json
 from polygraphy.tools.run import Run
 
+from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import BF16
-from polygraphy_layerprec.report.ranking_file import save_ranking
 from tests.models import cancellation, integer_output, overflow_then_recovery
 from tests.run_plugin_files import DATA_SCRIPT, OFFSET, SMALL, loaded, script_of
 

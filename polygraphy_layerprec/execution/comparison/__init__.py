@@ -1,0 +1,1 @@
+"""Reference against candidate: what layers did, and what the outputs became."""

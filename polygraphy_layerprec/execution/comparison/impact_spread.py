@@ -1,0 +1,151 @@
+"""From what each node did with a sample to what its error does at the outputs, in two ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.divergence.adjoint import AdjointImpacts
+from polygraphy_layerprec.divergence.caveats import Caveat, CaveatTrail, of_layer
+from polygraphy_layerprec.divergence.gain import NodeGains, output_gains, reader_shares
+from polygraphy_layerprec.divergence.loss import Loss, loss_seeds
+from polygraphy_layerprec.divergence.probes import output_scales, probe_count, target_seeds
+from polygraphy_layerprec.execution.comparison.tape_recorder import TapeRecorder, tensors_of
+from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.probes.integer_gains import gains_by_rule
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.probes import Target
+    from polygraphy_layerprec.execution.comparison.error_paths import ErrorPaths, NodePaths
+    from polygraphy_layerprec.execution.comparison.observation import LayerObservations
+    from polygraphy_layerprec.execution.emulation.node_comparer import NodeRun
+    from polygraphy_layerprec.model import Graph, Node
+
+__all__ = ["AdjointSpread", "GainSpread"]
+
+Sample = Mapping[str, np.ndarray[Any, Any]]
+
+
+class AdjointSpread:
+    """Impacts by a backward sweep after each sample."""
+
+    def __init__(
+        self, graph: Graph, paths: ErrorPaths, budget_bytes: int | None, loss: Loss | None
+    ) -> None:
+        self._recorder = TapeRecorder(graph, paths, budget_bytes=budget_bytes)
+        self._loss = loss
+
+    def add(self, node_run: NodeRun) -> None:
+        """Adds what one node did."""
+        self._recorder.record(node_run)
+
+    def add_impacts(
+        self, observations: LayerObservations, reference: Sample, *, sample: int
+    ) -> None:
+        """Adds the impacts that follow to the observations of a sample, and forgets the nodes.
+
+        Args:
+            observations: What the layers did with it.
+            reference: Reference outputs that count.
+            sample: Its index in the data set.
+        """
+        targets = self._recorder.targets(reference)
+        if self._loss is None:
+            rng = np.random.default_rng(
+                sample
+            )  # of the sample, not of the run: any split gives the same
+            shapes = [target.shape for target in targets.values()]
+            count = probe_count(shapes, work=self._recorder.sweep_work)
+            probes = [target_seeds(targets, rng=rng) for _ in range(count)]
+        else:
+            probes = [_loss_probe(self._loss, reference)]
+            observations.saw_gradient |= any(np.any(seed) for seed in probes[0].values())
+        decisions = {name: target.decision for name, target in targets.items() if target.decision}
+        impacts = self._recorder.tape.sweep(*probes, decisions=decisions)
+        self._recorder.finish()
+        observations.add_impacts(impacts, sample=sample, judged=_elements(probes[0]))
+
+
+def _elements(arrays: Sample) -> int:
+    return sum(array.size for array in arrays.values())
+
+
+def _loss_probe(loss: Loss, reference: Sample) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        return loss_seeds(loss, reference)
+    except ValueError as error:  # what is wrong with the loss is the user's to mend
+        raise ExecutionError(str(error)) from error
+
+
+class GainSpread:
+    """Impacts from scalar gains, composed backwards after each sample."""
+
+    def __init__(self, paths: ErrorPaths) -> None:
+        self._paths = paths
+        self._nodes: list[NodeGains] = []
+        self._followed: list[tuple[Node, bool, NodePaths, list[str]]] = []
+        self._introduced: dict[int, tuple[tuple[str, ...], float]] = {}
+
+    def add(self, node_run: NodeRun) -> None:
+        """Adds what one node did."""
+        node = node_run.node
+        layer = None if node_run.sums is None else node.index
+        tensors = tensors_of(node_run)
+        paths = self._paths.follow(node, tensors, is_layer=layer is not None)
+        arriving = [*(node.inputs[i] for i in paths.wanted)]
+        arriving += [node.captures[i] for i in paths.captured]
+        # What no probe measures moves values, and keeps the norm of an error.
+        gains = {**dict.fromkeys(arriving, 1.0), **node_run.gains}
+        by_rule = {
+            name: gain * node_run.step_gain
+            for name, gain in gains_by_rule(node, paths, tensors).items()
+        }
+        # Beside integers there are scales and zero points, whose errors undo themselves.
+        outputs = node.outputs[:1] if by_rule else node.outputs
+        self._nodes.append(NodeGains({**gains, **by_rule}, outputs, layer))
+        self._followed.append((node, layer is not None, paths, arriving))
+        if node_run.sums is not None:
+            self._introduced[node.index] = (node.outputs, node_run.sums.introduced_power)
+
+    def add_impacts(
+        self, observations: LayerObservations, reference: Sample, *, sample: int
+    ) -> None:
+        """Adds the impacts that follow to the observations of a sample, and forgets the nodes.
+
+        Args:
+            observations: What the layers did with it.
+            reference: Reference outputs that count.
+            sample: Its index in the data set.
+        """
+        targets = self._paths.targets(reference)
+        scales = output_scales(targets)
+        squared = output_gains(self._nodes, scales)
+        shares = reader_shares(self._nodes, scales)
+        powers, readers = {}, {}
+        for index, (names, power) in self._introduced.items():
+            leading = max(names, key=lambda name: squared.get(name, 0.0))
+            powers[index] = power * squared.get(leading, 0.0)
+            readers[index] = shares.get(leading, {})
+        impacts = AdjointImpacts(powers, self._caveats(targets), readers, powers)
+        judged = sum(math.prod(targets[name].shape) for name in scales)
+        observations.add_impacts(impacts, sample=sample, judged=judged)
+        self._nodes.clear()
+        self._introduced.clear()
+        self._followed.clear()
+
+    def _caveats(self, targets: Mapping[str, Target]) -> dict[int, frozenset[Caveat]]:
+        trail, caveats = CaveatTrail(), {}
+        for name, target in targets.items():
+            if target.is_usable:
+                trail.start(name, target.decision)
+        for node, is_layer, paths, arriving in reversed(self._followed):
+            found = trail.arrive(node.outputs)
+            if is_layer:
+                caveats[node.index] = of_layer(found)
+            if found is not None:
+                steps = {Caveat(paths.steps, node.op_type)} if paths.steps and arriving else set()
+                trail.leave(found | steps, arriving, paths.decided)
+        return caveats

@@ -1,0 +1,88 @@
+"""The outputs of several candidates against one reference, over all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from polygraphy_layerprec.execution.comparison.judging import JudgedOutputs
+from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
+from polygraphy_layerprec.precision import BF16
+from polygraphy_layerprec.records import Outcome, OutputDivergence
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.judges import Judge
+
+__all__ = ["CandidateName", "OutputComparison"]
+
+CandidateName = Literal["fp32", "lowered", "constrained"]
+"""The model in FP32 on a backend, with every layer lowered, and with some kept in FP32."""
+
+
+class OutputComparison:
+    """Accumulates the divergence of each candidate's outputs, a sample at a time."""
+
+    def __init__(self, outputs: Sequence[str], judges: Sequence[Judge] = ()) -> None:
+        self.outputs = tuple(outputs)
+        self._judges = tuple(judges)
+        self._judged: dict[CandidateName, JudgedOutputs] = {}
+        self.sample_count = 0
+        self.missing: dict[str, None] = {}
+        """Outputs that the reference or a candidate did not give as tensors."""
+        self._divergences: dict[CandidateName, OutputDivergences] = {}
+
+    def add(
+        self,
+        candidate: CandidateName,
+        reference: Mapping[str, np.ndarray[Any, Any]],
+        values: Mapping[str, np.ndarray[Any, Any]],
+        sample: Mapping[str, np.ndarray[Any, Any]],
+    ) -> None:
+        """Adds one sample of one candidate: the outputs of both, and the inputs."""
+        for name in self.outputs:
+            if name not in reference or name not in values:
+                self.missing[name] = None
+        typed = {
+            name: _in_type_of(reference[name], array)
+            for name, array in values.items()
+            if name in reference
+        }
+        self._of(candidate).add(reference, typed)
+        if candidate not in self._judged:
+            self._judged[candidate] = JudgedOutputs(self._judges, self.outputs)
+        self._judged[candidate].add(reference, typed, sample)
+
+    def outcome(self, candidate: CandidateName) -> Outcome | None:
+        """Returns what the judges make of a candidate; None if it was not measured."""
+        if candidate not in self._judged:
+            return None
+        return Outcome(self._of(candidate).error, self._judged[candidate].judgements())
+
+    def error(self, candidate: CandidateName) -> float | None:
+        """Returns the error over all float outputs and samples; None if there is none."""
+        if all(record.error is None for record in self.records(candidate).values()):
+            return None
+        return self._of(candidate).error
+
+    def records(self, candidate: CandidateName) -> dict[str, OutputDivergence]:
+        """Returns the outputs of one candidate by name, none if it was not measured."""
+        if candidate not in self._divergences:
+            return {}
+        records = self._divergences[candidate].records()
+        return {record.name: record for record in records if record.name not in self.missing}
+
+    def _of(self, candidate: CandidateName) -> OutputDivergences:
+        if candidate not in self._divergences:
+            self._divergences[candidate] = OutputDivergences(self.outputs, BF16)
+        return self._divergences[candidate]
+
+
+def _in_type_of(
+    reference: np.ndarray[Any, Any], values: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Engines may give narrower floats than the model does."""
+    if reference.dtype in (np.float32, np.float64) and values.dtype != reference.dtype:
+        return values.astype(reference.dtype)
+    return values

@@ -1,0 +1,296 @@
+"""One node in reference, candidate and introduced error, reduced to sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
+from polygraphy_layerprec.execution.emulation.branches import join_branches
+from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
+from polygraphy_layerprec.execution.emulation.node_gains import NodeGains, candidates_of
+from polygraphy_layerprec.execution.emulation.node_run import NodeRun
+from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
+from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
+from polygraphy_layerprec.execution.kernels.node_session import NodeRunner, tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.row_lookup import narrow_lookup
+from polygraphy_layerprec.execution.kernels.weights_in_use import WeightsInUse
+from polygraphy_layerprec.execution.probes.accumulation import sum_of_terms
+from polygraphy_layerprec.execution.probes.decisions import count_flipped
+from polygraphy_layerprec.execution.probes.saturation import carry_overflows
+from polygraphy_layerprec.execution.probes.step_gain import step_gain
+from polygraphy_layerprec.execution.streams import (
+    Streams,
+    hands_on_fed,
+    is_float,
+    largest_finite,
+    rounded_tensor,
+    streams_of,
+    union_of_overflows,
+    writable_array,
+)
+from polygraphy_layerprec.model import Role
+from polygraphy_layerprec.plan.widths import Width, reads_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.model import Node
+    from polygraphy_layerprec.plan.widths import Plan
+
+__all__ = ["NodeComparer", "NodeRun"]
+
+
+class NodeComparer:
+    """Runs the nodes of one graph, one after the other, as a plan says."""
+
+    def __init__(
+        self, plan: Plan, *, needs_gains: Callable[[Node], bool], keep_errors: bool
+    ) -> None:
+        self._plan = plan
+        self._graph = plan.graph
+        self._precision = plan.precision
+        self._keep_errors = keep_errors
+        self._rounder = CastRounder(plan.precision)
+        self._runner = NodeRunner(plan.graph)
+        self._gains = NodeGains(self._runner, plan.precision, needs_gains=needs_gains)
+        self._weights = WeightsInUse(plan.graph)
+        self._lowered = LoweredNodes(plan.graph, plan.precision, self._runner, self._weights)
+
+    def compare(
+        self, node: Node, tensors: Mapping[str, Streams]
+    ) -> tuple[NodeRun, list[Streams | None]]:
+        """Returns what the node did and the streams of its outputs.
+
+        Args:
+            node: The node.
+            tensors: The streams of its sources; weights are read here.
+
+        Raises:
+            NodeError: If it cannot run.
+        """
+        if node.branches:
+            return join_branches(self._graph, node, tensors)
+        weights, streams = self._load(node, tensors)
+        inputs = {**weights, **{name: stream.reference for name, stream in streams.items()}}
+        outputs = self._runner.run(node, inputs)
+        referenced = ReferenceRun(node, weights, streams, inputs, outputs)
+        if node.is_constant:
+            return NodeRun(node, inputs, outputs), [_constant(output) for output in outputs]
+        if not (node.is_layer and self._plan.is_lowered(node)):
+            return self._pass_on(referenced)
+        return self._measure(referenced)
+
+    def run_candidate(self, node: Node, tensors: Mapping[str, Streams]) -> list[Streams | None]:
+        """Returns the streams of a node that the candidate alone runs: its branch was not taken.
+
+        Raises:
+            NodeError: If it cannot run.
+        """
+        if node.branches:
+            return join_branches(self._graph, node, tensors)[1]
+        weights, streams = self._load(node, tensors)
+        feeds = {**weights, **candidates_of(streams)}
+        if self._plan.is_lowered(node):
+            feeds |= self._lowered.low_weights(node, self._plan, weights)[0]
+            feeds |= self._entering(node, streams)
+            outputs = self._lowered.run(node, self._plan, feeds)
+        else:
+            outputs = self._runner.run(node, feeds)
+        rounds = node.is_layer and self._plan.is_lowered(node)
+        made = [
+            o if o is None or not rounds else rounded_tensor(o, self._precision) for o in outputs
+        ]
+        return streams_of(made, made, made)
+
+    def _load(
+        self, node: Node, tensors: Mapping[str, Streams]
+    ) -> tuple[dict[str, ort.OrtValue], dict[str, Streams]]:
+        """The node's constants and the streams of its other sources."""
+        narrowed = narrow_lookup(self._graph, node, tensors)
+        if narrowed is not None:
+            rows, places = narrowed
+            return {node.inputs[0]: rows}, {node.inputs[1]: places}
+        weights = self._weights.load(node)
+        return weights, {name: tensors[name] for name in node.sources if name not in weights}
+
+    def _entering(self, node: Node, streams: Mapping[str, Streams]) -> dict[str, ort.OrtValue]:
+        """The candidate's inputs, those cast that the plan casts."""
+        widths = dict(reads_of(node, self._plan.of(node)))
+        return {
+            name: stream.enter(self._precision)
+            if widths.get(name) is Width.LOW and not self._plan.is_low(name)
+            else stream.candidate
+            for name, stream in streams.items()
+        }
+
+    def _pass_on(self, referenced: ReferenceRun) -> tuple[NodeRun, list[Streams | None]]:
+        node, streams, outputs = referenced.node, referenced.streams, referenced.outputs
+        candidates, saturated = outputs, outputs
+        overflows = union_of_overflows(streams)
+        if overflows and not referenced.is_random:
+            moved = {name: stream.saturated for name, stream in streams.items()}
+            saturated = self._runner.run(node, {**referenced.weights, **moved})
+        entering = self._entering(node, streams)
+        low_weights: Mapping[str, ort.OrtValue] = {}
+        if self._plan.is_lowered(node):
+            low_weights, _ = self._lowered.low_weights(node, self._plan, referenced.weights)
+        moved_on = any(entering[name] is not streams[name].reference for name in streams)
+        if (moved_on or low_weights) and not referenced.is_random:
+            feeds = {**referenced.weights, **low_weights, **entering}
+            candidates = self._runner.run(node, feeds)
+        floats = [stream for stream in streams.values() if is_float(stream.reference)]
+        float_weights = any(is_float(weight) for weight in referenced.weights.values())
+        moves = bool(floats) and not float_weights and node.role is Role.EXACT
+        made = streams_of(outputs, candidates, saturated)
+        for stream in filter(None, made):
+            # What computes in FP32 hands on values that nothing clips.
+            stream.computed = node.is_layer or any(s.computed for s in streams.values())
+            stream.fed = hands_on_fed(node, floats) or node.role in (Role.APART, Role.LAYER)
+            stream.max_abs = referenced.max_abs_input if moves else _largest(stream.reference)
+            stream.overflows = overflows
+            stream.nonfinite_from = _still_nonfinite(stream.candidate, referenced.nonfinite_from)
+        gains = self._gains.in_fp32(referenced, candidates)
+        arriving = {**referenced.inputs, **candidates_of(streams)}
+        steps = step_gain(node, referenced.inputs, arriving, outputs, candidates)
+        flipped = 0 if candidates is outputs else count_flipped(node, outputs, candidates)
+        node_run = NodeRun(
+            node,
+            referenced.inputs,
+            outputs,
+            gains=gains,
+            step_gain=steps,
+            flipped_count=flipped,
+        )
+        return node_run, made
+
+    def _measure(self, referenced: ReferenceRun) -> tuple[NodeRun, list[Streams | None]]:
+        node, streams, outputs = referenced.node, referenced.streams, referenced.outputs
+        terms = sum_of_terms(
+            self._runner, node, referenced.inputs, self._largest_of(streams), self._precision
+        )
+        rounded_weights, largest_weight = self._lowered.low_weights(
+            node, self._plan, referenced.weights
+        )
+        weights = {**referenced.weights, **rounded_weights}
+        entering = self._entering(node, streams)
+        # What no layer made is rounded by the layer that takes it, as its weights are.
+        exact = {
+            name: stream.reference if stream.computed else entering[name]
+            for name, stream in streams.items()
+        }
+
+        def run(feeds: Mapping[str, ort.OrtValue]) -> list[ort.OrtValue | None]:
+            return self._lowered.run(node, self._plan, feeds)
+
+        changed = rounded_weights or any(exact[n] is not streams[n].reference for n in exact)
+        rerun = changed or self._lowered.rounds_inside(node)
+        introduced = run({**weights, **exact}) if rerun else None
+        before = {**weights, **exact}
+        if all(entering[name] is exact[name] for name in exact):
+            # In memory of their own, since they are rounded in place.
+            candidates = [None if o is None else _copied(o) for o in introduced or outputs]
+        else:
+            candidates = run({**weights, **entering})
+        if self._lowered.rounds_inside(node):
+            # Rounding within would hide an error as small as that which arrives.
+            gains = self._gains.in_fp32(referenced)
+        else:
+            gains = self._gains.measured(
+                referenced, before, entering, introduced or outputs, candidates, run
+            )
+        steps = step_gain(
+            node, {**weights, **referenced.inputs}, {**weights, **entering}, outputs, candidates
+        )
+        sums, candidates, halves = self._compare(node, outputs, introduced, candidates)
+        carried = carry_overflows(
+            run,
+            referenced,
+            {**weights, **entering},
+            self._precision,
+            overflows_here=sums.overflow_count > 0,
+        )
+        origin = referenced.nonfinite_from
+        bad = sums.candidate_nonfinite_count + sums.reference_nonfinite_count > 0
+        node_run = NodeRun(
+            node,
+            referenced.inputs,
+            outputs,
+            introduced,
+            sums,
+            max_abs_input=max(referenced.max_abs_input, largest_weight),
+            largest_sum_of_terms=terms,
+            harmful_overflows=carried.harmful,
+            nonfinite_from=origin if bad else None,
+            gains=gains,
+            step_gain=steps,
+            error_halves=halves,
+        )
+        made = streams_of(outputs, candidates, carried.outputs)
+        for stream in filter(None, made):
+            stream.computed = True
+            stream.max_abs = sums.max_abs
+            untouched = stream.saturated is stream.reference
+            stream.overflows = frozenset() if untouched else carried.overflows
+            stream.nonfinite_from = node.index if bad else None
+        return node_run, made
+
+    def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
+        return lambda n: streams[n].max_abs if n in streams else self._weights.largest(n)
+
+    def _compare(
+        self,
+        node: Node,
+        outputs: Sequence[ort.OrtValue | None],
+        introduced: Sequence[ort.OrtValue | None] | None,
+        candidates: Sequence[ort.OrtValue | None],
+    ) -> tuple[DivergenceSums, list[ort.OrtValue | None], dict[str, npt.NDArray[np.uint16]]]:
+        """The divergence, the rounded candidates, and the introduced errors if they are kept."""
+        sums = DivergenceSums()
+        rounded = list(candidates)
+        kept = {}
+        for index, (reference, candidate) in enumerate(zip(outputs, candidates, strict=True)):
+            if reference is None or candidate is None or not is_float(reference):
+                continue
+            exact = value_of(reference)
+            inexact = None if introduced is None else introduced[index]
+            rounds = self._plan.of(node).outputs[index] is Width.LOW
+            low = self._rounder.rounded(inexact or reference) if rounds else inexact or reference
+            done = not rounds or (low is not None and self._rounder.round_in_place(candidate))
+            values, rounded[index] = writable_array(candidate)
+            halves = np.empty(exact.shape, np.uint16) if self._keep_errors else None
+            sums += measure_divergence(
+                exact,
+                values,
+                precision=self._precision,
+                introduced=None if inexact is None else value_of(inexact),
+                introduced_rounded=None if low is None else value_of(low),
+                round_candidate=not done,
+                error_halves=halves,
+            )
+            if halves is not None:
+                kept[node.outputs[index]] = halves
+        return sums, rounded, kept
+
+
+def _constant(output: ort.OrtValue | None) -> Streams | None:
+    if output is None:
+        return None
+    return Streams(output, output, output, constant=True, max_abs=_largest(output))
+
+
+def _copied(tensor: ort.OrtValue) -> ort.OrtValue:
+    return tensor_of(value_of(tensor).copy()) if is_float(tensor) else tensor
+
+
+def _largest(tensor: ort.OrtValue) -> float:
+    return largest_finite(value_of(tensor)) if is_float(tensor) else 0.0
+
+
+def _still_nonfinite(candidate: ort.OrtValue, origin: int | None) -> int | None:
+    if origin is None or not is_float(candidate):
+        return None
+    return None if np.isfinite(value_of(candidate)).all() else origin

@@ -1,0 +1,1 @@
+"""One node at a time on ONNX-Runtime: its session, its tensors, its weights."""

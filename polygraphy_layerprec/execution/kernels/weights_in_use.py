@@ -1,0 +1,121 @@
+"""The constants of the node that runs now, exact and rounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
+from polygraphy_layerprec.execution.kernels.node_session import tensor_of
+from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
+from polygraphy_layerprec.execution.streams import largest_finite
+from polygraphy_layerprec.model import Weight, WeightBuffer
+from polygraphy_layerprec.precision import round_flat
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["WeightsInUse"]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_KEPT_BYTES = 4096
+
+
+class WeightsInUse:
+    """Reads one node's weights into memory shared with the next node's."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._ahead = WeightsAhead(graph)
+        self._buffer = WeightBuffer()
+        self._kept: dict[str, tuple[np.ndarray[Any, Any], ort.OrtValue]] = {}
+        self._rounded_kept: dict[str, tuple[ort.OrtValue, float]] = {}
+        self._loaded: dict[str, np.ndarray[Any, Any]] = {}
+        self._largest: dict[str, float] = {}
+        self._rounder: CastRounder | None = None
+
+    def load(self, node: Node) -> dict[str, ort.OrtValue]:
+        """Returns the exact weights that `node` reads, by name, valid until the next call."""
+        needed = [self._graph.weights[name] for name in node.sources if name in self._graph.weights]
+        read = self._ahead.take(node)
+        others = [weight for weight in needed if weight.name not in read]
+        self._buffer.reset(w for w in others if w.name not in self._kept and not w.dtype.hasobject)
+        pairs = {name: (values, tensor_of(values)) for name, values in read.items()}
+        pairs.update((weight.name, self._read(weight)) for weight in others)
+        self._loaded = {name: values for name, (values, _) in pairs.items()}
+        self._largest.clear()
+        return {name: tensor for name, (_, tensor) in pairs.items()}
+
+    def largest(self, name: str) -> float:
+        """Returns the largest finite magnitude of a loaded float weight, before it is rounded."""
+        if name not in self._largest:
+            self._largest[name] = largest_finite(self._loaded[name])
+        return self._largest[name]
+
+    def round(
+        self, precision: Precision, names: Collection[str]
+    ) -> tuple[dict[str, ort.OrtValue], float]:
+        """Rounds some of the loaded weights; large ones in place, so the exact ones are gone.
+
+        Values beyond the range become the largest finite number, as when TensorRT's weights are
+        converted.
+
+        Args:
+            precision: The low precision.
+            names: Names of the weights to round; others are left alone.
+
+        Returns:
+            The rounded weights by name, without small ones that rounding leaves as they are, and
+            the largest magnitude of the exact ones, 0 where there are none.
+        """
+        changed = {}
+        largest = 0.0
+        for name, values in self._loaded.items():
+            if name not in names or values.dtype not in _FLOATS or not values.size:
+                continue
+            if name in self._kept:
+                rounded, magnitude = self._round_kept(name, precision)
+                if rounded is not self._kept[name][1]:
+                    changed[name] = rounded
+            else:
+                magnitude = self.largest(name)
+                self._round_in_place(values, magnitude, precision)
+                changed[name] = tensor_of(values)
+            largest = max(largest, magnitude)
+        return changed, largest
+
+    def _round_in_place(
+        self, values: np.ndarray[Any, Any], largest: float, precision: Precision
+    ) -> None:
+        if self._rounder is None or self._rounder.precision != precision:
+            self._rounder = CastRounder(precision)
+        self._rounder.round_weight(values, largest)
+
+    def _round_kept(self, name: str, precision: Precision) -> tuple[ort.OrtValue, float]:
+        if name not in self._rounded_kept:
+            values, exact = self._kept[name]
+            rounded = values.copy()
+            round_flat(rounded.reshape(-1), rounded.reshape(-1), precision, saturate=True)
+            same = np.array_equal(rounded, values, equal_nan=True)
+            tensor = exact if same else tensor_of(rounded)
+            self._rounded_kept[name] = (tensor, largest_finite(values))
+        return self._rounded_kept[name]
+
+    def _read(self, weight: Weight) -> tuple[np.ndarray[Any, Any], ort.OrtValue]:
+        kept = self._kept.get(weight.name)
+        if kept is not None:
+            return kept
+        # Text has no bytes that a buffer could hold.
+        values = weight.read(None if weight.dtype.hasobject else self._buffer)
+        if weight.nbytes > _KEPT_BYTES:
+            return values, tensor_of(values)
+        # Kept for good: it may not lie in memory that the next node uses again.
+        values = values.copy()
+        self._kept[weight.name] = (values, tensor_of(values))
+        return self._kept[weight.name]

@@ -1,0 +1,1 @@
+"""Samples: checked when given, made up when not."""

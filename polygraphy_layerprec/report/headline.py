@@ -1,0 +1,178 @@
+"""The verdict on top of a report: a headline, and errors on one scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from polygraphy_layerprec.ranking.order import forecast_holds, forecast_is_refuted
+from polygraphy_layerprec.report.numbers import (
+    count_of,
+    format_error,
+    format_percent,
+    format_result,
+)
+from polygraphy_layerprec.report.series import log_axis, on_log_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polygraphy_layerprec.records import Verification
+    from polygraphy_layerprec.report.ranking_report import RankingReport
+
+__all__ = ["ErrorMark", "Verdict", "judge_ranking", "judge_verification", "scale_positions"]
+
+Tone = Literal["good", "bad", "neutral"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMark:
+    """One error on the scale."""
+
+    label: str
+    """What has it, in words."""
+
+    error: float | None
+    """Relative L2 error; None if it was not measured."""
+
+    note: str
+    """How it was found, in words."""
+
+    role: Literal["lowered", "chosen", "tolerance", "reference", "first", "second"]
+    """What it stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the reader should know first."""
+
+    tone: Tone
+    """How it ends."""
+
+    headline: str
+    """One sentence."""
+
+    sentences: tuple[str, ...]
+    """What stands behind it."""
+
+    marks: tuple[ErrorMark, ...]
+    """Errors to be compared."""
+
+
+def judge_ranking(report: RankingReport) -> Verdict:
+    """Returns what a ranking says about the model, and what the chosen set changes."""
+    return Verdict(
+        _tone(report), _headline(report), tuple(_sentences(report)), tuple(_marks(report))
+    )
+
+
+def judge_verification(verification: Verification) -> Verdict:
+    """Returns whether a constrained model holds its criteria."""
+    low = verification.precision.upper()
+    headline = "Failed: " + "; ".join(verification.failures) + "."
+    if verification.sentence:
+        headline = verification.sentence
+    marks = [
+        ErrorMark(f"all layers in {low}", verification.lowered_error, "measured", "lowered"),
+        ErrorMark(
+            f"{verification.kept_count} of {count_of(verification.layer_count, 'layer')} in FP32",
+            verification.constrained_error,
+            "measured",
+            "chosen",
+        ),
+        ErrorMark("all layers in FP32", verification.fp32_error, "on this backend", "reference"),
+    ]
+    sentences = ["Passed." if verification.passed else "Failed."]
+    if verification.recovered is not None and verification.recovered > 0.0:
+        sentences.append(
+            f"The layers in FP32 take away {format_percent(verification.recovered)} of the error."
+        )
+    tone: Tone = "good" if verification.passed else "bad"
+    return Verdict(tone, headline, tuple(sentences), tuple(marks))
+
+
+def scale_positions(errors: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Returns where errors stand on a logarithmic scale, in [0, 1]; None where there is none."""
+    ends = log_axis(errors)
+    bottom, top = (math.log10(end) for end in ends)
+    return tuple(
+        None if error is None else (math.log10(on_log_axis(error, ends)) - bottom) / (top - bottom)
+        for error in errors
+    )
+
+
+def _tone(report: RankingReport) -> Tone:
+    if report.selection.decision is None:
+        return "neutral"
+    return "good" if report.selection.decision.outcome.passed else "bad"
+
+
+def _headline(report: RankingReport) -> str:
+    if report.selection.decision is not None:
+        return report.selection.decision.sentence
+    low = report.ranking.precision.upper()
+    kept = report.selection.cost.layer_count
+    start = f"{low} alone leaves a relative L2 error of {format_result(_lowered_error(report))}"
+    if not kept:
+        return f"{start}; no layer is chosen to stay in FP32."
+    layers = f"{kept} of {count_of(len(report.ranking.layers), 'layer')} in FP32"
+    refuted = ", refuted" if forecast_is_refuted(report.ranking) else ""
+    return (
+        f"{start}; with {layers} {format_result(report.selection.forecast_error)} is left "
+        f"(forecast{refuted})."
+    )
+
+
+def _sentences(report: RankingReport) -> list[str]:
+    selection, ranking = report.selection, report.ranking
+    overflowing = sum(layer.overflow for layer in ranking.layers)
+    lost = sum(output.nonfinite_count for output in ranking.output_error.outputs)
+    sentences = []
+    if lost:
+        elements = count_of(lost, "output element")
+        become = "becomes" if lost == 1 else "become"
+        sentences.append(f"{elements} {become} NaN or infinite in {ranking.precision.upper()}.")
+    if overflowing:
+        leave = "leaves" if overflowing == 1 else "leave"
+        sentences.append(f"{count_of(overflowing, 'layer')} {leave} the range, and that is felt.")
+    if selection.layers:
+        sentences.append(
+            f"What stays in FP32 is {format_percent(selection.cost.flops_fraction)} of the "
+            f"operations; {count_of(selection.cost.cast_count, 'tensor')} "
+            f"{'is' if selection.cost.cast_count == 1 else 'are'} cast."
+        )
+    decision = selection.decision
+    remedies = [remedy.text for remedy in decision.remedies] if decision is not None else []
+    if remedies:
+        sentences.append("Or change the model: " + "; ".join(remedies) + ".")
+    return sentences
+
+
+def _marks(report: RankingReport) -> list[ErrorMark]:
+    ranking, selection = report.ranking, report.selection
+    low = ranking.precision.upper()
+    refuted = "" if forecast_holds(ranking.output_error) else ", refuted"
+    forecast = f"forecast {format_error(ranking.output_error.forecast)}{refuted}"
+    is_measured = any(output.error is not None for output in ranking.output_error.outputs)
+    note = f"measured; {forecast}" if is_measured else "forecast"
+    marks = [ErrorMark(f"all layers in {low}", _lowered_error(report), note, "lowered")]
+    if selection.layers:
+        found = "forecast" if selection.measured_error is None else "measured"
+        label = f"{selection.cost.layer_count} of {len(ranking.layers):,} in FP32"
+        marks.append(ErrorMark(label, _chosen_error(report), found, "chosen"))
+    if selection.tolerance is not None:
+        marks.append(ErrorMark("tolerance", selection.tolerance, "by the forecast", "tolerance"))
+    return marks
+
+
+def _lowered_error(report: RankingReport) -> float:
+    """Integer outputs have no error: the forecast is 0 for them as well."""
+    error = report.ranking.output_error
+    known = any(output.error is not None for output in error.outputs)
+    return error.measured if known else error.forecast
+
+
+def _chosen_error(report: RankingReport) -> float:
+    measured = report.selection.measured_error
+    return report.selection.forecast_error if measured is None else measured
