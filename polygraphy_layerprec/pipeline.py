@@ -19,11 +19,10 @@ from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.execution.comparison.side_by_side import Progress
 from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
-from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.model import Graph, load_graph
+from polygraphy_layerprec.observing import RankRequest, observe
 from polygraphy_layerprec.plan import KeptLayers, Target
 from polygraphy_layerprec.precision import FP16, PRECISIONS, Precision
-from polygraphy_layerprec.ranking_run import RankingRun
 from polygraphy_layerprec.records import Criterion, CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.remedies import find_remedies
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
@@ -38,6 +37,7 @@ __all__ = [
     "measure_curve",
     "measure_exact_impacts",
     "measure_output_error",
+    "rank",
     "rank_model",
     "select_constraints",
 ]
@@ -85,23 +85,35 @@ def rank_model(  # noqa: PLR0913 - a keyword for each option of the command line
         ExecutionError: If nothing can be measured.
     """
     whole = model if isinstance(model, Graph) else load_graph(model)
-    run = RankingRun(
-        whole,
-        precision=precision,
-        impact=impact,
-        exact_count=exact_count,
-        outputs=outputs,
-        loss=loss,
-        max_memory_bytes=max_memory_bytes,
+    request = RankRequest(
+        precision,
+        impact,
+        exact_count,
+        None if outputs is None else tuple(outputs),
+        loss,
+        max_memory_bytes,
+        generated_inputs,
     )
-    if run.runs_samples_again:
+    return rank(
+        whole, samples, request, sample_count=sample_count, threads=threads, progress=progress
+    )
+
+
+def rank(
+    graph: Graph,
+    samples: Iterable[Sample],
+    request: RankRequest,
+    *,
+    sample_count: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Returns the layers of a graph, ordered as was requested; see `rank_model`."""
+    if request.runs_samples_again:
         samples = list(samples)
     with threads_per_session(threads):
-        checked = enumerate(check_samples(samples, whole.inputs))
-        comparison = run.observe(checked, sample_count=sample_count, progress=progress)
-        return run.ranking(
-            comparison, samples=samples, generated_inputs=generated_inputs, progress=progress
-        )
+        observed = observe(graph, samples, request, sample_count=sample_count, progress=progress)
+        return observed.ranking(samples=samples, progress=progress)
 
 
 def measure_output_error(

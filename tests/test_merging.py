@@ -12,7 +12,7 @@ from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.kernels.sessions import session_threads, threads_per_session
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.ranking_run import RankingRun
+from polygraphy_layerprec.observing import Observer, RankRequest
 from tests.models import small_transformer
 from tests.split_cases import CASES, assert_equal_rankings, many_samples
 
@@ -25,14 +25,15 @@ SPLITS = {
 
 
 def ranked_in_parts(model, samples, parts, **options):
-    run = RankingRun(load_graph(model), **options)
+    run = Observer(load_graph(model), RankRequest(**options))
     merged = run.comparer().nothing()
     for part in parts:
         # A process of its own has sessions, and a comparer, of its own.
-        other = RankingRun(load_graph(model), **options)
+        other = Observer(load_graph(model), RankRequest(**options))
         if part:
-            merged.merge(other.observe([(index, samples[index]) for index in part]))
-    return run.ranking(merged)
+            observed = other.observe([(index, samples[index]) for index in part])
+            merged.merge(observed.comparison)
+    return run.observed(merged).ranking()
 
 
 @pytest.mark.parametrize("impact", ["adjoint", "gain"])
@@ -50,19 +51,19 @@ def test_any_split_gives_the_same_ranking(case, split, impact):
 def test_the_samples_of_a_part_keep_their_own_probes():
     model = small_transformer()
     samples = many_samples(model, 2)
-    run = RankingRun(load_graph(model))
+    run = Observer(load_graph(model), RankRequest())
 
     first, second = (
-        run.observe([(index, samples[0])]).observations.sample_powers for index in (0, 1)
+        run.observe([(index, samples[0])]).comparison.observations.sample_powers for index in (0, 1)
     )
 
     assert first != second
-    assert first == run.observe([(0, samples[0])]).observations.sample_powers
+    assert first == run.observe([(0, samples[0])]).comparison.observations.sample_powers
 
 
 def test_the_first_reason_to_fail_is_told_whichever_comes_last():
     model = small_transformer()
-    run = RankingRun(load_graph(model))
+    run = Observer(load_graph(model), RankRequest())
     early, late = run.comparer().nothing(), run.comparer().nothing()
     early.first_failures = {3: (1, "early")}
     late.first_failures = {3: (7, "late"), 4: (7, "other")}
@@ -73,7 +74,7 @@ def test_the_first_reason_to_fail_is_told_whichever_comes_last():
 
 
 def test_of_many_samples_with_lost_outputs_the_first_are_kept():
-    run = RankingRun(load_graph(small_transformer()))
+    run = Observer(load_graph(small_transformer()), RankRequest())
     merged = run.comparer().nothing()
     for index in reversed(range(20)):
         part = run.comparer().nothing()
@@ -118,4 +119,4 @@ def test_threads_are_those_of_the_innermost_block():
 
 def test_nothing_to_measure_is_an_error():
     with pytest.raises(ExecutionError, match="no input sample"):
-        RankingRun(load_graph(small_transformer())).observe([])
+        Observer(load_graph(small_transformer()), RankRequest()).observe([])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,9 +19,9 @@ from polygraphy_layerprec.distribution.streaming import (
 )
 from polygraphy_layerprec.distribution.worker_tasks import (
     ModelOnWorkers,
-    RankRequest,
     Refused,
     WorkerFacts,
+    WorkerRequest,
     describe_worker,
     observe_sample,
 )
@@ -29,9 +30,8 @@ from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.kernels.sessions import available_threads, threads_per_session
 from polygraphy_layerprec.execution.samples.given import check_sample
 from polygraphy_layerprec.model import Graph, identify, load_graph
-from polygraphy_layerprec.precision import FP16, Precision
+from polygraphy_layerprec.observing import Observer, RankRequest, half_of_free_memory
 from polygraphy_layerprec.ranking.assembly import installed_versions
-from polygraphy_layerprec.ranking_run import RankingRun, half_of_free_memory
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         Progress,
         SampleComparer,
     )
-    from polygraphy_layerprec.records import ImpactMethod, Ranking
+    from polygraphy_layerprec.records import Ranking
 
 __all__ = ["rank_on_workers"]
 
@@ -52,24 +52,20 @@ Sample = Mapping[str, np.ndarray[Any, Any]]
 _MOST_THREADS: Final = 16
 
 
-def rank_on_workers(  # noqa: PLR0913 - as `rank_model`, and where
+def rank_on_workers(  # noqa: PLR0913 - as `rank`, and where
     model: str | os.PathLike[str],
     samples: Iterable[Sample],
     workers: Workers,
+    request: RankRequest = RankRequest(),  # noqa: B008 - it is immutable
     *,
     graph: Graph | None = None,
     external_data_folder: str | None = None,
-    precision: Precision = FP16,
-    impact: ImpactMethod = "adjoint",
-    outputs: Sequence[str] | None = None,
-    max_memory_bytes: int | None = None,
     threads: int | None = None,
-    generated_inputs: bool = False,
     sample_count: int | None = None,
     no_worker_seconds: float = NO_WORKER_SECONDS,
     progress: Progress | None = None,
 ) -> Ranking:
-    """Returns the ranking that `rank_model` makes with as many threads, from many processes.
+    """Returns the ranking that one process makes with as many threads, from many processes.
 
     Samples are read as workers get free, and never are all of them in memory.
 
@@ -78,14 +74,10 @@ def rank_on_workers(  # noqa: PLR0913 - as `rank_model`, and where
         samples: As for `rank_model`.
         workers: How many processes to start on this machine, which end with the call; or a cluster
             that runs already, with workers of one thread each (`dask worker --nthreads 1`).
+        request: What is asked for; its memory is that of each worker.
         graph: The model, if it was loaded already.
         external_data_folder: Where the files with external data are; beside the model by default.
-        precision: As for `rank_model`.
-        impact: `adjoint` or `gain`.
-        outputs: As for `rank_model`.
-        max_memory_bytes: Memory for activations of each worker.
         threads: Threads of each session; by default workers share the cores of their machine.
-        generated_inputs: As for `rank_model`.
         sample_count: How many samples there are, if that is known.
         no_worker_seconds: Time without any worker after which it is an error.
         progress: Called with samples done, samples in all (0 if unknown), and what is going on.
@@ -93,14 +85,11 @@ def rank_on_workers(  # noqa: PLR0913 - as `rank_model`, and where
     Raises:
         ModelError: If the model cannot be read.
         SampleError: As `rank_model`.
-        ExecutionError: As `rank_model`; and if Dask is not installed, the scheduler or all workers
-            are gone, or a worker has another model or other versions.
+        ExecutionError: As `rank_model`; and if the request needs one process, Dask is not
+            installed, the scheduler or all workers are gone, or a worker has another model or
+            other versions.
     """
-    if impact == "exact":
-        raise ExecutionError(
-            "`--impact exact` runs all samples for every layer, in one process.\n"
-            "Leave out `--workers` and `--cluster`, or `--impact exact`."
-        )
+    _check_distributable(request)
     whole = graph or load_graph(model, external_data_folder=external_data_folder)
     found = ModelOnWorkers(
         path=os.path.abspath(model),
@@ -112,24 +101,18 @@ def rank_on_workers(  # noqa: PLR0913 - as `rank_model`, and where
         (index, check_sample(sample, whole.inputs, where=f"sample {index}"))
         for index, sample in enumerate(samples)
     )
+    memory_bytes = request.max_memory_bytes or _memory_of(workers)
     with connected(workers) as client:
         facts = _check_workers(client, found, seconds=no_worker_seconds)
         share = _threads_of(workers, facts) if threads is None else threads
-        request = RankRequest(
-            model=found,
-            precision=precision.name,
-            impact=impact,
-            outputs=None if outputs is None else tuple(outputs),
-            max_memory_bytes=max_memory_bytes or _memory_of(workers),
-            threads=share,
-        )
+        task = WorkerRequest(found, replace(request, max_memory_bytes=memory_bytes), share)
         with threads_per_session(share):
-            run = RankingRun(whole, precision=precision, impact=impact, outputs=outputs)
-            comparer = run.comparer()
+            observer = Observer(whole, request)
+            comparer = observer.comparer()
             merged = comparer.nothing()
             _tell(progress, 0, sample_count)
             streamed = stream(
-                client, observe_sample, request, checked, no_worker_seconds=no_worker_seconds
+                client, observe_sample, task, checked, no_worker_seconds=no_worker_seconds
             )
             for index, sample, result in streamed:
                 merged.merge(_observed(result, index, sample, comparer, whole))
@@ -137,7 +120,20 @@ def rank_on_workers(  # noqa: PLR0913 - as `rank_model`, and where
     if not merged.sample_count:
         raise no_sample()
     with threads_per_session(share):
-        return run.ranking(merged, generated_inputs=generated_inputs, progress=progress)
+        return observer.observed(merged).ranking(progress=progress)
+
+
+def _check_distributable(request: RankRequest) -> None:
+    if request.runs_samples_again:
+        raise ExecutionError(
+            "Exact impacts run all samples for every layer, in one process.\n"
+            "Leave out `--workers` and `--cluster`, or `--impact exact` and `--exact`."
+        )
+    if request.loss is not None:
+        raise ExecutionError(
+            "A loss is a function of this process.\n"
+            "Leave out `--workers` and `--cluster`, or `--loss-script`."
+        )
 
 
 def _observed(

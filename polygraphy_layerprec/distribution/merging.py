@@ -10,9 +10,9 @@ from polygraphy_layerprec.distribution.part import PartConditions
 from polygraphy_layerprec.distribution.partial_file import PartialFile
 from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import identify
+from polygraphy_layerprec.observing import Observer, RankRequest
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.ranking.assembly import installed_versions
-from polygraphy_layerprec.ranking_run import RankingRun
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.execution.comparison.side_by_side import Progress
@@ -81,22 +81,22 @@ def merge_parts(
     conditions = check_parts(parts)
     _check_here(parts[0], graph)
     with threads_per_session(conditions.threads):
-        run = RankingRun(
-            graph,
-            precision=PRECISIONS[conditions.precision],
-            impact=conditions.impact,
-            outputs=conditions.outputs or None,
-        )
-        comparer = run.comparer()
+        observer = Observer(graph, _request_of(conditions))
+        comparer = observer.comparer()
         merged = comparer.nothing()
         for part in sorted(parts, key=lambda part: part.shard.number):
             merged.merge(part.read(comparer.nothing(), graph))
-        return run.ranking(
-            merged,
-            generated_inputs=conditions.inputs == "generated",
-            of_loss=bool(conditions.loss),
-            progress=progress,
-        )
+        observed = observer.observed(merged, of_loss=bool(conditions.loss))
+        return observed.ranking(progress=progress)
+
+
+def _request_of(conditions: PartConditions) -> RankRequest:
+    return RankRequest(
+        PRECISIONS[conditions.precision],
+        conditions.impact,
+        outputs=conditions.outputs or None,
+        generated_inputs=conditions.inputs == "generated",
+    )
 
 
 def _check_here(part: PartialFile, graph: Graph) -> None:

@@ -1,7 +1,7 @@
 """What runs on a worker: one sample, compared as any process compares it.
 
 A worker opens the model by its path and measures nothing unless model and versions are those of the
-client. What the user can mend comes back as a value: an exception may not survive the journey.
+client. What the user can fix comes back as a value: an exception may not survive the journey.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ from polygraphy_layerprec.execution.kernels.sessions import (
     threads_per_session,
 )
 from polygraphy_layerprec.model import ModelError, identify, load_graph
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.observing import Observer
 from polygraphy_layerprec.ranking.assembly import installed_versions
-from polygraphy_layerprec.ranking_run import RankingRun
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.execution.comparison.side_by_side import SampleComparer
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import ImpactMethod
+    from polygraphy_layerprec.observing import RankRequest
 
 __all__ = [
     "ModelOnWorkers",
     "Observed",
-    "RankRequest",
     "Refused",
     "WorkerFacts",
+    "WorkerRequest",
     "describe_worker",
     "observe_sample",
 ]
@@ -67,23 +66,14 @@ class ModelOnWorkers:
 
 
 @dataclass(frozen=True, slots=True)
-class RankRequest:
+class WorkerRequest:
     """How every worker compares samples."""
 
     model: ModelOnWorkers
     """The model."""
 
-    precision: str
-    """Name of the low precision."""
-
-    impact: ImpactMethod
-    """How impacts are found."""
-
-    outputs: tuple[str, ...] | None
-    """Names of the outputs that count; None for all."""
-
-    max_memory_bytes: int | None
-    """Memory for activations, of each worker; beyond it they are kept on disk."""
+    rank: RankRequest
+    """What is asked of the ranking; its memory is that of each worker."""
 
     threads: int
     """Threads of each ONNX-Runtime session."""
@@ -131,7 +121,7 @@ class WorkerFacts:
 _ONE_AT_A_TIME: Final = threading.Lock()
 """Sums take memory of the process, which several threads must not share."""
 
-_PREPARED: Final[dict[RankRequest, SampleComparer]] = {}
+_PREPARED: Final[dict[WorkerRequest, SampleComparer]] = {}
 
 
 def describe_worker(model: ModelOnWorkers) -> WorkerFacts:
@@ -143,7 +133,7 @@ def describe_worker(model: ModelOnWorkers) -> WorkerFacts:
     return WorkerFacts(socket.gethostname(), available_threads(), "")
 
 
-def observe_sample(request: RankRequest, index: int, sample: Sample) -> Observed | Refused:
+def observe_sample(request: WorkerRequest, index: int, sample: Sample) -> Observed | Refused:
     """Returns what one sample says, or why that is not to be known.
 
     Args:
@@ -167,20 +157,12 @@ def observe_sample(request: RankRequest, index: int, sample: Sample) -> Observed
     )
 
 
-def _prepared(request: RankRequest) -> SampleComparer:
+def _prepared(request: WorkerRequest) -> SampleComparer:
     """What compares samples, with its sessions; that of another request is forgotten."""
     if request not in _PREPARED:
         _PREPARED.clear()
         silence_native_log()
-        graph = _open_model(request.model)
-        run = RankingRun(
-            graph,
-            precision=PRECISIONS[request.precision],
-            impact=request.impact,
-            outputs=request.outputs,
-            max_memory_bytes=request.max_memory_bytes,
-        )
-        _PREPARED[request] = run.comparer()
+        _PREPARED[request] = Observer(_open_model(request.model), request.rank).comparer()
     return _PREPARED[request]
 
 

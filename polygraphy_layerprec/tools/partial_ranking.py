@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.progress import progress_bar
@@ -10,7 +10,6 @@ from polygraphy_layerprec.tools.progress import progress_bar
 if TYPE_CHECKING:
     from polygraphy_layerprec.distribution.part import Shard
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import ImpactMethod
     from polygraphy_layerprec.tools.args import MeasureArgs, SampleArgs
 
 __all__ = ["measure_part"]
@@ -38,26 +37,30 @@ def measure_part(
     from polygraphy_layerprec.distribution.part import Part, conditions_of, digest_of_script
     from polygraphy_layerprec.distribution.partial_file import save_partial
     from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
-    from polygraphy_layerprec.ranking_run import RankingRun
+    from polygraphy_layerprec.observing import Observer
 
     script = measure.loss_script
     with threads_per_session(threads):
-        run = RankingRun(graph, **measure.to_arguments())
+        generated = samples.is_using_random_data()
+        observer = Observer(graph, measure.request(generated_inputs=generated))
         with progress_bar() as progress:
             held = samples.indexed_samples(graph, shard=shard)
             known = samples.known_count()
             count = None if known is None else shard.size_of(known)
-            comparison = run.observe(held, sample_count=count, may_be_none=True, progress=progress)
+            observed = observer.observe(
+                held, sample_count=count, may_be_none=True, progress=progress
+            )
         conditions = conditions_of(
             graph,
             precision=measure.precision,
-            impact=cast("ImpactMethod", measure.impact),
+            impact=measure.impact,
             outputs=measure.outputs,
             loss="" if script is None else digest_of_script(script, measure.loss_function_name),
-            generated_inputs=samples.is_using_random_data(),
+            generated_inputs=generated,
             shard_count=shard.count,
             data_set_size=samples.data_set_size,
         )
+    comparison = observed.comparison
     save_partial(Part(shard, conditions, comparison), path, graph)
     G_LOGGER.info(
         f"Saved shard {shard} to {path} | {comparison.sample_count} of {samples.data_set_size} "

@@ -19,7 +19,7 @@ from polygraphy_layerprec.distribution.part import Part, Shard, conditions_of
 from polygraphy_layerprec.distribution.partial_file import open_partial, save_partial
 from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.ranking_run import RankingRun
+from polygraphy_layerprec.observing import Observer, RankRequest
 from tests.models import build_model, chain, node, normal, small_transformer, tensor
 from tests.split_cases import CASES, assert_equal_rankings, many_samples
 
@@ -29,7 +29,7 @@ def saved_parts(folder, model, samples, count, **changes):
     paths = []
     for number in range(1, count + 1):
         shard = Shard(number, count)
-        run = RankingRun(graph)
+        run = Observer(graph, RankRequest())
         held = [(index, sample) for index, sample in enumerate(samples) if shard.holds(index)]
         conditions = conditions_of(
             graph,
@@ -43,7 +43,7 @@ def saved_parts(folder, model, samples, count, **changes):
         part = Part(
             shard,
             dataclasses.replace(conditions, **changes),
-            run.observe(held, may_be_none=True),
+            run.observe(held, may_be_none=True).comparison,
         )
         paths.append(str(folder / f"part-{number}.npz"))
         save_partial(part, paths[-1], graph)
@@ -84,7 +84,7 @@ def test_bf16_and_text_among_the_samples_that_are_kept_come_back(tmp_path):
     paths = saved_parts(tmp_path, model, [sample], 1)
 
     kept = open_partial(paths[0]).read(
-        RankingRun(load_graph(model)).comparer().nothing(), load_graph(model)
+        Observer(load_graph(model), RankRequest()).comparer().nothing(), load_graph(model)
     )
     (restored,) = kept.lost_samples.values()
     assert restored["b"].dtype == wide

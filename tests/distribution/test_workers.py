@@ -23,6 +23,7 @@ from polygraphy_layerprec.distribution.own_cluster import own_cluster
 from polygraphy_layerprec.distribution.streaming import stream, wait_for_worker
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.observing import RankRequest
 from tests.clusters import dask_scheduler, dask_worker
 from tests.models import chain, small_transformer
 from tests.split_cases import CASES, assert_equal_rankings, many_samples
@@ -58,7 +59,7 @@ def test_what_samples_leave_behind_comes_back(tmp_path, case):
     onnx.save(model, tmp_path / "model.onnx")
     path = str(tmp_path / "model.onnx")
 
-    ranking = rank_on_workers(path, samples, 2, threads=1, impact="gain")
+    ranking = rank_on_workers(path, samples, 2, RankRequest(impact="gain"), threads=1)
 
     assert_equal_rankings(ranking, rank_model(path, samples, threads=1, impact="gain"))
 
@@ -129,6 +130,21 @@ def test_a_sample_that_ends_every_worker_is_told_by_its_index():
 def test_what_fails_on_a_worker_is_told(two_workers):
     with pytest.raises(ExecutionError, match="failed on sample 2: KeyError: 'no such thing'"):
         list(stream(two_workers, failing_at_two, None, ((i, i) for i in range(4))))
+
+
+@pytest.mark.parametrize(
+    ("request_of", "what"),
+    [
+        (RankRequest(impact="exact"), "Exact impacts run all samples"),
+        (RankRequest(exact_count=3), "Exact impacts run all samples"),
+        (RankRequest(loss=np.sum), "A loss is a function of this process"),
+    ],
+)
+def test_what_needs_one_process_is_refused_before_any_worker_starts(request_of, what, monkeypatch):
+    monkeypatch.setattr(distributed_ranking, "connected", None)
+
+    with pytest.raises(ExecutionError, match=what):
+        rank_on_workers("model.onnx", [], 2, request_of)
 
 
 def test_another_model_on_the_worker_is_refused(saved):

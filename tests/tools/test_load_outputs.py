@@ -186,7 +186,7 @@ def test_mistakes_are_told(rank, arguments, message):
 
 
 def test_results_of_another_model_are_refused_before_anything_is_emulated(rank, monkeypatch):
-    monkeypatch.setattr("polygraphy_layerprec.pipeline.rank_model", None)
+    monkeypatch.setattr("polygraphy_layerprec.pipeline.rank", None)
 
     status, said = rank("--load-outputs", "both.json", model="other.onnx")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import runpy
 import sys
 import types
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -15,8 +16,10 @@ import pytest
 from polygraphy.json import save_json
 from polygraphy.logger import G_LOGGER
 
+from polygraphy_layerprec import pipeline
 from polygraphy_layerprec.files.ranking_file import load_ranking
 from polygraphy_layerprec.model import ModelError
+from polygraphy_layerprec.observing import RankRequest
 from polygraphy_layerprec.precision import BF16, FP16
 from polygraphy_layerprec.records import Decision, Selection, SelectionCost
 from polygraphy_layerprec.selection import SelectionRequest
@@ -38,22 +41,26 @@ class FakeMeasurement:
     def __init__(self) -> None:
         self.ranking = make_ranking(make_layer(outputs=("r1",)))
         self.error: BaseException | None = None
-        self.options: dict[str, Any] = {}
+        self.requested: RankRequest | None = None
         self.samples: list[dict[str, np.ndarray]] = []
         self.reached = True
         self.decision: Decision | None = None
 
-    def rank_model(self, model, samples, **options):
-        self.model = model
+    def rank(self, graph, samples, request, *, sample_count=None, threads=None, progress=None):
+        self.model = graph
         self.samples = [dict(sample) for sample in samples]
-        self.options = options
+        self.requested, self.sample_count = request, sample_count
+        self.told = (threads, progress)
         if self.error is not None:
             raise self.error
         return self.ranking
 
-    def select_constraints(self, ranking, request, *, samples=(), **options):
+    def select_constraints(
+        self, ranking, request, *, model=None, samples=(), outputs=None, judges=(), progress=None
+    ):
         self.request = request
-        self.selection_options = options
+        self.selection_model = model
+        self.selection_told = (outputs, judges, progress)
         self.selection_samples = list(samples)
         return Selection(
             layers=ranking.layers,
@@ -67,6 +74,16 @@ class FakeMeasurement:
         )
 
 
+@pytest.mark.parametrize("verb", ["rank", "select_constraints"])
+def test_what_stands_for_the_pipeline_takes_what_the_pipeline_takes(verb):
+    real = inspect.signature(getattr(pipeline, verb)).parameters
+    fake = inspect.signature(getattr(FakeMeasurement(), verb)).parameters
+
+    assert [(p.name, p.kind, p.default) for p in fake.values()] == [
+        (p.name, p.kind, p.default) for p in real.values()
+    ]
+
+
 @pytest.fixture(autouse=True)
 def quiet_polygraphy():
     severity = G_LOGGER.module_severity
@@ -78,9 +95,7 @@ def quiet_polygraphy():
 @pytest.fixture
 def measurement(monkeypatch):
     fake = FakeMeasurement()
-    module = types.SimpleNamespace(
-        rank_model=fake.rank_model, select_constraints=fake.select_constraints
-    )
+    module = types.SimpleNamespace(rank=fake.rank, select_constraints=fake.select_constraints)
     monkeypatch.setitem(sys.modules, "polygraphy_layerprec.pipeline", module)
     return fake
 
@@ -127,7 +142,7 @@ def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
 def test_a_choice_is_measured_on_the_samples_given(rank, inputs_path, measurement, flags):
     assert rank("--load-inputs", inputs_path, *flags) == 0
 
-    assert "model" in measurement.selection_options
+    assert measurement.selection_model is not None
     assert len(measurement.selection_samples) == 1
 
 
@@ -192,34 +207,20 @@ def test_top_stays_another_name_of_show(rank, inputs_path, measurement, capsys):
 
 
 def test_options_arrive_at_the_measurement(rank, inputs_path, measurement):
-    defaults = {
-        "precision": FP16,
-        "impact": "adjoint",
-        "exact_count": 0,
-        "max_memory_bytes": None,
-        "outputs": None,
-        "loss": None,
-        "generated_inputs": False,
-        "sample_count": 1,
-        "progress": None,
-    }
-
     rank("--load-inputs", inputs_path)
-    assert measurement.options == defaults
+    assert measurement.requested == RankRequest()
+    assert measurement.sample_count == 1
+    assert measurement.told == (None, None)
 
     flags = "--precision bf16 --impact gain --exact 5 --max-memory 4G --outputs hidden other"
     rank("--load-inputs", inputs_path, *flags.split())
-    assert measurement.options == {
-        "precision": BF16,
-        "impact": "gain",
-        "exact_count": 5,
-        "max_memory_bytes": 4 << 30,
-        "outputs": ("hidden", "other"),
-        "loss": None,
-        "generated_inputs": False,
-        "sample_count": 1,
-        "progress": None,
-    }
+    assert measurement.requested == RankRequest(
+        precision=BF16,
+        impact="gain",
+        exact_count=5,
+        max_memory_bytes=4 << 30,
+        outputs=("hidden", "other"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_a_precision_has_the_names_that_people_give_it(
 ):
     assert rank("--load-inputs", inputs_path, "--precision", name) == 0
 
-    assert measurement.options["precision"] == precision
+    assert measurement.requested.precision == precision
 
 
 def test_the_list_follows_the_report_options(rank, inputs_path, measurement, capsys):
@@ -319,7 +320,7 @@ def test_without_data_plausible_inputs_are_made_up_and_said_so(rank, measurement
     assert all(sample["ids"].max() < 32 for sample in measurement.samples)
     assert all((sample["mask"] == 1).all() for sample in measurement.samples)
     assert "ids of a table with 32 rows" in out
-    assert measurement.options["generated_inputs"] is True
+    assert measurement.requested.generated_inputs is True
 
 
 def test_without_shapes_either_they_are_made_up_with_a_warning(rank, measurement, capsys):
@@ -489,7 +490,7 @@ def test_a_bad_option_is_refused_before_any_work(rank, measurement, capsys, flag
 
     assert status == 1
     assert message in "".join(capsys.readouterr())
-    assert measurement.options == {}
+    assert measurement.requested is None
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,10 @@ def _first(samples: Mapping[int, Sample], count: int) -> dict[int, Sample]:
     return dict(itertools.islice(sorted(samples.items(), key=lambda item: item[0]), count))
 
 
-def compare_samples(  # noqa: PLR0913 - what is measured, how, and who is told
-    plan: Plan,
+def compare_samples(
+    comparer: SampleComparer,
     samples: Iterable[tuple[int, Sample]],
     *,
-    impact: ImpactMethod,
-    outputs: tuple[str, ...],
-    budget_bytes: int | None,
-    loss: Loss | None = None,
     sample_count: int | None = None,
     may_be_none: bool = False,
     progress: Progress | None = None,
@@ -130,13 +126,9 @@ def compare_samples(  # noqa: PLR0913 - what is measured, how, and who is told
     """Returns what `samples` say of each layer that a plan lowers.
 
     Args:
-        plan: What becomes of the tensors of the candidate.
+        comparer: Compares them.
         samples: Each with its index in the data set: an array for each input, any number of times;
             shapes may differ.
-        impact: `gain`, or else the adjoint.
-        outputs: The outputs that count.
-        budget_bytes: Memory for activations; beyond it they are kept on disk.
-        loss: What matters at the outputs, instead of their relative errors.
         sample_count: How many samples there are, if that is known: progress counts all of them.
         may_be_none: Whether no sample is no error: the part of a data set may be empty.
         progress: Told after every node.
@@ -144,12 +136,9 @@ def compare_samples(  # noqa: PLR0913 - what is measured, how, and who is told
     Raises:
         ExecutionError: If there is no sample.
     """
-    comparer = SampleComparer(
-        plan, impact=impact, outputs=outputs, budget_bytes=budget_bytes, loss=loss
-    )
     comparison = comparer.nothing()
     for done, (index, sample) in enumerate(samples):
-        tell = _telling(progress, len(plan.graph.nodes), done, sample_count, index)
+        tell = _telling(progress, comparer.node_count, done, sample_count, index)
         comparison.merge(comparer.compare(index, sample, tell))
     if not (comparison.sample_count or may_be_none):
         raise no_sample()
@@ -185,7 +174,15 @@ class SampleComparer:
         budget_bytes: int | None,
         loss: Loss | None = None,
     ) -> None:
-        """Prepares; the arguments are those of `compare_samples`."""
+        """Prepares sessions, which are made as nodes first run.
+
+        Args:
+            plan: What becomes of the tensors of the candidate.
+            impact: `gain`, or else the adjoint.
+            outputs: The outputs that count.
+            budget_bytes: Memory for activations; beyond it they are kept on disk.
+            loss: What matters at the outputs, instead of their relative errors.
+        """
         graph, precision = plan.graph, plan.precision
         self._plan = plan
         self._outputs = outputs
@@ -201,6 +198,11 @@ class SampleComparer:
             if self._with_adjoint
             else GainSpread(self._paths)
         )
+
+    @property
+    def node_count(self) -> int:
+        """How many nodes each sample runs."""
+        return len(self._plan.graph.nodes)
 
     def nothing(self) -> Comparison:
         """Returns what no sample says, to merge others into."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.divergence.judges import Judge
+    from polygraphy_layerprec.observing import RankRequest
+    from polygraphy_layerprec.records import ImpactMethod
 
 __all__ = ["MeasureArgs"]
 
@@ -106,7 +108,7 @@ class MeasureArgs(BaseArgs):
         self.precision = read_precision_name(
             args_util.get(args, "precision") or "fp16", option="--precision"
         )
-        self.impact = args_util.get(args, "impact") or "adjoint"
+        self.impact: ImpactMethod = args_util.get(args, "impact") or "adjoint"
         self.exact_count = args_util.get(args, "exact") or 0
         self.max_memory_bytes = args_util.parse_num_bytes(args_util.get(args, "max_memory"))
         outputs = args_util.get(args, "outputs")
@@ -144,18 +146,24 @@ class MeasureArgs(BaseArgs):
 
         return (LossJudge(self._load_loss(), self.loss_tolerance),)
 
-    def to_arguments(self) -> dict[str, Any]:
-        """Returns the options as arguments of `rank_model`."""
+    def request(self, *, generated_inputs: bool) -> RankRequest:
+        """Returns what is asked of the ranking.
+
+        Args:
+            generated_inputs: Whether the samples are made up.
+        """
+        from polygraphy_layerprec.observing import RankRequest
         from polygraphy_layerprec.precision import PRECISIONS
 
-        return {
-            "precision": PRECISIONS[self.precision],
-            "impact": self.impact,
-            "exact_count": self.exact_count,
-            "max_memory_bytes": self.max_memory_bytes,
-            "outputs": self.outputs,
-            "loss": self._load_loss(),
-        }
+        return RankRequest(
+            precision=PRECISIONS[self.precision],
+            impact=self.impact,
+            exact_count=self.exact_count,
+            outputs=self.outputs,
+            loss=self._load_loss(),
+            max_memory_bytes=self.max_memory_bytes,
+            generated_inputs=generated_inputs,
+        )
 
     def _load_loss(self) -> Any:
         if self.loss_script is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.args import TrtLoadNetworkArgs
@@ -96,22 +97,20 @@ class RankedEngineArgs(EngineArgs):
         from polygraphy_layerprec.backend.engines.tensorrt_module import gpu_memory_bytes
         from polygraphy_layerprec.engine_pipeline import DEFAULT_MEMORY_BYTES, EngineRequest
 
-        measure = self.arg_groups[MeasureArgs].to_arguments()
-        if measure["loss"] is not None:
+        generated = self.arg_groups[SampleArgs].is_using_random_data()
+        request = self.arg_groups[MeasureArgs].request(generated_inputs=generated)
+        if request.loss is not None:
             G_LOGGER.critical(
                 "`--loss-script` needs the emulation's gradients.\nLeave out `--backend tensorrt`."
             )
         # Weights and the engines' own memory take the rest of the GPU.
         room = (gpu_memory_bytes() or DEFAULT_MEMORY_BYTES) // 4
+        memory_bytes = request.max_memory_bytes or min(room, DEFAULT_MEMORY_BYTES)
         return EngineRequest(
-            precision=measure["precision"],
-            impact=measure["impact"],
-            exact_count=measure["exact_count"],
-            outputs=measure["outputs"],
+            replace(request, max_memory_bytes=memory_bytes),
             choices=self.choices,
             uses_debug_tensors=self._uses_debug_tensors(),
-            max_memory_bytes=measure["max_memory_bytes"] or min(room, DEFAULT_MEMORY_BYTES),
-            generated_inputs=self.arg_groups[SampleArgs].is_using_random_data(),
+            max_marked_bytes=memory_bytes,
         )
 
     def _uses_debug_tensors(self) -> bool:

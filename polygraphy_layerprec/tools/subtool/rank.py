@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
+    from polygraphy_layerprec.observing import RankRequest
     from polygraphy_layerprec.records import Ranking
 
 __all__ = ["Rank"]
@@ -117,7 +118,7 @@ class Rank(RankingSubtool):
         if engines.is_wanted:
             outputs.refuse_beside("--backend tensorrt")
             return engines.rank(graph)
-        from polygraphy_layerprec.pipeline import rank_model
+        from polygraphy_layerprec.pipeline import rank
 
         samples = self.arg_groups[SampleArgs]
         if self.arg_groups[WorkerArgs].workers is not None:
@@ -125,15 +126,19 @@ class Rank(RankingSubtool):
         checked = samples.samples(graph)
         saved = outputs.compare(graph, self.arg_groups[MeasureArgs].precision)
         with progress_bar() as progress:
-            ranking = rank_model(
+            ranking = rank(
                 graph,
                 checked,
-                generated_inputs=samples.is_using_random_data(),
+                self._request(),
                 sample_count=samples.known_count(),
                 progress=progress,
-                **self.arg_groups[MeasureArgs].to_arguments(),
             )
         return ranking if saved is None else outputs.put_into(ranking, graph, saved)
+
+    def _request(self) -> RankRequest:
+        generated = self.arg_groups[SampleArgs].is_using_random_data()
+        request: RankRequest = self.arg_groups[MeasureArgs].request(generated_inputs=generated)
+        return request
 
     def _check_workers(self) -> None:
         workers, measure = self.arg_groups[WorkerArgs], self.arg_groups[MeasureArgs]
@@ -150,9 +155,8 @@ class Rank(RankingSubtool):
 
     def _rank_on_workers(self, graph: Graph) -> Ranking:
         from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
-        from polygraphy_layerprec.precision import PRECISIONS
 
-        samples, measure = self.arg_groups[SampleArgs], self.arg_groups[MeasureArgs]
+        samples = self.arg_groups[SampleArgs]
         model, workers = self.arg_groups[OnnxGraphArgs], self.arg_groups[WorkerArgs].workers
         checked = samples.samples(graph)
         with progress_bar() as progress:
@@ -160,14 +164,10 @@ class Rank(RankingSubtool):
                 model.path,
                 checked,
                 workers,
+                self._request(),
                 graph=graph,
                 external_data_folder=model.external_data_dir,
-                precision=PRECISIONS[measure.precision],
-                impact=measure.impact,
-                outputs=measure.outputs,
-                max_memory_bytes=measure.max_memory_bytes,
                 threads=self.arg_groups[ThreadArgs].threads,
-                generated_inputs=samples.is_using_random_data(),
                 sample_count=samples.known_count(),
                 progress=progress,
             )

@@ -15,6 +15,7 @@ from polygraphy_layerprec.engine_pipeline import EngineRequest, rank_on_engines
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.observing import RankRequest
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.verify import run_plainly
 from tests.backend.engines.stand_in import NamedEngines, Running, StandIn
@@ -24,6 +25,14 @@ pytestmark = pytest.mark.onnxrt
 
 FP32_NOISE = 1e-4
 """How much the order of summation may move an FP16 error, relative to it."""
+
+
+def engine_request(*, choices=(), uses_debug_tensors=False, **options) -> EngineRequest:
+    """Returns a request that bounds all of its memory alike."""
+    request = EngineRequest(RankRequest(**options), choices, uses_debug_tensors)
+    if "max_memory_bytes" not in options:
+        return request
+    return replace(request, max_marked_bytes=options["max_memory_bytes"])
 
 
 class Case:
@@ -40,7 +49,8 @@ class Case:
         self.engines.runtime = runtime or self.runtime
         with open_store(folder and str(folder)) as store:
             stack = EngineStack(self.engines, store, run_fp32 or PlainSession(self.model).run)
-            return rank_on_engines(self.graph, self.samples, EngineRequest(**request), stack=stack)
+            asked = engine_request(**request)
+            return rank_on_engines(self.graph, self.samples, asked, stack=stack)
 
     def emulated(self, **options):
         return rank_model(self.graph, self.samples, **options)
@@ -328,7 +338,7 @@ def test_progress_is_told_to_its_end(transformer):
         rank_on_engines(
             transformer.graph,
             transformer.samples,
-            EngineRequest(exact_count=1),
+            engine_request(exact_count=1),
             stack=EngineStack(
                 NamedEngines(transformer.runtime), store, PlainSession(transformer.model).run
             ),
