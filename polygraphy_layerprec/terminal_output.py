@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.report.columns import printable_lines
+from polygraphy_layerprec.report.columns import printable_lines, wrap_text
 from polygraphy_layerprec.report.styled_lines import StyledLines
 
 if TYPE_CHECKING:
@@ -21,15 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "flush_output",
+    "lines_logged",
+    "log_width",
     "printable_log",
     "results_alone",
     "terminal_text",
+    "wrapped",
     "write_output",
 ]
 
 _COLOURS: Final[dict[Style, int]] = {"good": 92, "doubtful": 93, "bad": 91, "chosen": 96}
 """SGR codes, those that Polygraphy takes for success, warnings, errors and starts."""
 
+_LOG_PREFIX_WIDTH: Final = 4  # "[I] "
+_PIPE_SIZE: Final = (120, 24)
+_INFO: Final = 20  # what Polygraphy's log and Python's show by default
+
+_logged = {"lines": 0}
 _results: list[TextIO] = []
 """Where results go while the log goes elsewhere; the innermost is last."""
 
@@ -43,25 +52,47 @@ def terminal_text(text: str) -> str:
     return printable_lines(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
+def log_width() -> int:
+    """Returns how many terminal cells a message may take in a line of Polygraphy's log.
+
+    In a pipe, which has no width, the variable `COLUMNS` still counts.
+    """
+    return shutil.get_terminal_size(_PIPE_SIZE).columns - _LOG_PREFIX_WIDTH
+
+
+def wrapped(text: str) -> str:
+    """Returns prose on lines that fit the log."""
+    lines = [part for line in text.splitlines() for part in wrap_text(line, log_width())]
+    return "\n".join(lines)
+
+
+def lines_logged() -> int:
+    """Returns how many lines this command has logged so far, details aside."""
+    return _logged["lines"]
+
+
 @contextlib.contextmanager
 def printable_log() -> Iterator[None]:
-    """Keeps control characters out of the log meanwhile, whoever writes to it.
+    """Keeps control characters out of the log meanwhile, whoever writes to it, and counts lines.
 
     What is logged may raise `OSError`, as in `write_output`.
     """
     logger: Any = G_LOGGER
     log = logger.log
+    _logged["lines"] = 0
 
     def log_printable(
-        message: object, *arguments: object, stack_depth: int = 2, **options: object
+        message: object, severity: int, *arguments: object, stack_depth: int = 2, **options: object
     ) -> None:
         text: object = terminal_text(str(message))
+        if severity >= _INFO:
+            _logged["lines"] += 1 + str(text).count("\n")
         if isinstance(message, StyledLines) and _has_colours():
             text = _painted(str(text), message.styles)
         if callable(message):  # of messages that are not shown, Polygraphy never asks the text
             text = lambda: terminal_text(str(message()))  # noqa: E731
         try:
-            log(text, *arguments, stack_depth=stack_depth + 1, **options)
+            log(text, severity, *arguments, stack_depth=stack_depth + 1, **options)
         except OSError as error:
             raise _output_error(error) from error
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import TensorProto
 
 from tests.model_parts import build_model, node, normal, scalar, tensor
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "MASK_FILL",
@@ -17,6 +22,7 @@ __all__ = [
     "infinity_minus_infinity",
     "long_reduction",
     "overflow_then_recovery",
+    "two_hazards",
     "underflow",
 ]
 
@@ -68,6 +74,28 @@ def decomposed_layer_norm(spread: float = 400.0, width: int = 64) -> onnx.ModelP
         "beta": np.linspace(-0.1, 0.1, width, dtype=np.float32),
     }
     return build_model(nodes, [tensor("x", [2, width])], [tensor("y", [2, width])], weights)
+
+
+def two_hazards() -> tuple[onnx.ModelProto, npt.NDArray[np.float32]]:
+    """Returns a normalisation that overflows before a shift that cancels, and an input for it.
+
+    Sums and products in FP32 are exact or rounded once, so that every machine has the same figures.
+    """
+    nodes = [
+        node("ReduceMean", ["x"], "mean", name="block.0/norm/ReduceMean", axes=[-1]),
+        node("Sub", ["x", "mean"], "centred", name="block.0/norm/Sub"),
+        node("Mul", ["centred", "centred"], "squared", name="block.0/norm/Mul"),
+        node("ReduceMean", ["squared"], "variance", name="block.0/norm/ReduceMean_1", axes=[-1]),
+        node("Sqrt", ["variance"], "deviation", name="block.0/norm/Sqrt"),
+        node("Div", ["centred", "deviation"], "normal", name="block.0/norm/Div"),
+        node("Mul", ["normal", "eighth"], "little", name="block.1/Mul"),
+        node("Add", ["little", "offset"], "shifted", name="block.1/shift/Add"),
+        node("Sub", ["shifted", "offset"], "y", name="block.1/shift/Sub"),
+    ]
+    weights = {"eighth": scalar(0.125), "offset": scalar(512.0)}
+    model = build_model(nodes, [tensor("x", [4, 16])], [tensor("y", [4, 16])], weights)
+    steps = np.arange(64, dtype=np.float32).reshape(4, 16)
+    return model, 64.0 * ((7.0 * steps) % 17.0 - 8.0)
 
 
 def long_reduction(length: int = 8192, *, signs: str = "same") -> onnx.ModelProto:

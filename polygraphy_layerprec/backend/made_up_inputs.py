@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.execution.samples.plausible import plan_inputs
 from polygraphy_layerprec.report.columns import printable
+from polygraphy_layerprec.terminal_output import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, GraphInput
 
 __all__ = ["plan_and_tell"]
+
+_INPUTS_SHOWN: Final = 3
 
 
 def plan_and_tell(
@@ -35,9 +38,7 @@ def plan_and_tell(
         SampleError: As `plan_inputs` does.
     """
     plan = plan_inputs(graph, shapes=shapes, val_range=val_range)
-    for planned in plan:
-        text = f"{planned.name}: {list(planned.shape)} | {planned.values.meaning}"
-        G_LOGGER.info(printable(f"Made-up input: {text}"))
+    _tell_values(plan)
     assumed = dict(
         assumption
         for graph_input, planned in zip(graph.inputs, plan, strict=True)
@@ -45,20 +46,37 @@ def plan_and_tell(
     )
     if assumed:
         extents = ", ".join(f"{axis} = {extent}" for axis, extent in assumed.items())
-        shapes_option = " ".join(
+        likely = [
             f"{planned.name}:[{','.join(map(str, planned.shape))}]"
             for planned in plan
             if planned.assumed_axes
+        ]
+        arrays = [f"{planned.name}=..." for planned in plan]
+        text = (
+            f"Shapes were made up, as the values were: {extents}.\n"
+            f"Give real data: `numpy.savez('inputs.npz', {_some(arrays, ', ')})`, then "
+            f"`--load-inputs inputs.npz`; or at least their shapes: "
+            f"`--input-shapes {_some(likely, ' ')}`."
         )
-        arrays = ", ".join(f"{planned.name}=..." for planned in plan)
-        G_LOGGER.warning(
-            f"Shapes were made up, as the values were: {printable(extents)}.\n"
-            f"What overflows or cancels depends on the data, so this misleads.\n"
-            f"Give real data: `numpy.savez('inputs.npz', {printable(arrays)})`, then "
-            f"`--load-inputs inputs.npz`; or at least their shapes, as in "
-            f"`--input-shapes {printable(shapes_option)}`."
-        )
+        G_LOGGER.warning(wrapped("\n".join(map(printable, text.split("\n")))))
     return plan
+
+
+def _tell_values(plan: Sequence[PlausibleInput]) -> None:
+    """Logs what was made up, of a few inputs; of the others in the detailed log."""
+    shown = len(plan) if len(plan) <= _INPUTS_SHOWN else _INPUTS_SHOWN - 1
+    for place, planned in enumerate(plan):
+        text = f"{planned.name}: {list(planned.shape)} | {planned.values.meaning}"
+        log = G_LOGGER.info if place < shown else G_LOGGER.verbose
+        log(printable(f"Made-up input: {text}"))
+    if shown < len(plan):
+        G_LOGGER.info(f"Made-up inputs: {len(plan) - shown} more | `-v` lists them")
+
+
+def _some(words: Sequence[str], separator: str) -> str:
+    """Returns the first words, which show how it is written, and dots for the others."""
+    more = ["..."] * (len(words) > _INPUTS_SHOWN)
+    return separator.join([*words[:_INPUTS_SHOWN], *more])
 
 
 def _assumptions(graph_input: GraphInput, planned: PlausibleInput) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,13 @@ from polygraphy_layerprec.records import SavedVerdict
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import Ranking, Selection, Verification
 
-__all__ = ["SCHEMA_VERSION", "save_verdict", "verdict_on_choice", "verdict_on_verification"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "format_verdict_json",
+    "save_verdict",
+    "verdict_on_choice",
+    "verdict_on_verification",
+]
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout, which `docs/verdict-file.md` describes."""
@@ -25,8 +31,13 @@ def save_verdict(verdict: SavedVerdict, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If writing fails.
     """
+    write_text_file(os.fspath(path), format_verdict_json(verdict))
+
+
+def format_verdict_json(verdict: SavedVerdict) -> str:
+    """Returns a verdict as JSON, in the layout that `docs/verdict-file.md` describes."""
     content = {"schema_version": SCHEMA_VERSION, **to_json_value(verdict)}
-    write_text_file(os.fspath(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def verdict_on_choice(

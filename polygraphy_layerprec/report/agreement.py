@@ -47,8 +47,17 @@ def save_agreement(agreement: RankingAgreement, path: str | os.PathLike[str]) ->
         ValueError: If a number is not finite, or `path` cannot be written.
         OSError: If writing fails half-way.
     """
+    write_text_file(os.fspath(path), format_agreement_json(agreement))
+
+
+def format_agreement_json(agreement: RankingAgreement) -> str:
+    """Returns what `save_agreement` writes.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
     content = {"schema_version": AGREEMENT_SCHEMA_VERSION, **to_json_value(agreement)}
-    write_text_file(os.fspath(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def format_agreement(agreement: RankingAgreement, *, top: int = 10, width: int = 80) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.report.columns import (
@@ -13,7 +14,7 @@ from polygraphy_layerprec.report.columns import (
 )
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.records import Decision, Selection, SelectionCost
+    from polygraphy_layerprec.records import Criterion, Decision, Selection, SelectionCost
 
 __all__ = [
     "describe_choice",
@@ -89,9 +90,7 @@ def format_choices(decision: Decision, hint: str, *, width: int = 80) -> list[st
 
 def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
     """Returns titles, and a row for each of the sets to choose from; a star is at the chosen."""
-    shown = decision.outcome.headline.criterion
-    if shown.finiteness and len(decision.outcome.judgements) > 1:
-        shown = decision.outcome.judgements[1].criterion
+    shown = _shown_criterion(decision)
     metric = shown.metric[:1].upper() + shown.metric[1:]
     rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", "Casts", metric, "Criterion")]
     for number, found in enumerate(decision.sets, start=1):
@@ -106,6 +105,18 @@ def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def _shown_criterion(decision: Decision) -> Criterion:
+    """What low precision misses by most, or else what it comes nearest to missing."""
+    missed = {j.criterion: j.excess for j in decision.lowered.judgements}
+    criteria = [judgement.criterion for judgement in decision.outcome.judgements]
+    told = [criterion for criterion in criteria if not criterion.finiteness] or criteria
+    finite = {criterion: missed.get(criterion, 0.0) for criterion in told}
+    if math.inf in finite.values():  # with NaN, each of them may be infinite
+        shown = decision.outcome.headline.criterion
+        return told[0] if shown.finiteness else shown
+    return max(told, key=lambda criterion: finite[criterion])
 
 
 def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:

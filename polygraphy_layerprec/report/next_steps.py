@@ -121,7 +121,7 @@ def build_commands(
         shape_ranges: As in `format_build_commands`.
         external_data_dir: As in `format_build_commands`.
     """
-    model_path, script_path = _no_option(model_path), _no_option(script_path)
+    model_path, script_path = _no_option(_from_here(model_path)), _no_option(script_path)
     engine_path = os.path.splitext(model_path)[0] + ".engine"
     base = ["polygraphy", "convert", model_path, "-o", engine_path]
     if external_data_dir is not None:
@@ -142,9 +142,15 @@ def format_script_command(arguments: Sequence[str]) -> list[str]:
     """Returns lines with the command that was run, and the option that saves a script added."""
     command = shlex.join(["polygraphy", "layerprec", *arguments, "--save-script", "constraints.py"])
     return [
-        "Next: save a script that keeps the worst layers in FP32 when TensorRT builds the engine",
+        "Next: save a script that keeps the chosen layers in FP32 in an engine",
         f"      {command}",
     ]
+
+
+def _from_here(path: str) -> str:
+    """Returns a path within the current folder without that folder, as it was probably typed."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here) or path
 
 
 def _no_option(path: str) -> str:

@@ -27,7 +27,7 @@ class Section:
     """The same in the plural."""
 
     least: int = 0
-    """How many items are shown in any case."""
+    """How many items are shown before other sections show more; fewer where there is no room."""
 
     order: tuple[int, ...] = ()
     """Places of the items, those to be left out last first; as they stand if it is empty."""
@@ -50,7 +50,8 @@ class Section:
 def fit_sections(sections: Sequence[Section], room: int, *, width: int) -> list[list[str]]:
     """Returns the lines of each section, together at most `room` where they can be so few.
 
-    Sections take turns in showing one item more, the first of them first.
+    Sections take turns in showing one item more, the first of them first. Where not even the least
+    of each fits, the one with the most items gives way, the last of them first.
 
     Args:
         sections: The parts, from top to bottom.
@@ -59,6 +60,10 @@ def fit_sections(sections: Sequence[Section], room: int, *, width: int) -> list[
     """
     shown = [min(section.least, len(section.items)) for section in sections]
     lines = [section.lines(count, width) for section, count in zip(sections, shown, strict=True)]
+    while sum(map(len, lines)) > room and any(shown):
+        place = max(range(len(shown)), key=lambda place: (shown[place], place))
+        shown[place] -= 1
+        lines[place] = sections[place].lines(shown[place], width)
     grows = True
     while grows:
         grows = False

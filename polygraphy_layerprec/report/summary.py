@@ -18,10 +18,16 @@ from polygraphy_layerprec.report.table import format_unmeasured
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from polygraphy_layerprec.records import Decision, RankedLayer, Ranking, Selection
+    from polygraphy_layerprec.records import (
+        Decision,
+        RankedLayer,
+        Ranking,
+        Selection,
+        VerdictKind,
+    )
     from polygraphy_layerprec.report.styled_lines import Style
 
-__all__ = ["LINES_SHOWN", "format_summary", "format_verdict_line"]
+__all__ = ["LINES_SHOWN", "format_sentence", "format_summary", "format_verdict_line"]
 
 LINES_SHOWN: Final = 25
 """Lines of a terminal that a command takes, whatever the model."""
@@ -33,9 +39,24 @@ _BAD: Final = frozenset({"broken", "unreachable"})
 
 def format_verdict_line(decision: Decision, *, width: int = 80) -> StyledLines:
     """Returns the verdict on lines that fit, in the colour of how it ends."""
-    lines = wrap_text(f"Verdict: {printable(decision.sentence)}", width)
-    style: Style = "good" if decision.verdict == "fine" else "doubtful"
-    if decision.verdict in _BAD or not decision.outcome.passed:
+    passed = decision.outcome.passed
+    return format_sentence(decision.sentence, decision.verdict, passed=passed, width=width)
+
+
+def format_sentence(
+    sentence: str, verdict: VerdictKind, *, passed: bool, width: int = 80
+) -> StyledLines:
+    """Returns a verdict on lines that fit, in the colour of how it ends.
+
+    Args:
+        sentence: The verdict in words.
+        verdict: How it ends.
+        passed: Whether all criteria are met.
+        width: Terminal cells in a line.
+    """
+    lines = wrap_text(f"Verdict: {printable(sentence)}", width)
+    style: Style = "good" if verdict == "fine" else "doubtful"
+    if verdict in _BAD or not passed:
         style = "bad"
     return StyledLines(lines, [style] * len(lines))
 
@@ -124,7 +145,7 @@ def _chosen(
         _chosen_lines(place, layers, width, is_told=layers[0].name in culprits)
         for place, layers in members.items()
     ]
-    return Section(tuple(bare), tuple(map(tuple, items)), "place", "places")
+    return Section(tuple(bare), tuple(map(tuple, items)), "place", "places", least=2)
 
 
 def _chosen_lines(

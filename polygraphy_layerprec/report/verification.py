@@ -13,6 +13,8 @@ from polygraphy_layerprec.report.columns import (
 from polygraphy_layerprec.report.obtained_precisions import format_obtained
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from polygraphy_layerprec.records import (
         EngineMeasurement,
         Outcome,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["format_verdict", "format_verification", "rows_of_criteria"]
 
 _INDENT: Final = "  "
+_OUTPUTS_SHOWN: Final = 8
 _BACKENDS: Final = {
     "onnxruntime-emulated": "emulated with ONNX-Runtime",
     "tensorrt": "on TensorRT engines",
@@ -107,7 +110,7 @@ def _counts(verification: Verification) -> str:
 
 
 def _format_outputs(verification: Verification, width: int) -> list[str]:
-    rows = verification.outputs
+    rows = _rows_shown(verification.outputs)
     low = f"All {verification.precision.upper()}"
     total = _Total(verification)
     columns = [
@@ -127,7 +130,31 @@ def _format_outputs(verification: Verification, width: int) -> list[str]:
         Column("NaN/Inf", (*map(_nonfinite, rows), total.nonfinite), "right"),
         Column("Unequal", (*map(_unequal, rows), ""), "right"),
     ]
-    return [_INDENT + line for line in align_columns(columns, width=width - len(_INDENT), gap=1)]
+    table = align_columns(columns, width=width - len(_INDENT), gap=1)
+    left_out = len(verification.outputs) - len(rows)
+    if left_out:
+        table.append(f"and {left_out} outputs with smaller errors: a report lists them")
+    return [_INDENT + line for line in table]
+
+
+def _rows_shown(rows: Sequence[VerifiedOutput]) -> list[VerifiedOutput]:
+    """The outputs with the largest errors, as they stand."""
+    if len(rows) <= _OUTPUTS_SHOWN:
+        return list(rows)
+    places = sorted(range(len(rows)), key=lambda place: _trouble(rows[place]), reverse=True)
+    return [rows[place] for place in sorted(places[:_OUTPUTS_SHOWN])]
+
+
+def _trouble(row: VerifiedOutput) -> tuple[int, float, float]:
+    """What is worse compares greater."""
+    after, before = row.constrained, row.lowered
+    if after is None:
+        return (0, 0.0, 0.0)
+    return (
+        after.nonfinite_count,
+        max(after.error or 0.0, after.mismatch_fraction or 0.0),
+        0.0 if before is None else before.error or 0.0,
+    )
 
 
 class _Total:

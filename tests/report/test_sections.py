@@ -45,5 +45,12 @@ def test_a_heading_alone_says_how_many_there_are():
     assert LAYERS.lines(0, 80) == ["Layers | 5 layers"]
 
 
-def test_what_must_be_shown_is_shown_without_room():
-    assert fit_sections([SETS], 0, width=80) == [["Sets:", "  set 3 | 4 more sets"]]
+def test_the_least_is_shown_before_others_show_more():
+    assert fit_sections([LAYERS, SETS], 3, width=80) == [
+        ["Layers | 5 layers"],
+        ["Sets:", "  set 3 | 4 more sets"],
+    ]
+
+
+def test_without_room_headings_are_left():
+    assert fit_sections([LAYERS, SETS], 0, width=80) == [["Layers | 5 layers"], ["Sets | 5 sets"]]

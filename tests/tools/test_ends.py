@@ -147,7 +147,6 @@ def test_markdown_for_which_there_is_no_reader_ends_like_the_log(given):
 SLOW_FILE = """
 import pathlib, time
 import polygraphy_layerprec.files.atomic_file as atomic_file, sys
-from polygraphy_layerprec.report import ranking_file
 def slowly(ranking):
     pathlib.Path("halfway").touch()
     time.sleep(60)

@@ -329,7 +329,7 @@ def test_without_shapes_either_they_are_made_up_with_a_warning(rank, measurement
     out = " ".join(capsys.readouterr().out.split())
     assert [sample["ids"].shape for sample in measurement.samples] == [(1, 128)]
     assert "Shapes were made up, as the values were" in out
-    assert "this misleads" in out
+    assert "Give real data" in out
     assert "`numpy.savez('inputs.npz', ids=..., mask=...)`" in out
     assert "`--input-shapes ids:[1,128] mask:[1,128]`" in out
 

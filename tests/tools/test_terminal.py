@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -13,11 +14,15 @@ import termios
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.report.columns import display_width
 from tests.decisions import make_decision
+from tests.hazard_models import two_hazards
+from tests.model_parts import build_model, node, tensor
 from tests.processes import COLOUR_SWITCHES, DOORS, POLYGRAPHY_DOOR, run_layerprec
 from tests.rankings import make_layer, make_ranking, troubled_ranking
 
@@ -123,18 +128,72 @@ def answer_of(written):
     return "\n".join(written.splitlines()[1:-1]) + "\n"
 
 
+COMMANDS = {
+    "rank": ("rank", "model.onnx", "--load-inputs", "inputs.npz"),
+    "constrain": ("constrain", "decided.json", "--choose", "2"),
+    "verify": ("verify", "model.onnx", "--load-inputs", "inputs.npz", "--script", "c.py"),
+}
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    """Returns a folder with a model, an input and a script for it, too."""
+    model, values = two_hazards()
+    onnx.save(model, folder / "model.onnx")
+    np.savez(folder / "inputs.npz", x=values)
+    run_layerprec(*COMMANDS["rank"], "--save-script", "c.py", folder=folder).check_returncode()
+    return folder
+
+
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_choice_is_told_in_one_look(folder, columns, check_golden):
-    command = ("constrain", "decided.json", "--choose", "2")
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_verb_answers_in_one_look(measured, verb, columns, check_golden):
+    command = COMMANDS[verb]
 
-    coloured = show_command(folder, *command, columns=columns)
-    plain = show_command(folder, *command, columns=columns, NO_COLOR="1")
-    piped = run_layerprec(*command, folder=folder, environment={"COLUMNS": str(columns)}).stdout
+    coloured = show_command(measured, *command, columns=columns)
+    plain = show_command(measured, *command, columns=columns, NO_COLOR="1")
+    piped = run_layerprec(*command, folder=measured, environment={"COLUMNS": str(columns)}).stdout
 
-    check_golden(GOLDEN / f"one_look_{columns}.txt", answer_of(coloured))
+    check_golden(GOLDEN / f"{verb}_{columns}.txt", answer_of(coloured))
     assert COLORS.sub("", answer_of(coloured)) == answer_of(plain) == answer_of(piped)
-    assert max(map(display_width, answer_of(plain).splitlines())) <= columns
+    own = [line for line in answer_of(plain).splitlines() if "polygraphy layerprec" not in line]
+    assert max(map(display_width, own)) <= columns
     assert len(plain.splitlines()) <= 25
+
+
+def test_one_look_is_kept_where_inputs_are_made_up(folder):
+    nodes = [node("Add", ["in_0", "in_1"], "t_1", name="layer_1")]
+    nodes += [
+        node("Add", [f"t_{i - 1}", f"in_{i}"], f"t_{i}", name=f"layer_{i}") for i in range(2, 9)
+    ]
+    inputs = [tensor(f"in_{i}", ["batch", "time", 4]) for i in range(9)]
+    onnx.save(build_model(nodes, inputs, [tensor("t_8", None)]), folder / "many.onnx")
+    words = ("rank", "many.onnx", "--tolerance", "1e-9")
+
+    done = run_layerprec(*words, folder=folder, environment={"COLUMNS": "80"})
+
+    assert len(done.stdout.splitlines()) <= 25
+    assert "Made-up inputs: 7 more | `-v` lists them" in done.stdout
+    assert "--input-shapes in_0:[1,128,4]" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_json_can_be_piped_alone(measured, verb):
+    command = (*COMMANDS[verb], "--save-verdict", f"{verb}.json", "--format", "json")
+
+    done = run_layerprec(*command, folder=measured)
+
+    assert done.stdout == (measured / f"{verb}.json").read_text(encoding="utf-8")
+    assert json.loads(done.stdout)["verb"] == verb
+    assert "[I] PASSED | Runtime" in done.stderr
+
+
+def test_json_of_what_was_never_measured_is_refused(folder):
+    done = run_layerprec("constrain", "ranking.json", "--format", "json", folder=folder)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "There is no verdict to save: nothing was measured." in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--show", "3"), ("--sort-by", "name")])

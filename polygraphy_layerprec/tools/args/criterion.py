@@ -151,7 +151,7 @@ class CriterionArgs(BaseArgs):
             G_LOGGER.critical(str(error))
 
     def save_verdict(self, make: Callable[[], SavedVerdict]) -> None:
-        """Saves the verdict that is made, if a path was given."""
+        """Saves the verdict that `make` returns, if a path was given."""
         if self.verdict_path is None:
             return
         from polygraphy_layerprec.files.verdict_file import save_verdict

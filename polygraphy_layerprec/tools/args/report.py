@@ -8,8 +8,8 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.terminal_output import log_width
 from polygraphy_layerprec.tools.args.output_path import check_output_path
-from polygraphy_layerprec.tools.terminal import log_width
 
 if TYPE_CHECKING:
     import argparse

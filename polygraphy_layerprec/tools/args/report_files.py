@@ -32,18 +32,21 @@ class ReportFileArgs(BaseArgs):
         *,
         allow_files: bool = True,
         allow_plot: bool = False,
+        allow_json: bool = True,
         report_is_output: bool = False,
     ) -> None:
         """
         Args:
             allow_files (bool): Whether files can be saved. Defaults to True.
             allow_plot (bool): Whether there are layers to draw. Defaults to False.
+            allow_json (bool): Whether results are shown as JSON too. Defaults to True.
             report_is_output (bool):
                     Whether the report is the one artefact of the tool. Defaults to False.
         """
         super().__init__()
         self._allow_files = allow_files
         self._allow_plot = allow_plot
+        self._allow_json = allow_json
         self._report_is_output = report_is_output
 
     def add_parser_args_impl(self) -> None:
@@ -66,12 +69,14 @@ class ReportFileArgs(BaseArgs):
                 "the worst layers, as `.png` or `.svg`. For example: --save-plot layers.svg.",
                 default=None,
             )
+        json = "; 'json': what `--save-verdict` or `--save-agreement` saves, for programs"
         self.group.add_argument(
             "--format",
             help="How results are shown: {'table': in columns that fit the terminal; 'markdown': "
-            "to paste into an issue, alone on standard output, and the log on standard error}. "
+            f"to paste into an issue{json if self._allow_json else ''}}}. All but tables are alone "
+            "on standard output, and the log is on standard error. "
             "For example: --format markdown. Defaults to table.",
-            choices=["table", "markdown"],
+            choices=["table", "markdown", *["json"] * self._allow_json],
             default=None,
         )
 
@@ -83,11 +88,13 @@ class ReportFileArgs(BaseArgs):
             save_report (str): Path to save a report, or None.
             save_plot (str): Path to save a picture of the layers, or None.
             is_markdown (bool): Whether results are shown as Markdown.
+            is_json (bool): Whether results are shown as JSON.
         """
         option = "--output" if self._report_is_output else "--save-report"
         self.save_report = args_util.get(args, "save_report") if self._allow_files else None
         self.save_plot = args_util.get(args, "save_plot") if self._allow_plot else None
         self.is_markdown = args_util.get(args, "format") == "markdown"
+        self.is_json = args_util.get(args, "format") == "json"
         check_output_path(self.save_report, option=option, suffixes=(".html", ".md"))
         check_output_path(self.save_plot, option="--save-plot", suffixes=(".png", ".svg"))
         if self._is_page:
@@ -109,6 +116,14 @@ class ReportFileArgs(BaseArgs):
         from polygraphy_layerprec.terminal_output import write_output
 
         write_output("\n".join(lines) + "\n")
+
+    def show_json(self, make: Callable[[], str]) -> None:
+        """Writes JSON alone to standard output, if it was asked for."""
+        if not self.is_json:
+            return
+        from polygraphy_layerprec.terminal_output import write_output
+
+        _run(lambda: write_output(make()))
 
     def save_ranking(self, report: RankingReport) -> None:
         """Saves the files that were asked for about a ranking."""

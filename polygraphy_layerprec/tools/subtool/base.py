@@ -65,7 +65,7 @@ class LayerprecSubtool(Tool):
         Not `run_impl`: Polygraphy logs before that, and there may be no reader by then.
         """
         run = super().run
-        is_piped = getattr(args, "format", None) == "markdown"
+        is_piped = getattr(args, "format", None) in {"markdown", "json"}
         log = results_alone() if is_piped else contextlib.nullcontext()
         with log, printable_log(), tidy_termination():
             try:

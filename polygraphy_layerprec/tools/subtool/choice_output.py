@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.tools.terminal import log_width, wrapped
+from polygraphy_layerprec.terminal_output import lines_logged, log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from polygraphy_layerprec.records import Ranking, Selection
-    from polygraphy_layerprec.tools.args import RankingReportArgs
+    from polygraphy_layerprec.tools.args import RankingReportArgs, ReportFileArgs
 
-__all__ = ["lines_of_files", "show_in_one_look", "show_tables"]
+__all__ = ["explain_failure", "lines_of_files", "show_in_one_look", "show_markdown", "show_tables"]
 
 _SENTENCE_END: Final = re.compile(r"(?<=\.)\s+(?=[A-Z])|\n")
-_FRAME: Final = 2  # the first and the last line, with the command
-_NEXT: Final = 2
+_LAST: Final = 1  # the command again
 _FAILURE: Final = 3
 _WARNING_LINES: Final = 5
 
@@ -36,19 +37,13 @@ def show_in_one_look(
         selection: What was chosen of them.
         hint: How to take another set of the list; may be empty.
         refuted: Whether a measurement refutes the forecast.
-        others: Lines that notes, saved files and commands for them take.
+        others: Lines that saved files and the commands to go on with will take.
     """
     from polygraphy_layerprec.ranking.doubts import FORECAST_REFUTED
-    from polygraphy_layerprec.report.summary import (
-        LINES_SHOWN,
-        format_summary,
-        format_verdict_line,
-    )
+    from polygraphy_layerprec.report.summary import LINES_SHOWN, format_summary
 
     width = log_width()
-    taken = _FRAME + others + (_NEXT if selection.reached else _FAILURE)
-    if selection.decision is not None:
-        taken += len(format_verdict_line(selection.decision, width=width).splitlines())
+    taken = lines_logged() + _LAST + (others if selection.reached else _FAILURE)
     warnings = _fitting_warnings(
         [
             warning
@@ -94,6 +89,43 @@ def show_tables(
         lines += format_choices(selection.decision, hint, width=width)
         lines += format_remedies(selection.decision, width=width)
     G_LOGGER.info("\n".join(lines))
+
+
+def show_markdown(
+    ranking: Ranking, selection: Selection, report: RankingReportArgs, files: ReportFileArgs
+) -> None:
+    """Writes the layers as Markdown, alone on standard output."""
+    from polygraphy_layerprec.report.markdown import format_ranking_markdown
+
+    lines = format_ranking_markdown(
+        replace(ranking, decision=selection.decision),
+        top=report.top,
+        sort_by=report.sort_by,
+        kept={layer.name for layer in selection.layers},
+    )
+    files.show_markdown(lines)
+
+
+def explain_failure(ranking: Ranking, selection: Selection, *, is_saved: bool) -> str:
+    """Returns why no criterion is met, how near the best set comes, and what to do."""
+    if selection.decision is None and ranking.output_error.measured == math.inf:
+        return wrapped(
+            "An output becomes NaN or infinite with every layer lowered, and nothing says that "
+            "this choice cures it: no criterion is met.\n"
+            "Have it measured: give the model and its inputs."
+        )
+    saved = ", which was saved," if is_saved else ""
+    asked = f"a relative L2 error of at most {selection.tolerance or 0.0:.5g}"
+    best = f"is forecast to have {selection.forecast_error:.5g}"
+    if selection.decision is not None:
+        found = selection.decision.outcome.headline
+        asked, best = found.criterion.text, f"has {found.text}"
+    return wrapped(
+        f"No set of layers meets the criterion: {asked}.\n"
+        f"Note: The best that was found{saved} {best} with {selection.cost.layer_count} layers in "
+        f"FP32.\n"
+        f"Relax the criterion, allow more layers, or see what the ranking could not measure."
+    )
 
 
 def lines_of_files(args: argparse.Namespace) -> int:

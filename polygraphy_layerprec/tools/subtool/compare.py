@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.terminal_output import log_width, wrapped
 from polygraphy_layerprec.tools.args import ReportFileArgs
 from polygraphy_layerprec.tools.args.agreement import AgreementArgs
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,11 @@ class Compare(LayerprecSubtool):
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Compares, shows and saves."""
         from polygraphy_layerprec.ranking.agreement import compare_rankings
-        from polygraphy_layerprec.report.agreement import format_agreement, save_agreement
+        from polygraphy_layerprec.report.agreement import (
+            format_agreement,
+            format_agreement_json,
+            save_agreement,
+        )
 
         options = self.arg_groups[AgreementArgs]
         first, second = options.load_rankings()
@@ -57,6 +61,7 @@ class Compare(LayerprecSubtool):
         else:
             lines = format_agreement(agreement, top=options.top, width=log_width())
             G_LOGGER.info("\n".join(lines))
+        files.show_json(lambda: format_agreement_json(agreement))
         files.save_agreement(agreement)
         for warning in agreement.warnings:
             G_LOGGER.warning(wrapped(warning))

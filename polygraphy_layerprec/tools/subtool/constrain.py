@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.terminal_output import wrapped
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
     ComparisonArgs,
     CriterionArgs,
     RankedModelArgs,
     RankingReportArgs,
+    ReportFileArgs,
     SampleArgs,
     SelectionArgs,
 )
 from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, how_to_choose
-from polygraphy_layerprec.tools.terminal import wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +68,7 @@ class Constrain(SelectingSubtool):
             ComparisonArgs(),
             SelectionArgs(allow_choose=True),
             ArtefactArgs(),
+            ReportFileArgs(allow_files=False),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:
@@ -77,16 +79,14 @@ class Constrain(SelectingSubtool):
         graph = ranked.load_graph()
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
-        notes = []
         if graph is None and not takes_recorded:
-            notes = wrapped(_NOTHING_MEASURED).splitlines()
-            G_LOGGER.info("\n".join(notes))
+            G_LOGGER.info(wrapped(_NOTHING_MEASURED))
         elif (
             not takes_recorded
             and samples.is_using_random_data()
             and ranking.conditions.inputs == "user"
         ):
-            G_LOGGER.warning(_MADE_UP)
+            G_LOGGER.warning(wrapped(_MADE_UP))
         outputs = ranking.conditions.outputs or None
         measured = {} if takes_recorded else self.measurement(graph, outputs)
         selection = self.choose(ranking, measured)
@@ -95,10 +95,7 @@ class Constrain(SelectingSubtool):
             selection,
             args,
             hint="" if measured else how_to_choose(ranked.path),
-            commands=[
-                *notes,
-                *self.build_commands(ranking, ranked.model_path, ranked.external_data_dir),
-            ],
+            commands=self.build_commands(ranking, ranked.model_path, ranked.external_data_dir),
         )
         reached = self.act_on(
             ranking,

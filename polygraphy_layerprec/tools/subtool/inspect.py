@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.terminal_output import log_width, wrapped
 from polygraphy_layerprec.tools.args import ReportFileArgs
 from polygraphy_layerprec.tools.args.inspection import InspectionArgs
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +38,7 @@ class Inspect(LayerprecSubtool):
 
     def get_subscriptions_impl(self) -> list[Any]:
         """Returns the argument groups."""
-        return [InspectionArgs(), ReportFileArgs(allow_files=False)]
+        return [InspectionArgs(), ReportFileArgs(allow_files=False, allow_json=False)]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Shows the file, and compares it with a model if there is one."""

@@ -50,14 +50,15 @@ class RankingSubtool(SelectingSubtool):
         selection = self.choose(ranking, measured)
         ranking = replace(ranking, decision=selection.decision)
         report = self.arg_groups[RankingReportArgs]
-        if self.arg_groups[ReportFileArgs].is_markdown:
-            self._show_markdown(ranking, selection)
         self.show(
             ranking,
             selection,
             args,
             hint=_how_to_choose(report.save_ranking),
-            commands=self.build_commands(ranking, model_path, external_data_folder),
+            commands=[
+                *self.build_commands(ranking, model_path, external_data_folder),
+                *self._next_steps(selection),
+            ],
         )
         report.save(ranking)
         reached = self.act_on(
@@ -68,7 +69,8 @@ class RankingSubtool(SelectingSubtool):
             graph=graph,
             external_data_folder=external_data_folder,
         )
-        self._show_next(selection)
+        if next_steps := self._next_steps(selection):
+            G_LOGGER.info("\n".join(next_steps))
         failed = sum(layer.failed for layer in ranking.unmeasured)
         if failed:
             G_LOGGER.error(
@@ -77,25 +79,14 @@ class RankingSubtool(SelectingSubtool):
             )
         return 0 if reached and not failed else 1
 
-    def _show_markdown(self, ranking: Ranking, selection: Selection) -> None:
-        from polygraphy_layerprec.report.markdown import format_ranking_markdown
+    def _next_steps(self, selection: Selection) -> list[str]:
+        """Returns how to keep the chosen layers, where nothing that does is saved."""
+        from polygraphy_layerprec.report.next_steps import format_script_command
 
-        report = self.arg_groups[RankingReportArgs]
-        lines = format_ranking_markdown(
-            ranking,
-            top=report.top,
-            sort_by=report.sort_by,
-            kept={layer.name for layer in selection.layers},
-        )
-        self.arg_groups[ReportFileArgs].show_markdown(lines)
-
-    def _show_next(self, selection: Selection) -> None:
-        """Says how to keep the chosen layers, where nothing was saved that does."""
         saves = self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
-        if selection.layers and selection.reached and not saves:
-            from polygraphy_layerprec.report.next_steps import format_script_command
-
-            G_LOGGER.info("\n".join(format_script_command(own_arguments(self.name))))
+        if saves or not (selection.layers and selection.reached):
+            return []
+        return format_script_command(own_arguments(self.name))
 
 
 def _how_to_choose(ranking_path: str | None) -> str:

@@ -51,7 +51,7 @@ class Report(SelectingSubtool):
             CriterionArgs(),
             ComparisonArgs(),
             SelectionArgs(allow_choose=True),
-            ReportFileArgs(allow_plot=True, report_is_output=True),
+            ReportFileArgs(allow_plot=True, allow_json=False, report_is_output=True),
         ]
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.terminal_output import log_width
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
     CriterionArgs,
@@ -20,11 +20,12 @@ from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
 from polygraphy_layerprec.tools.subtool.choice_output import (
+    explain_failure,
     lines_of_files,
     show_in_one_look,
+    show_markdown,
     show_tables,
 )
-from polygraphy_layerprec.tools.terminal import log_width
 
 if TYPE_CHECKING:
     import argparse
@@ -73,10 +74,12 @@ class SelectingSubtool(LayerprecSubtool):
             selection: What was chosen of them.
             args: The options, which say how many files will be saved.
             hint: How to take another set of the list.
-            commands: Lines that stand above, or will be shown below.
+            commands: Lines that will be shown below.
         """
         refuted = _is_refuted(ranking, selection)
         report = self.arg_groups[RankingReportArgs]
+        if self.arg_groups[ReportFileArgs].is_markdown:
+            show_markdown(ranking, selection, report, self.arg_groups[ReportFileArgs])
         if report.is_table:
             show_tables(ranking, selection, report, hint=hint, refuted=refuted)
             return
@@ -110,8 +113,10 @@ class SelectingSubtool(LayerprecSubtool):
         Returns:
             Whether what was asked for is met.
         """
-        from polygraphy_layerprec.files.verdict_file import verdict_on_choice
+        from polygraphy_layerprec.files.verdict_file import format_verdict_json, verdict_on_choice
 
+        verdict = partial(verdict_on_choice, self.name, ranking, selection)
+        files = self.arg_groups[ReportFileArgs]
         self.arg_groups[ArtefactArgs].save(
             ranking,
             selection,
@@ -119,11 +124,10 @@ class SelectingSubtool(LayerprecSubtool):
             graph=graph,
             external_data_folder=external_data_folder,
         )
-        self.arg_groups[CriterionArgs].save_verdict(
-            lambda: verdict_on_choice(self.name, ranking, selection)
-        )
+        self.arg_groups[CriterionArgs].save_verdict(verdict)
+        files.show_json(lambda: format_verdict_json(verdict()))
         curve = self._save_curve(ranking, measured)
-        if ReportFileArgs in self.arg_groups and self.arg_groups[ReportFileArgs].is_wanted:
+        if files.is_wanted:
             report = self._ranking_report(
                 ranking,
                 selection,
@@ -132,13 +136,14 @@ class SelectingSubtool(LayerprecSubtool):
                 external_data_dir=external_data_folder,
                 arguments=own_arguments(self.name),
             )
-            self.arg_groups[ReportFileArgs].save_ranking(report)
+            files.save_ranking(report)
         if selection.reached:
             commands = self.build_commands(ranking, model_path, external_data_folder)
             if commands:
                 G_LOGGER.info("\n".join(commands))
             return True
-        self._explain_failure(ranking, selection)
+        is_saved = self.arg_groups[ArtefactArgs].is_wanted
+        G_LOGGER.error(explain_failure(ranking, selection, is_saved=is_saved))
         return False
 
     def _select(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
@@ -249,27 +254,6 @@ class SelectingSubtool(LayerprecSubtool):
             installed=installed_tensorrt(),
             shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
             external_data_dir=external_data_dir,
-        )
-
-    def _explain_failure(self, ranking: Ranking, selection: Selection) -> None:
-        if selection.decision is None and ranking.output_error.measured == math.inf:
-            G_LOGGER.error(
-                "An output becomes NaN or infinite with every layer lowered, and nothing says that "
-                "this choice cures it: no criterion is met.\n"
-                "Have it measured: give the model and its inputs."
-            )
-            return
-        saved = ", which was saved," if self.arg_groups[ArtefactArgs].is_wanted else ""
-        asked = f"a relative L2 error of at most {selection.tolerance or 0.0:.5g}"
-        best = f"is forecast to have {selection.forecast_error:.5g}"
-        if selection.decision is not None:
-            found = selection.decision.outcome.headline
-            asked, best = found.criterion.text, f"has {found.text}"
-        G_LOGGER.error(
-            f"No set of layers meets the criterion: {asked}.\n"
-            f"Note: The best that was found{saved} {best} with {selection.cost.layer_count} layers "
-            f"in FP32.\n"
-            f"Relax the criterion, allow more layers, or see what the ranking could not measure."
         )
 
 

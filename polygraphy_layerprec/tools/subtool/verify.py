@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from polygraphy.tools.args import ModelArgs
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.terminal_output import log_width, wrapped
 from polygraphy_layerprec.tools.args import (
     ComparisonArgs,
     CriterionArgs,
@@ -20,7 +21,6 @@ from polygraphy_layerprec.tools.args.verified_engines import VerifiedEngineArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
-from polygraphy_layerprec.tools.terminal import log_width, wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -87,9 +87,12 @@ class Verify(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Measures, shows and judges."""
-        from polygraphy_layerprec.files.verdict_file import verdict_on_verification
-        from polygraphy_layerprec.report.columns import printable
+        from polygraphy_layerprec.files.verdict_file import (
+            format_verdict_json,
+            verdict_on_verification,
+        )
         from polygraphy_layerprec.report.obtained_precisions import format_all_layers
+        from polygraphy_layerprec.report.summary import format_sentence
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
@@ -101,9 +104,16 @@ class Verify(LayerprecSubtool):
             G_LOGGER.critical(str(error))
         verification = self._verify(graph, asked)
         if not self.arg_groups[CriterionArgs].is_given:
-            G_LOGGER.info(_DEFAULT_DECIDES)
-        if verification.sentence:
-            G_LOGGER.info(wrapped(f"Verdict: {printable(verification.sentence)}"))
+            G_LOGGER.info(wrapped(_DEFAULT_DECIDES))
+        if verification.verdict is not None:
+            G_LOGGER.info(
+                format_sentence(
+                    verification.sentence,
+                    verification.verdict,
+                    passed=verification.passed,
+                    width=log_width(),
+                )
+            )
         files = self.arg_groups[ReportFileArgs]
         if files.is_markdown:
             from polygraphy_layerprec.report.markdown import format_verification_markdown
@@ -115,6 +125,7 @@ class Verify(LayerprecSubtool):
             G_LOGGER.verbose("\n".join(format_all_layers(verification, width=log_width())))
         files.save_verification(verification)
         self.arg_groups[CriterionArgs].save_verdict(lambda: verdict_on_verification(verification))
+        files.show_json(lambda: format_verdict_json(verdict_on_verification(verification)))
         for warning in verification.warnings:
             G_LOGGER.warning(wrapped(warning))
         verdict = "\n".join(format_verdict(verification, width=log_width()))
