@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "report.html.agreement_chart",
         "report.html.bokeh_embedding",
         "report.html.chart_frame",
+        "report.html.curve_chart",
         "report.html.ranking_charts",
     ),
     "jinja2": ("report.html.page",),

@@ -23,6 +23,7 @@ __all__ = [
     "format_remedies",
     "format_selection",
     "rows_of_choices",
+    "shown_criterion",
 ]
 
 _LAYERS_SHOWN: Final = 10
@@ -90,7 +91,7 @@ def format_choices(decision: Decision, hint: str, *, width: int = 80) -> list[st
 
 def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
     """Returns titles, and a row for each of the sets to choose from; a star is at the chosen."""
-    shown = _shown_criterion(decision)
+    shown = shown_criterion(decision)
     metric = shown.metric[:1].upper() + shown.metric[1:]
     rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", "Casts", metric, "Criterion")]
     for number, found in enumerate(decision.sets, start=1):
@@ -107,8 +108,8 @@ def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
     return rows
 
 
-def _shown_criterion(decision: Decision) -> Criterion:
-    """What low precision misses by most, or else what it comes nearest to missing."""
+def shown_criterion(decision: Decision) -> Criterion:
+    """Returns what low precision misses by most, or else what it comes nearest to missing."""
     missed = {j.criterion: j.excess for j in decision.lowered.judgements}
     criteria = [judgement.criterion for judgement in decision.outcome.judgements]
     told = [criterion for criterion in criteria if not criterion.finiteness] or criteria

@@ -6,11 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec.files.atomic_file import write_file
+from polygraphy_layerprec.report.broken_axis import break_axis
+from polygraphy_layerprec.report.plot_axis import break_y_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.records import CurvePoint
+    from polygraphy_layerprec.report.broken_axis import BrokenAxis
 
 __all__ = ["save_curve_plot"]
 
@@ -25,13 +28,17 @@ def save_curve_plot(points: Sequence[CurvePoint], path: str) -> None:
     """
     figure = _figure()
     axes = figure.add_subplot()
-    counts = [point.layer_count for point in points]
-    axes.plot(counts, [p.forecast_error for p in points], "o--", label="forecast")
-    measured = [(p.layer_count, p.measured_error) for p in points if p.measured_error is not None]
-    if measured:
-        axes.plot(*zip(*measured, strict=True), "s-", label="measured")
-    axes.set_yscale("symlog", linthresh=_smallest([p.forecast_error for p in points]))
-    axes.set_ylim(bottom=0.0)
+    curves = {
+        "forecast": [(p.layer_count, p.forecast_error) for p in points],
+        "measured": [
+            (p.layer_count, p.measured_error) for p in points if p.measured_error is not None
+        ],
+    }
+    axis = break_axis(error for curve in curves.values() for _, error in curve)
+    for (name, curve), style in zip(curves.items(), ("o--", "s-"), strict=True):
+        if curve:
+            _draw_curve(axes, curve, axis, style, name)
+    break_y_axis(axes, axis)
     axes.set_xlabel("layers in FP32, the worst first")
     axes.set_ylabel("relative L2 error of the outputs")
     axes.grid(visible=True, alpha=0.3)
@@ -55,6 +62,12 @@ def _figure() -> Any:
     return Figure(figsize=(7.0, 4.0), layout="constrained")
 
 
-def _smallest(errors: Sequence[float]) -> float:
-    """Where the axis turns linear, to show the zero at the end."""
-    return min((error for error in errors if error > 0.0), default=1.0)
+def _draw_curve(
+    axes: Any, curve: Sequence[tuple[int, float]], axis: BrokenAxis, style: str, name: str
+) -> None:
+    """Dots, and a line between those that stand on the axis: none leads across its breaks."""
+    marker, line = style[0], style[1:]
+    on_axis = [(count, error) for count, error in curve if axis.reaches(error)]
+    (drawn,) = axes.plot(*zip(*on_axis, strict=True), line) if on_axis else axes.plot([], [])
+    places = [count for count, _ in curve], [axis.place(error) for _, error in curve]
+    axes.plot(*places, marker, color=drawn.get_color(), label=name)

@@ -7,19 +7,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.files.atomic_file import write_file
+from polygraphy_layerprec.report.broken_axis import break_axis
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.headline import judge_ranking
-from polygraphy_layerprec.report.series import (
-    block_runs,
-    execution_positions,
-    log_axis,
-    on_log_axis,
-)
+from polygraphy_layerprec.report.plot_axis import break_y_axis
+from polygraphy_layerprec.report.series import block_runs, execution_positions, finite_impact
+from polygraphy_layerprec.report.table import nonfinite_word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from polygraphy_layerprec.records import RankedLayer
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["check_plot_package", "save_layer_plot"]
@@ -84,15 +79,15 @@ def _title(report: RankingReport) -> str:
 def _draw_depth(axes: Any, report: RankingReport) -> None:
     layers = report.ranking.layers
     kept = {layer.name for layer in report.selection.layers}
-    ends = log_axis(layer.impact for layer in layers)
+    axis = break_axis(map(finite_impact, layers), beyond="NaN/Inf")
     places = dict(zip((layer.name for layer in layers), execution_positions(layers), strict=True))
-    heights = {layer.name: _height(layer, ends) for layer in layers}
+    heights = {layer.name: axis.place(finite_impact(layer)) for layer in layers}
     for run in block_runs(layers)[1::2]:
         axes.axvspan(run.first - 0.5, run.last + 0.5, color="#f3f4f6", linewidth=0)
     stems = [layer.name for layer in layers if layer.name in kept]
     axes.vlines(
         [places[name] for name in stems],
-        ends[0],
+        axis.drawn[0],
         [heights[name] for name in stems],
         color=_KEPT_COLOR,
         linewidth=1.0,
@@ -104,7 +99,7 @@ def _draw_depth(axes: Any, report: RankingReport) -> None:
         if names:
             points = [places[name] for name in names], [heights[name] for name in names]
             axes.scatter(*points, marker=marker, c=color, s=16, label=kind, zorder=3)
-    axes.set_yscale("log")
+    break_y_axis(axes, axis)
     axes.set_xlabel("layers in execution order")
     axes.set_ylabel("impact: output error of this layer alone")
     axes.grid(visible=True, axis="y", alpha=0.3)
@@ -115,29 +110,20 @@ def _draw_depth(axes: Any, report: RankingReport) -> None:
 def _draw_worst(axes: Any, report: RankingReport) -> None:
     kept = {layer.name for layer in report.selection.layers}
     layers = report.ranking.layers[:_LAYERS_NAMED]
-    ends = log_axis(layer.impact for layer in report.ranking.layers)
-    widths = [_height(layer, ends) for layer in layers]
+    widths = [0.0 if nonfinite_word(layer) else 100.0 * layer.share for layer in layers]
     colors = [_KEPT_COLOR if layer.name in kept else _LOWERED_COLOR for layer in layers]
     rows = list(range(len(layers)))
     axes.barh(rows, widths, color=colors, height=0.68)
+    end = max([1.0, *widths])
+    for row, layer in enumerate(layers):
+        if word := nonfinite_word(layer):
+            color = _KEPT_COLOR if layer.name in kept else _STYLES["overflow"][1]
+            axes.text(0.01 * end, row, word, color=color, fontsize=7, va="center")
+    names = [shorten(printable(layer.name), _NAME_WIDTH) for layer in layers]
     # A name may hold what is mathematics to TeX.
-    axes.set_yticks(rows, _labels(layers), fontsize=7, parse_math=False)
+    axes.set_yticks(rows, names, fontsize=7, parse_math=False)
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlim(left=ends[0], right=ends[1])
-    axes.set_xlabel(f"impact of the worst {len(layers)}, green: stays in FP32")
+    axes.set_xlim(left=0.0, right=1.02 * end)
+    axes.set_xlabel("share of the output error in %")
     axes.grid(visible=True, axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _height(layer: RankedLayer, ends: tuple[float, float]) -> float:
-    """What overflows has an impact beyond all forecasts: it reaches the end of the axis."""
-    return ends[1] if layer.overflow else on_log_axis(layer.impact, ends)
-
-
-def _labels(layers: Sequence[RankedLayer]) -> list[str]:
-    return [
-        f"{shorten(printable(layer.name), _NAME_WIDTH)}"
-        + (" (overflows)" if layer.overflow else "")
-        for layer in layers
-    ]

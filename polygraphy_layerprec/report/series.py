@@ -18,6 +18,7 @@ __all__ = [
     "BlockRun",
     "block_runs",
     "execution_positions",
+    "finite_impact",
     "largest_magnitude",
     "log_axis",
     "magnitude_axis",
@@ -113,6 +114,11 @@ def magnitude_axis(
     return (bottom, min(highest, 100.0 * _power_above(limit))), True
 
 
+def finite_impact(layer: RankedLayer) -> float:
+    """Returns the impact of a layer; infinity where it loses values, which no number stands for."""
+    return math.inf if layer.overflow or layer.keeps_finite else layer.impact
+
+
 def largest_magnitude(layer: RankedLayer) -> float:
     """Returns the largest |x| that a layer takes or gives."""
     return max(layer.max_abs_input, layer.max_abs)
@@ -124,4 +130,5 @@ def underflow_fraction(layer: RankedLayer) -> float:
 
 
 def _power_above(value: float) -> float:
-    return 10.0 ** min(math.floor(math.log10(value)) + 1, sys.float_info.max_10_exp)
+    finite = min(value, sys.float_info.max)
+    return 10.0 ** min(math.floor(math.log10(finite)) + 1, sys.float_info.max_10_exp)

@@ -31,7 +31,8 @@ def test_the_worst_layers_are_named_and_overflows_are_told(tmp_path):
     save_layer_plot(make_report(*layers), str(path))
 
     comments = path.read_text()
-    assert "<!-- /pow (overflows) -->" in comments
+    assert "<!-- /pow -->" in comments
+    assert comments.count("<!-- overflow -->") == 2  # in the legend, and in place of a bar
     assert "<!-- /add -->" in comments
     assert "<!-- stays in FP32 -->" in comments
     assert "<!-- model.onnx: FP16 alone leaves a relative L2 error" in comments

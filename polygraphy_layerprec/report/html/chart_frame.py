@@ -6,11 +6,19 @@ the value of its CSS variable, so that one file is right in light and dark.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
-from bokeh.models import BoxZoomTool, CategoricalColorMapper, FixedTicker, Range1d
+from bokeh.models import (
+    BoxAnnotation,
+    BoxZoomTool,
+    CategoricalColorMapper,
+    FixedTicker,
+    Range1d,
+)
 from bokeh.plotting import figure
 
+from polygraphy_layerprec.report.broken_axis import BrokenAxis
 from polygraphy_layerprec.report.series import powers_of_ten
 
 __all__ = ["KIND_MARKERS", "MARGIN", "draw_frame", "kind_colors", "log_range", "power_ticker"]
@@ -30,13 +38,14 @@ KIND_MARKERS: Final = {
 }
 """The shape of each kind of trouble: colour alone does not tell it to everybody."""
 
+_HALF_GAP: Final = 1.4  # a factor, as the axis is logarithmic
 _LEFT_BORDER: Final = 62  # the charts stand above each other, so their frames line up
 
 
 def draw_frame(
     name: str,
     x_range: Range1d,
-    ends: tuple[float, float],
+    ends: tuple[float, float] | BrokenAxis,
     height: int,
     *,
     scale: str,
@@ -47,11 +56,13 @@ def draw_frame(
     Args:
         name: What its place in the page goes by.
         x_range: The axis along it.
-        ends: The ends of the axis up it, powers of ten if it is logarithmic.
+        ends: The ends of the axis up it, powers of ten if it is logarithmic; or that axis.
         height: Height in pixels.
         scale: `log` or `linear`, of the axis up it.
         x_scale: The same of the axis along it.
     """
+    broken = ends if isinstance(ends, BrokenAxis) else None
+    ends = ends.drawn if isinstance(ends, BrokenAxis) else ends
     zoom = BoxZoomTool(dimensions="width")
     zoom.overlay.tags = ["fill_color=--accent", "line_color=--accent"]
     chart = figure(
@@ -72,8 +83,30 @@ def draw_frame(
     chart.xgrid.visible = False
     if scale == "log":
         chart.yaxis.ticker = chart.ygrid.ticker = power_ticker(ends)
+    if broken is not None:
+        _draw_breaks(chart, broken)
     _tag_for_painting(chart)
     return chart
+
+
+def _draw_breaks(chart: figure, axis: BrokenAxis) -> None:
+    """Names the strips beyond a logarithmic axis, and draws what separates them from it."""
+    chart.yaxis.major_label_overrides = {
+        tick: axis.labels[place]
+        for tick in chart.yaxis[0].ticker.ticks
+        for place in axis.labels
+        if math.isclose(tick, place)
+    }
+    for location in axis.breaks:
+        gap = BoxAnnotation(
+            bottom=location / _HALF_GAP,
+            top=location * _HALF_GAP,
+            fill_alpha=1.0,
+            line_alpha=0.0,
+            level="glyph",
+            tags=["fill_color=--page"],
+        )
+        chart.add_layout(gap)
 
 
 def power_ticker(ends: tuple[float, float]) -> FixedTicker:
@@ -97,7 +130,8 @@ def kind_colors() -> dict[str, Any]:
 
 
 def _tag_for_painting(chart: figure) -> None:
-    chart.tags = ["background_fill_color=--panel", "border_fill_color=--panel"]
+    # The panel shows through: what Bokeh fills leaves a line of half a pixel along the edges.
+    chart.background_fill_alpha = chart.border_fill_alpha = 0.0
     for axis in chart.axis:
         axis.minor_tick_line_color = None
         axis.tags = [

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.report.columns import printable
+from polygraphy_layerprec.report.numbers import format_error, format_percent
 from polygraphy_layerprec.report.series import (
     execution_positions,
+    finite_impact,
     largest_magnitude,
     underflow_fraction,
 )
+from polygraphy_layerprec.report.table import nonfinite_word
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedLayer
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerRow", "layer_data", "layer_rows"]
 
+_BEYOND: Final = 1e300
 _TIP: Final = (
     "{op} in {block:block}, layer {depth}",
-    "impact {impact:error}, rank {rank}, {share:percent} of the squared output error",
+    "impact {impact_text}, rank {rank}, {share_text} of the squared output error",
     "introduced {introduced:error}, cumulative {cumulative:error}",
     "max |x| {largest:error}, {underflow:percent} of the outputs underflow",
     "{reason}",
@@ -32,7 +36,7 @@ _DETAILS: Final = (
     ("Reason", "{reason}", ""),
     (
         "Impact",
-        "{impact:error} by {method}, {share:percent} of the squared output error",
+        "{impact_text} by {method}, {share_text} of the squared output error",
         "",
     ),
     (
@@ -68,6 +72,11 @@ class LayerRow:
 
     is_estimated: bool
     """Whether its impact was found by another method than the one asked for."""
+
+    @property
+    def word(self) -> str:
+        """What stands for an impact where there is no number for it; else nothing."""
+        return nonfinite_word(self.layer)
 
 
 def layer_rows(report: RankingReport) -> tuple[LayerRow, ...]:
@@ -107,9 +116,12 @@ def _columns(report: RankingReport) -> dict[str, list[Any]]:
         "kind": [layer.kind for layer in layers],
         "reason": [printable(layer.reason) for layer in layers],
         "depth": list(execution_positions(layers)),
-        "impact": [layer.impact for layer in layers],
+        # What loses values comes before all numbers when the table is sorted.
+        "impact": [min(finite_impact(layer), _BEYOND) for layer in layers],
+        "impact_text": [_text(layer, format_error(layer.impact)) for layer in layers],
         "method": [layer.impact_method for layer in layers],
-        "share": [layer.share for layer in layers],
+        "share": [_BEYOND if nonfinite_word(layer) else layer.share for layer in layers],
+        "share_text": [_text(layer, format_percent(layer.share)) for layer in layers],
         "introduced": [layer.introduced_error for layer in layers],
         "cumulative": [layer.cumulative_error for layer in layers],
         "largest": [largest_magnitude(layer) for layer in layers],
@@ -121,3 +133,7 @@ def _columns(report: RankingReport) -> dict[str, list[Any]]:
         "outputs": [[printable(name) for name in layer.outputs if name] for layer in layers],
         "kept": [int(layer.name in kept) for layer in layers],
     }
+
+
+def _text(layer: RankedLayer, number: str) -> str:
+    return nonfinite_word(layer) or number

@@ -16,6 +16,7 @@ from bokeh.models import (
 )
 
 from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.report.broken_axis import BrokenAxis, break_axis
 from polygraphy_layerprec.report.html.bokeh_embedding import ChartAxes
 from polygraphy_layerprec.report.html.chart_frame import (
     KIND_MARKERS,
@@ -23,13 +24,13 @@ from polygraphy_layerprec.report.html.chart_frame import (
     draw_frame,
     kind_colors,
 )
+from polygraphy_layerprec.report.html.curve_chart import draw_curve
 from polygraphy_layerprec.report.series import (
     block_runs,
     execution_positions,
+    finite_impact,
     largest_magnitude,
-    log_axis,
     magnitude_axis,
-    on_log_axis,
     underflow_fraction,
 )
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812 - a class by all but its name
 
     from polygraphy_layerprec.precision import Precision
-    from polygraphy_layerprec.records import CurvePoint, RankedLayer
+    from polygraphy_layerprec.records import RankedLayer
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["DEPTH_AXES", "draw_ranking"]
@@ -64,7 +65,7 @@ def draw_ranking(report: RankingReport) -> dict[str, Figure]:
         "errors": _draw_errors(layers, source, depth),
         "magnitudes": _draw_magnitudes(layers, source, depth, precision),
         "underflow": _draw_underflow(layers, source, depth),
-        "curve": _draw_curve(report),
+        "curve": draw_curve(report),
     }
 
 
@@ -72,20 +73,15 @@ def _layer_source(report: RankingReport) -> ColumnDataSource:
     """One row for each layer in the ranking's order, shared by the charts along the depth."""
     layers = report.ranking.layers
     kept = {layer.name for layer in report.selection.layers}
-    impacts = log_axis(layer.impact for layer in layers)
+    impacts = _impact_axis(layers)
     errors = _error_axis(layers)
-    magnitudes, _ = magnitude_axis(
-        map(largest_magnitude, layers), PRECISIONS[report.ranking.precision]
-    )
+    magnitudes = _magnitude_axis(layers, PRECISIONS[report.ranking.precision])
     columns: dict[str, list[float]] = {
         "depth": [float(position) for position in execution_positions(layers)],
-        # What overflows has an impact beyond all forecasts: it stands at the top.
-        "impact": [
-            impacts[1] if layer.overflow else on_log_axis(layer.impact, impacts) for layer in layers
-        ],
-        "introduced": [on_log_axis(layer.introduced_error, errors) for layer in layers],
-        "cumulative": [on_log_axis(layer.cumulative_error, errors) for layer in layers],
-        "magnitude": [on_log_axis(largest_magnitude(layer), magnitudes) for layer in layers],
+        "impact": [impacts.place(finite_impact(layer)) for layer in layers],
+        "introduced": [errors.place(layer.introduced_error) for layer in layers],
+        "cumulative": [errors.place(layer.cumulative_error) for layer in layers],
+        "magnitude": [magnitudes.place(largest_magnitude(layer)) for layer in layers],
         "underflow": [underflow_fraction(layer) for layer in layers],
         "size": [_size(len(layers), is_kept=layer.name in kept) for layer in layers],
     }
@@ -101,13 +97,23 @@ def _size(count: int, *, is_kept: bool) -> float:
     return plain + 3.0 * is_kept
 
 
-def _error_axis(layers: Sequence[RankedLayer]) -> tuple[float, float]:
+def _impact_axis(layers: Sequence[RankedLayer]) -> BrokenAxis:
+    return break_axis(map(finite_impact, layers), beyond="NaN/Inf")
+
+
+def _error_axis(layers: Sequence[RankedLayer]) -> BrokenAxis:
     errors = [layer.introduced_error for layer in layers]
-    return log_axis([*errors, *(layer.cumulative_error for layer in layers)])
+    return break_axis([*errors, *(layer.cumulative_error for layer in layers)], beyond="more")
+
+
+def _magnitude_axis(layers: Sequence[RankedLayer], precision: Precision) -> BrokenAxis:
+    magnitudes = [largest_magnitude(layer) for layer in layers]
+    ends, _ = magnitude_axis(magnitudes, precision)
+    return break_axis(magnitudes, ends=ends, beyond="more")
 
 
 def _draw_impact(layers: Sequence[RankedLayer], source: ColumnDataSource, depth: Range1d) -> Figure:
-    chart = _depth_chart("impact", layers, depth, log_axis(layer.impact for layer in layers), 250)
+    chart = _depth_chart("impact", layers, depth, _impact_axis(layers), 250)
     _draw_stems(chart, source)
     _draw_dots(chart, source, "impact", marker="marker", color=kind_colors())
     return chart
@@ -123,8 +129,9 @@ def _draw_errors(layers: Sequence[RankedLayer], source: ColumnDataSource, depth:
 def _draw_magnitudes(
     layers: Sequence[RankedLayer], source: ColumnDataSource, depth: Range1d, precision: Precision
 ) -> Figure:
-    ends, shows_limit = magnitude_axis(map(largest_magnitude, layers), precision)
-    chart = _depth_chart("magnitudes", layers, depth, ends, 200)
+    axis = _magnitude_axis(layers, precision)
+    shows_limit = axis.drawn[1] > precision.max_finite
+    chart = _depth_chart("magnitudes", layers, depth, axis, 200)
     if shows_limit:
         beyond = BoxAnnotation(
             bottom=precision.max_finite,
@@ -155,69 +162,6 @@ def _draw_underflow(
     chart.yaxis.ticker.desired_num_ticks = 3
     _draw_dots(chart, source, "underflow", marker="marker", color=kind_colors())
     return chart
-
-
-def _draw_curve(report: RankingReport) -> Figure:
-    points, selection = report.curve, report.selection
-    found = selection.measured_error
-    chosen = selection.forecast_error if found is None else found
-    errors = [error for point in points for error in _errors_of(point)]
-    tolerance = selection.tolerance
-    ends = log_axis([*errors, chosen, tolerance])
-    most = max((point.layer_count for point in points), default=1)
-    counts = Range1d(-0.02 * most, 1.02 * most, bounds="auto")
-    chart = draw_frame("curve", counts, ends, 280, scale="log")
-    _draw_line(chart, points, "forecast", ends)
-    if any(point.measured_error is not None for point in points):
-        _draw_line(chart, points, "measured", ends)
-    if tolerance is not None:
-        _draw_level(chart, tolerance)
-    choice = {"x": [selection.cost.layer_count], "y": [on_log_axis(chosen, ends)]}
-    tags = ["line_color=--ink", "fill_color=--chosen"]
-    chart.scatter(
-        "x",
-        "y",
-        source=ColumnDataSource(choice, name="chosen"),
-        marker="star",
-        size=20,
-        line_width=1.0,
-        level="overlay",
-    ).glyph.tags = tags
-    return chart
-
-
-def _errors_of(point: CurvePoint) -> tuple[float, ...]:
-    measured = point.measured_error
-    return (point.forecast_error,) if measured is None else (point.forecast_error, measured)
-
-
-def _draw_line(
-    chart: Figure, points: Sequence[CurvePoint], which: str, ends: tuple[float, float]
-) -> None:
-    errors = {
-        point.layer_count: getattr(point, f"{which}_error")
-        for point in points
-        if getattr(point, f"{which}_error") is not None
-    }
-    data = {"x": list(errors), "y": [on_log_axis(error, ends) for error in errors.values()]}
-    source = ColumnDataSource(data, name=which)
-    dash = "dashed" if which == "forecast" else "solid"
-    line = chart.line("x", "y", source=source, line_width=2, line_dash=dash)
-    line.glyph.tags = [f"line_color=--{which}"]
-    dots = chart.scatter("x", "y", source=source, size=7, line_width=2)
-    dots.glyph.tags = [f"line_color=--{which}", "fill_color=--panel"]
-
-
-def _draw_level(chart: Figure, error: float) -> None:
-    chart.add_layout(
-        Span(
-            location=error,
-            dimension="width",
-            line_width=1.5,
-            line_dash="dotted",
-            tags=["line_color=--tolerance"],
-        )
-    )
 
 
 def _draw_stems(chart: Figure, source: ColumnDataSource) -> None:
@@ -259,7 +203,7 @@ def _depth_chart(
     name: str,
     layers: Sequence[RankedLayer],
     depth: Range1d,
-    ends: tuple[float, float],
+    ends: tuple[float, float] | BrokenAxis,
     height: int,
     *,
     scale: str = "log",

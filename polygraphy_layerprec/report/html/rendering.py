@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.report.agreement_headline import judge_agreement, move_data
 from polygraphy_layerprec.report.choice import rows_of_choices
+from polygraphy_layerprec.report.error_curve import curve_of_report
 from polygraphy_layerprec.report.headline import (
     Verdict,
     judge_ranking,
@@ -40,7 +41,8 @@ def render_ranking_report(report: RankingReport) -> str:
     ranking = report.ranking
     precision = PRECISIONS[ranking.precision]
     kinds = {layer.kind for layer in ranking.layers}
-    _, shows_limit = magnitude_axis(map(largest_magnitude, ranking.layers), precision)
+    magnitudes = [largest_magnitude(layer) for layer in ranking.layers]
+    (_, magnitude_end), shows_limit = magnitude_axis(magnitudes, precision)
     low = precision.name.upper()
     content = {
         **_head(f"{low} ranking", ranking.model, judge_ranking(report), ranking.warnings),
@@ -49,6 +51,9 @@ def render_ranking_report(report: RankingReport) -> str:
         "ranking": ranking,
         "precision": precision,
         "shows_limit": shows_limit,
+        "largest": max(magnitudes, default=0.0),
+        "magnitude_end": magnitude_end,
+        "curve": curve_of_report(report),
         "rows": layer_rows(report),
         "kinds": [kind for kind in KIND_MARKERS if kind in kinds],
         "groups": _groups(report),

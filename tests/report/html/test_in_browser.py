@@ -91,16 +91,16 @@ def test_charts_are_drawn_in_their_places(browser, pages):
 
 def test_colours_follow_the_preference_while_the_page_is_open(browser, pages):
     browser.open(pages["ranking"])
-    background = (
+    label = (
         "return Bokeh.index.roots.find((v) => v.model.name === 'impact')"
-        ".model.background_fill_color"
+        ".model.below[0].major_label_text_color"
     )
-    light = browser.run(background)
+    light = browser.run(label)
 
     browser.prefer("dark")
     browser.wait("document.documentElement.dataset.painted === 'dark'")
 
-    assert (light, browser.run(background)) == ("#ffffff", "#171b21")
+    assert (light, browser.run(label)) == ("#5a626d", "#a0a9b5")
     assert browser.run("return getComputedStyle(document.body).color") == "rgb(232, 234, 237)"
 
 

@@ -6,13 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bokeh.models import Span
 
 from polygraphy_layerprec.ranking.agreement import compare_rankings
-from polygraphy_layerprec.records import CurvePoint, SelectionCost
+from polygraphy_layerprec.records import (
+    Criterion,
+    CurvePoint,
+    Judgement,
+    Outcome,
+    SelectionCost,
+)
 from polygraphy_layerprec.report.html.agreement_chart import draw_agreement
 from polygraphy_layerprec.report.html.ranking_charts import DEPTH_AXES, draw_ranking
 from tests.rankings import make_layer
-from tests.report_models import make_report, plain_layers
+from tests.report_models import decided_report, make_report, plain_layers
 
 
 def source_of(chart, name="layers"):
@@ -50,8 +57,29 @@ def test_an_overflow_stands_at_the_top_whatever_its_impact():
 
     data = source_of(draw_ranking(make_report(*layers))["impact"])
 
-    np.testing.assert_allclose(data["impact"], [0.1, 0.02])
+    np.testing.assert_allclose(data["impact"], [1.0, 0.02])  # a decade beyond 0.1
     assert data["marker"] == ["triangle", "circle"]
+
+
+@pytest.mark.parametrize("largest", [3.4e38, np.inf])
+def test_what_is_beyond_an_axis_stands_in_a_strip_with_a_name(largest):
+    layers = [make_layer(1, "a", max_abs=largest), make_layer(2, "b", max_abs=12.0)]
+
+    chart = draw_ranking(make_report(*layers))["magnitudes"]
+
+    place, inside = source_of(chart)["magnitude"]
+    assert (place, inside) == pytest.approx((1e8, 12.0))
+    (tick,) = [t for t, word in chart.yaxis[0].major_label_overrides.items() if word == "more"]
+    assert tick == pytest.approx(place)
+
+
+def test_an_impact_of_zero_stands_below_a_break():
+    layers = [make_layer(1, "a", impact=0.02), make_layer(2, "b", impact=0.0)]
+
+    chart = draw_ranking(make_report(*layers))["impact"]
+
+    assert source_of(chart)["impact"] == pytest.approx([0.02, 1e-3])
+    assert list(chart.yaxis[0].major_label_overrides.values()) == ["0"]
 
 
 def test_what_cannot_be_compared_is_not_drawn():
@@ -97,14 +125,49 @@ def test_the_curve_shows_forecast_measured_and_chosen():
 def test_a_curve_without_measurements_has_one_line():
     chart = draw_ranking(make_report())["curve"]
 
-    assert {r.data_source.name for r in chart.renderers} == {"forecast", "chosen"}
+    names = {r.data_source.name for r in chart.renderers}
+    assert names == {"forecast", "forecast line", "chosen"}
+
+
+def test_the_curve_of_a_decision_has_its_sets_and_no_line_to_zero():
+    report = decided_report()
+    chosen = report.selection.decision.sets[report.selection.decision.chosen - 1]
+
+    chart = draw_ranking(report)["curve"]
+
+    assert {r.data_source.name for r in chart.renderers} == {"measured", "measured line", "chosen"}
+    sets = report.selection.decision.sets
+    assert sorted(source_of(chart, "measured")["x"]) == sorted(s.cost.layer_count for s in sets)
+    assert source_of(chart, "chosen")["x"] == [chosen.cost.layer_count]
+    assert source_of(chart, "chosen")["y"] == [chosen.outcome.error]
+    (limit,) = [span.location for span in chart.select({"type": Span}) if span.location]
+    assert limit == chosen.outcome.headline.criterion.threshold
+
+
+def test_a_similarity_is_drawn_as_the_error_that_passes():
+    criterion = Criterion("cosine similarity", 0.99, higher_is_better=True)
+    report = decided_report()
+    sets = tuple(
+        replace(found, outcome=Outcome(0.1, (Judgement(criterion, value, excess),)))
+        for found, value, excess in zip(
+            report.selection.decision.sets, (0.5, 0.999), (50.0, 0.1), strict=True
+        )
+    )
+    decision = replace(report.selection.decision, sets=sets, lowered=sets[0].outcome)
+    report = replace(report, selection=replace(report.selection, decision=decision))
+
+    chart = draw_ranking(report)["curve"]
+
+    assert source_of(chart, "measured")["y"] == [50.0, 0.1]
+    (limit,) = [span.location for span in chart.select({"type": Span}) if span.location]
+    assert limit == 1.0
 
 
 def test_colours_are_asked_for_and_not_set():
     charts = draw_ranking(make_report())
 
     for chart in charts.values():
-        assert "background_fill_color=--panel" in chart.tags
+        assert chart.background_fill_alpha == chart.border_fill_alpha == 0.0
         assert all("major_label_text_color=--muted" in axis.tags for axis in chart.axis)
 
 

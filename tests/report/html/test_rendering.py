@@ -294,3 +294,20 @@ def test_a_page_says_each_thing_once():
     terms = re.findall(r"<dt>(.*?)</dt>", render_ranking_report(make_report()))
 
     assert len(terms) == len(set(terms)) > 5
+
+
+@pytest.mark.parametrize(
+    ("trouble", "word"),
+    [({"overflow": True, "kind": "overflow"}, "overflow"), ({"keeps_finite": True}, "NaN/Inf")],
+)
+def test_what_loses_values_has_a_word_in_place_of_an_impact(trouble, word):
+    layers = [
+        make_layer(1, "a", impact=4.9e-12, share=0.0, **trouble),
+        make_layer(2, "b", impact=0.02, share=1.0),
+    ]
+
+    page = render_ranking_report(make_report(*layers))
+
+    row = page.partition('<tr data-i="0"')[2].partition("</tr>")[0]
+    assert row.count(f'<td class="over">{word}</td>') == 2
+    assert "4.9e-12" not in row
