@@ -16,6 +16,10 @@ from polygraphy_layerprec.matching.constraint_matching import (
     check_same_model,
     kept_layers_of,
 )
+from polygraphy_layerprec.matching.earlier_versions import (
+    constraints_of_today,
+    ranking_of_today,
+)
 from polygraphy_layerprec.plan import Planner, Target, Width
 from polygraphy_layerprec.plan.network_widths import network_widths
 from polygraphy_layerprec.precision import PRECISIONS
@@ -82,8 +86,9 @@ def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisio
             f"{path!r} asks for inputs and outputs in {script.precision.upper()}; these are left "
             f"in FP32 here."
         )
+    constraints = constraints_of_today(graph, script.model_digest, script.constraints)
     return AskedPrecisions(
-        source, script.precision, script.constraints, tuple(warnings), widths=script.widths
+        source, script.precision, constraints, tuple(warnings), widths=script.widths
     )
 
 
@@ -97,7 +102,7 @@ def asked_by_ranking(
         OSError: If it cannot be read.
     """
     path = os.fspath(path)
-    ranking = load_ranking(path)
+    ranking = ranking_of_today(graph, load_ranking(path))
     uncertain = check_ranked_model(graph, ranking, made=f"The ranking {path!r}")
     selection = select_layers(ranking, request)
     warnings = () if selection.reached else (_not_reached(selection.forecast_error),)

@@ -56,8 +56,6 @@ def check_same_model(
     missing = [tensor for tensor in tensors if tensor and tensor not in graph.producers]
     if are_comparable(digest, found.digest) or missing:
         lacks = f" It makes no tensor {missing[0]!a}." if missing else ""
-        if not are_comparable(digest, found.digest) and any(node.path for node in graph.nodes):
-            lacks += " An earlier version had other names for tensors within functions."
         raise ValueError(
             f"{made} is about another model: {name!r}, digest {_shortened(digest)}.\n"
             f"Note: {found.name!r} has digest {_shortened(found.digest)}.{lacks} A model that was "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from polygraphy_layerprec.execution.kernels.node_model import (
     session_names,
 )
 from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.quantizers import convert_by_reference, is_conversion
 from polygraphy_layerprec.execution.kernels.sessions import RUN_OPTIONS, create_session
 
 if TYPE_CHECKING:
@@ -94,10 +96,13 @@ class NodeRunner:
                 continue
             self._details[node.index] = more
             return outputs
-        if not _is_identity_of_tensor(node, feeds):
-            raise first_error
-        # Without a kernel for its type, ONNX-Runtime still takes the node out of a whole model.
-        return [tensor_of(value_of(feeds[node.inputs[0]]).copy())]
+        if _is_identity_of_tensor(node, feeds):
+            # Without a kernel for its type, ONNX-Runtime still takes it out of a whole model.
+            return [tensor_of(value_of(feeds[node.inputs[0]]).copy())]
+        if is_conversion(node):
+            with contextlib.suppress(NodeError):
+                return convert_by_reference(self._graph, node, feeds)
+        raise first_error
 
     def _run_knowing(
         self, detail: Detail, node: Node, feeds: Mapping[str, ort.OrtValue]

@@ -58,14 +58,16 @@ class RankedModelArgs(BaseArgs):
         self.model_path = args_util.get(args, "model")
         self.external_data_dir = args_util.get(args, "external_data_dir")
 
-    def load_ranking(self) -> Ranking:
-        """Returns the ranking."""
+    def load_ranking(self, graph: Graph | None) -> Ranking:
+        """Returns the ranking, its layers under the names that they have in the model."""
         from polygraphy_layerprec.files.ranking_file import load_ranking
+        from polygraphy_layerprec.matching.earlier_versions import ranking_of_today
 
         try:
-            return load_ranking(self.path)
-        except ValueError as error:  # what is wrong with the file is the user's to mend
+            ranking = load_ranking(self.path)
+        except ValueError as error:  # what is wrong with the file is the user's to fix
             G_LOGGER.critical(str(error))
+        return ranking if graph is None else ranking_of_today(graph, ranking)
 
     def load_graph(self) -> Graph | None:
         """Returns the model, its weights left on disk; None if it was not named."""

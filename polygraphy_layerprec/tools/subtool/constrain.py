@@ -75,8 +75,8 @@ class Constrain(SelectingSubtool):
         """Selects, shows and saves."""
         ranked = self.arg_groups[RankedModelArgs]
         self.arg_groups[ArtefactArgs].check_model(ranked.model_path)
-        ranking = ranked.load_ranking()
         graph = ranked.load_graph()
+        ranking = ranked.load_ranking(graph)
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
         if graph is None and not takes_recorded:

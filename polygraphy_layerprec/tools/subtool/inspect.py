@@ -108,11 +108,13 @@ class Inspect(LayerprecSubtool):
             describe_unmatched,
             unmatched_constraints,
         )
+        from polygraphy_layerprec.matching.earlier_versions import constraints_of_today
         from polygraphy_layerprec.model import identify
         from polygraphy_layerprec.model.digest import are_comparable
 
         graph = self.arg_groups[InspectionArgs].load_graph()
         found = identify(graph)
+        constraints = constraints_of_today(graph, digest, constraints)
         unmatched = unmatched_constraints(graph, constraints)
         if unmatched:
             G_LOGGER.error(

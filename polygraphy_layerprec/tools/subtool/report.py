@@ -65,8 +65,8 @@ class Report(SelectingSubtool):
                 "`--format markdown`."
             )
         ranked = self.arg_groups[RankedModelArgs]
-        ranking = ranked.load_ranking()
         graph = ranked.load_graph()
+        ranking = ranked.load_ranking(graph)
         outputs = ranking.conditions.outputs or None
         measured = self.measurement(graph, outputs)
         selection = self.choose(ranking, measured)

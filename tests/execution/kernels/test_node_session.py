@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.kernels.node_session import NodeRunner, tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.model import identify, load_graph
@@ -207,6 +208,33 @@ def test_weights_of_few_bits_are_ranked_with_the_values_of_the_whole_model(eleme
     # Users run it as ONNX-Runtime optimises it; by default it would quantise `x` to eight bits.
     plain = PlainSession(model).run(sample)["y"]
     np.testing.assert_allclose(plain, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_in_fp4_are_computed_where_onnxruntime_has_no_kernel():
+    model, weight = dequantized_weight(TensorProto.FLOAT4E2M1)
+    model.opset_import[0].version, model.ir_version = 23, 11
+    sample = {"x": normal(1, 4, 16)}
+    with pytest.raises(ExecutionError, match="NOT_IMPLEMENTED"):
+        PlainSession(model).run(sample)
+
+    ranking = rank_model(model, [sample])
+
+    expected = sample["x"].astype(np.float64) @ (weight.astype(np.float64) * np.float32(0.11))
+    np.testing.assert_allclose(node_by_node(model, sample)["y"], expected, rtol=1e-5, atol=1e-5)
+    assert [layer.name for layer in ranking.layers] == ["fc"]
+    assert ranking.output_error.measured == pytest.approx(
+        measure_output_error(model, [sample]), rel=1e-6
+    )
+
+
+def test_a_conversion_that_nobody_knows_says_what_onnxruntime_said():
+    model, _ = dequantized_weight(TensorProto.FLOAT4E2M1)
+    model.opset_import[0].version, model.ir_version = 23, 11
+    scales = numpy_helper.from_array(np.ones(5, np.float32), "scale")  # for 8 channels
+    model.graph.initializer[1].CopyFrom(scales)
+
+    with pytest.raises(ExecutionError, match="ONNXRuntimeError"):
+        rank_model(model, [{"x": normal(1, 4, 16)}])
 
 
 def test_an_identity_without_a_kernel_is_passed_through():
