@@ -8,12 +8,11 @@ their node, which is one unit.
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from onnx import (
-    AttributeProto,
     FunctionProto,
     GraphProto,
     ModelProto,
@@ -27,24 +26,18 @@ from polygraphy_layerprec.model.errors import ModelError
 from polygraphy_layerprec.model.function_sizes import check_expansion, function_key
 from polygraphy_layerprec.model.operators import normal_domain
 from polygraphy_layerprec.model.ordering import bodies_of, captured_names
+from polygraphy_layerprec.model.scopes import (
+    Guard,
+    Scope,
+    arguments_of,
+    label_of,
+    opsets_of,
+    renamed,
+)
 
-__all__ = ["Expansion", "Guard", "PlacedNode", "expand"]
+__all__ = ["Expansion", "PlacedNode", "expand"]
 
 _BRANCHES: Final = (("then_branch", True), ("else_branch", False))
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """A branch that a node stands in: it runs if the condition has this value."""
-
-    condition: str
-    """Tensor that decides."""
-
-    value: bool
-    """Its value when the branch runs."""
-
-    owner: str
-    """First output of the `If`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,38 +95,6 @@ def expand(model: ModelProto) -> Expansion:
     return _Expander(model).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """What names and attributes mean at one place of the model."""
-
-    names: ChainMap[str, str]
-    """Flat names of the tensors defined here and around, one map for each level."""
-
-    opsets: Mapping[str, int]
-    """Operator sets by domain."""
-
-    prefix: str = ""
-    """Path of calls, as names of nodes and tensors begin."""
-
-    path: tuple[str, ...] = ()
-    """The calls and branches around, innermost first."""
-
-    guards: tuple[Guard, ...] = ()
-    """As in `PlacedNode`."""
-
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
-    """What attributes of the function around refer to."""
-
-    is_plain: bool = True
-    """Whether every name stands for itself and no attribute refers to another."""
-
-    def flat(self, name: str) -> str:
-        """Returns the flat name of a tensor; a function sees nothing of what is around it."""
-        if name in self.names:
-            return self.names[name]
-        return f"{self.prefix}{name}" if name else ""
-
-
 class _Expander:
     def __init__(self, model: ModelProto) -> None:
         self._model = model
@@ -143,14 +104,14 @@ class _Expander:
 
     def run(self) -> Expansion:
         graph = self._model.graph
-        scope = _Scope(ChainMap(), _opsets(self._model.opset_import))
+        scope = Scope(ChainMap(), opsets_of(self._model.opset_import))
         self._take_weights(graph, scope)
         self._take_types(graph, scope)
         self._found.nodes.extend(self._place(graph.node, scope))
         return self._found
 
     def _place(
-        self, protos: Iterable[NodeProto], scope: _Scope, *, flat: bool = True
+        self, protos: Iterable[NodeProto], scope: Scope, *, flat: bool = True
     ) -> Iterator[PlacedNode]:
         """Yields the nodes; those of branches too if `flat`, which a body's are not."""
         for proto in protos:
@@ -163,9 +124,9 @@ class _Expander:
                 yield _placed(self._rewritten(proto, scope), proto, scope)
 
     def _place_call(
-        self, call: NodeProto, function: FunctionProto, scope: _Scope, *, flat: bool
+        self, call: NodeProto, function: FunctionProto, scope: Scope, *, flat: bool
     ) -> Iterator[PlacedNode]:
-        prefix = f"{scope.prefix}{_label(call)}/"
+        prefix = f"{scope.prefix}{label_of(call)}/"
         names = dict.fromkeys(function.input, "")
         names.update(zip(function.input, map(scope.flat, call.input), strict=False))
         given = dict(zip(function.output, map(scope.flat, call.output), strict=False))
@@ -175,13 +136,13 @@ class _Expander:
             for name in node.output:
                 if name and name not in names:
                     names[name] = self._fresh(f"{prefix}{name}")
-        inner = _Scope(
+        inner = Scope(
             ChainMap(names),
-            {**scope.opsets, **_opsets(function.opset_import)},
+            {**scope.opsets, **opsets_of(function.opset_import)},
             prefix,
-            (f"{_label(call)} ({call.op_type})", *scope.path),
+            (f"{label_of(call)} ({call.op_type})", *scope.path),
             scope.guards,
-            _arguments(call, function, scope),
+            arguments_of(call, function, scope),
             is_plain=False,
         )
         yield from self._place(function.node, inner, flat=flat)
@@ -189,7 +150,7 @@ class _Expander:
             made = NodeProto(op_type="Identity", input=[names[name]], output=[target])
             yield _placed(made, made, inner)
 
-    def _place_branches(self, proto: NodeProto, scope: _Scope) -> Iterator[PlacedNode]:
+    def _place_branches(self, proto: NodeProto, scope: Scope) -> Iterator[PlacedNode]:
         graphs = {a.name: a.g for a in proto.attribute if a.HasField("g")}
         condition = scope.flat(proto.input[0]) if proto.input else ""
         owner = next((scope.flat(name) for name in proto.output if name), "")
@@ -200,12 +161,12 @@ class _Expander:
                     f"The If node {proto.name!r} has no {attribute}.\nExport the model again."
                 )
             graph = graphs[attribute]
-            names = self._locals(graph, scope, f"{_label(proto)}/{attribute}")
-            inner = _Scope(
+            names = self._locals(graph, scope, f"{label_of(proto)}/{attribute}")
+            inner = Scope(
                 scope.names.new_child(names),
                 scope.opsets,
                 scope.prefix,
-                (f"{graph.name} ({attribute})", f"{_label(proto)} (If)", *scope.path),
+                (f"{graph.name} ({attribute})", f"{label_of(proto)} (If)", *scope.path),
                 (*scope.guards, Guard(condition, value, owner)),
                 scope.attributes,
                 is_plain=scope.is_plain and all(old == new for old, new in names.items()),
@@ -215,13 +176,13 @@ class _Expander:
             yield from self._place(graph.node, inner)
             results.append(tuple(inner.flat(value.name) for value in graph.output))
         yield _placed(
-            proto if scope.is_plain else _renamed(proto, scope),
+            proto if scope.is_plain else renamed(proto, scope),
             proto,
             scope,
             branches=tuple(results),
         )
 
-    def _locals(self, graph: GraphProto, scope: _Scope, where: str) -> dict[str, str]:
+    def _locals(self, graph: GraphProto, scope: Scope, where: str) -> dict[str, str]:
         """Flat names for the tensors of a branch or body."""
         names = {}
         for name in _local_names(graph):
@@ -239,20 +200,20 @@ class _Expander:
         self._taken.add(candidate)
         return candidate
 
-    def _rewritten(self, proto: NodeProto, scope: _Scope) -> NodeProto:
+    def _rewritten(self, proto: NodeProto, scope: Scope) -> NodeProto:
         """The node with flat names, in its bodies too, and without references to attributes."""
         has_bodies = any(True for _ in bodies_of(proto))
         if scope.is_plain and not (has_bodies and self._functions):
             return proto
-        made = _renamed(proto, scope)
+        made = renamed(proto, scope)
         for attribute in made.attribute:
             for body in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                self._rewrite_body(body, scope, _label(proto))
+                self._rewrite_body(body, scope, label_of(proto))
         return made
 
-    def _rewrite_body(self, body: GraphProto, scope: _Scope, where: str) -> None:
+    def _rewrite_body(self, body: GraphProto, scope: Scope, where: str) -> None:
         names = scope.names.new_child(self._locals(body, scope, where))
-        inner = _Scope(names, scope.opsets, scope.prefix, (), (), scope.attributes, is_plain=False)
+        inner = Scope(names, scope.opsets, scope.prefix, (), (), scope.attributes, is_plain=False)
         placed = list(self._place(body.node, inner, flat=False))
         counts = Counter(node.label for node in placed)
         del body.node[:]
@@ -265,12 +226,12 @@ class _Expander:
         for sparse in body.sparse_initializer:
             sparse.values.name = inner.flat(sparse.values.name)
 
-    def _take_weights(self, graph: GraphProto, scope: _Scope) -> None:
+    def _take_weights(self, graph: GraphProto, scope: Scope) -> None:
         weights = self._found.weights
         weights.update((scope.flat(tensor.name), tensor) for tensor in graph.initializer)
         weights.update((scope.flat(s.values.name), s) for s in graph.sparse_initializer)
 
-    def _take_types(self, graph: GraphProto, scope: _Scope) -> None:
+    def _take_types(self, graph: GraphProto, scope: Scope) -> None:
         for value in (*graph.value_info, *graph.input, *graph.output):
             # A branch may hand on a tensor of the graph around it, which says more.
             if value.type.WhichOneof("value"):
@@ -280,7 +241,7 @@ class _Expander:
 def _placed(
     proto: NodeProto,
     original: NodeProto,
-    scope: _Scope,
+    scope: Scope,
     *,
     branches: tuple[tuple[str, ...], ...] = (),
 ) -> PlacedNode:
@@ -293,56 +254,13 @@ def _placed(
     return PlacedNode(
         proto,
         f"{scope.prefix}{original.name}" if original.name else "",
-        (_label(original), *scope.path),
+        (label_of(original), *scope.path),
         scope.opsets.get(normal_domain(original.domain), 1),
         scope.guards,
         captures,
         branches,
         tuple(sources),
     )
-
-
-def _renamed(proto: NodeProto, scope: _Scope) -> NodeProto:
-    made = NodeProto()
-    made.CopyFrom(proto)
-    made.input[:] = [scope.flat(name) for name in proto.input]
-    made.output[:] = [scope.flat(name) for name in proto.output]
-    if any(attribute.ref_attr_name for attribute in proto.attribute):
-        del made.attribute[:]
-        made.attribute.extend(_resolved(proto.attribute, scope.attributes))
-    return made
-
-
-def _resolved(
-    attributes: Iterable[AttributeProto], arguments: Mapping[str, AttributeProto]
-) -> Iterator[AttributeProto]:
-    """The attributes with what they refer to; those that refer to nothing are left out."""
-    for attribute in attributes:
-        if not attribute.ref_attr_name:
-            yield attribute
-        elif attribute.ref_attr_name in arguments:
-            made = AttributeProto()
-            made.CopyFrom(arguments[attribute.ref_attr_name])
-            made.name = attribute.name
-            yield made
-
-
-def _arguments(
-    call: NodeProto, function: FunctionProto, scope: _Scope
-) -> dict[str, AttributeProto]:
-    """The attributes that a call gives to a function, defaults included."""
-    defaults = {attribute.name: attribute for attribute in function.attribute_proto}
-    given = {attribute.name: attribute for attribute in _resolved(call.attribute, scope.attributes)}
-    return {**defaults, **given}
-
-
-def _label(proto: NodeProto) -> str:
-    """The name of a node as TensorRT's parser writes it."""
-    return proto.name or f"node_of_{next(filter(None, proto.output), '')}"
-
-
-def _opsets(entries: Iterable[Any]) -> dict[str, int]:
-    return {normal_domain(entry.domain): entry.version for entry in entries}
 
 
 def _local_names(graph: GraphProto) -> Sequence[str]:

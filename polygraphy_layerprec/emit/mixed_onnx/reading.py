@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnx import TensorProto
 
-from polygraphy_layerprec.emit.mixed_onnx.rewriting import PRECISION_KEY
+from polygraphy_layerprec.emit.mixed_onnx.header import PRECISION_KEY
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.element_types import UNKNOWN_TYPE
 from polygraphy_layerprec.plan import Planner, Target

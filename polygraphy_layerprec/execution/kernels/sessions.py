@@ -31,8 +31,8 @@ RUN_OPTIONS: Final = ort.RunOptions()
 """Of every run that a model may make long, so that a signal can end it."""
 
 RUN_OPTIONS.log_severity_level = _FATAL
-# Where it is not set, ONNX-Runtime's binding asks for it in every run and catches an exception, which
-# takes as long as a small node does. -1 captures no graph of CUDA kernels.
+# Where it is not set, ONNX-Runtime's binding asks for it in every run and catches an exception,
+# which takes as long as a small node does. -1 captures no graph of CUDA kernels.
 RUN_OPTIONS.add_run_config_entry("gpu_graph_id", "-1")
 
 
