@@ -113,7 +113,8 @@ class NodeComparer:
         narrowed = narrow_lookup(self._graph, node, tensors)
         if narrowed is not None:
             rows, places = narrowed
-            return {node.inputs[0]: rows}, {node.inputs[1]: places}
+            weights = {node.inputs[0]: self._weights.hold(node.inputs[0], rows)}
+            return weights, {node.inputs[1]: places}
         weights = self._weights.load(node)
         return weights, {name: tensors[name] for name in node.sources if name not in weights}
 

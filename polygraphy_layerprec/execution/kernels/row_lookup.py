@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from polygraphy_layerprec.execution.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import onnxruntime as ort
 
     from polygraphy_layerprec.model import Graph, Node
 
@@ -24,7 +22,7 @@ _LARGEST_SHARE: Final = 0.5
 
 def narrow_lookup(
     graph: Graph, node: Node, tensors: Mapping[str, Streams]
-) -> tuple[ort.OrtValue, Streams] | None:
+) -> tuple[np.ndarray[Any, Any], Streams] | None:
     """Returns smaller inputs that give the same output, or None where there are none.
 
     An embedding table is often the largest weight of a model, of which one sample needs a few rows.
@@ -52,4 +50,4 @@ def narrow_lookup(
     if not rows.size or rows[0] < 0 or rows[-1] >= count or rows.size > _LARGEST_SHARE * count:
         return None
     narrowed = tensor_of(places.reshape(wanted.shape).astype(wanted.dtype))
-    return tensor_of(table.read_rows(rows)), Streams(narrowed, narrowed, narrowed)
+    return table.read_rows(rows), Streams(narrowed, narrowed, narrowed)

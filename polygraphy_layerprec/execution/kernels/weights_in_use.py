@@ -52,6 +52,12 @@ class WeightsInUse:
         self._largest.clear()
         return {name: tensor for name, (_, tensor) in pairs.items()}
 
+    def hold(self, name: str, values: np.ndarray[Any, Any]) -> ort.OrtValue:
+        """Returns values as the one weight that is loaded, in place of a whole one of this name."""
+        self._loaded = {name: values}
+        self._largest.clear()
+        return tensor_of(values)
+
     def largest(self, name: str) -> float:
         """Returns the largest finite magnitude of a loaded float weight, before it is rounded."""
         if name not in self._largest:

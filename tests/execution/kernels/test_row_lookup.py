@@ -10,7 +10,9 @@ from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value
 from polygraphy_layerprec.execution.kernels.row_lookup import narrow_lookup
 from polygraphy_layerprec.execution.streams import Streams
 from polygraphy_layerprec.model import load_graph
-from tests.models import build_model, node, tensor
+from polygraphy_layerprec.pipeline import measure_output_error, rank_model
+from polygraphy_layerprec.precision import BF16, FP16
+from tests.models import build_model, node, normal, tensor
 from tests.planned_runs import run_reference
 
 ROWS, COLUMNS = 5000, 64
@@ -39,8 +41,8 @@ def narrowed(graph, ids):
 def test_the_rows_that_are_used_are_those_of_the_table(graph, ids):
     rows, places = narrowed(graph, ids)
 
-    assert np.array_equal(value_of(rows)[value_of(places.reference)], TABLE[np.asarray(ids)])
-    assert value_of(rows).shape[0] == len(np.unique(ids))
+    assert np.array_equal(rows[value_of(places.reference)], TABLE[np.asarray(ids)])
+    assert rows.shape[0] == len(np.unique(ids))
 
 
 @pytest.mark.parametrize("ids", [[-1, 0, 1, 2], [0, -5000, 1, 2], [0, 1, 2, 5000]])
@@ -57,3 +59,25 @@ def test_an_index_from_the_end_finds_the_last_row(graph):
 def test_a_table_that_is_needed_for_the_most_part_is_read_whole(graph):
     assert narrowed(graph, np.arange(ROWS // 2)) is not None
     assert narrowed(graph, np.arange(ROWS // 2 + 1)) is None
+
+
+@pytest.mark.parametrize("precision", [FP16, BF16], ids=lambda precision: precision.name)
+def test_rows_are_rounded_as_the_whole_table_is(precision, tmp_path):
+    table = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
+    nodes = [
+        node("Gather", ["table", "ids"], "rows", axis=0),
+        node("MatMul", ["rows", "weights"], "y"),
+    ]
+    model = build_model(
+        nodes,
+        [tensor("ids", [4], onnx.TensorProto.INT64)],
+        [tensor("y", [4, 8])],
+        {"table": table, "weights": normal(1, COLUMNS, 8)},
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    path, samples = tmp_path / "model.onnx", [{"ids": np.array([3, 0, 3, 4999])}]
+
+    ranking = rank_model(path, samples, precision=precision)
+
+    expected = measure_output_error(path, samples, precision=precision)
+    assert ranking.output_error.measured == pytest.approx(expected, rel=1e-6)
