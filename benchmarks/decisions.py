@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.real_models import REAL_MODELS, extract
-from polygraphy_layerprec.backend.polygraphy_functions import PolygraphyOptions
 from polygraphy_layerprec.backend.polygraphy_judges import polygraphy_judges
+from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets

@@ -28,6 +28,7 @@ from polygraphy_layerprec.records import (
     Verification,
     VerifiedOutput,
 )
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ def _warnings(graph: Graph) -> list[str]:
     if not random:
         return []
     note = (
-        f"{len(random)} nodes, {random[0]!r} the first, draw random numbers, anew in every run: "
+        f"{count_of(len(random), 'node')}, {random[0]!r} the first, "
+        f"{'draws' if len(random) == 1 else 'draw'} random numbers, anew in every run: "
         f"the errors hold these differences too."
     )
     return [note]

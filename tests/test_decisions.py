@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec import rank_model
+from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import select_constraints
-from polygraphy_layerprec.selection import SelectionRequest
-from tests import models
+from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.selection import SelectionRequest, constraints_of
+from polygraphy_layerprec.verify import verify_model
+from tests import models, reported_models
 from tests.models import build_model, node, normal, sample_inputs, scalar, tensor
 
 pytestmark = pytest.mark.onnxrt
@@ -69,3 +72,27 @@ def test_the_set_in_the_list_is_the_one_that_is_measured():
     assert chosen.layers == tuple(layer.name for layer in selection.layers)
     assert chosen.cost == selection.cost
     assert selection.decision.lowered.headline.criterion.finiteness
+
+
+def test_a_decision_on_what_a_kept_layer_makes_is_made_in_fp32():
+    model, sample = reported_models.hardmax_between_kept()
+
+    selection = decide(model, [sample])
+
+    assert [layer.name for layer in selection.layers] == ["/first"]
+    assert selection.decision.verdict == "inaccurate"
+    assert selection.decision.outcome.passed
+    assert selection.cost.cast_count == 2
+
+
+def test_layers_that_were_not_measured_count_as_well():
+    model, sample = reported_models.layers_in_branches()
+    graph, request = load_graph(model), SelectionRequest(tolerance=1e-4)
+
+    ranking = rank_model(graph, [sample])
+    selection = select_constraints(ranking, request, model=graph, samples=[sample])
+    asked = AskedPrecisions("the choice", "fp16", constraints_of(selection), ())
+    verification = verify_model(graph, [sample], asked, tolerance=1e-4)
+
+    assert len(ranking.layers) < ranking.layer_count == verification.layer_count
+    assert selection.decision.sentence == verification.sentence

@@ -405,7 +405,7 @@ def test_fp64_layers_are_not_lowered_and_told():
     ranking = ranked(models.float64_part())
 
     assert "exact" not in names(ranking)
-    assert "'exact' the first, compute in DOUBLE" in ranking.warnings[0]
+    assert "In DOUBLE, which TensorRT turns into FP32: 1 node, 'exact'" in ranking.warnings[0]
 
 
 def test_bf16_errs_more_than_fp16():

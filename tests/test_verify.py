@@ -217,7 +217,7 @@ def test_a_model_that_draws_random_numbers_is_told(verify):
 
     found = verify(model, asked_by_nobody("fp16"), [sample_inputs(model)])
 
-    assert any("draw random numbers" in warning for warning in found.warnings)
+    assert any("draws random numbers" in warning for warning in found.warnings)
 
 
 def test_an_output_that_cannot_be_computed_never_passes(verify):

@@ -4,69 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import polygraphy
 from polygraphy import comparator
 
+from polygraphy_layerprec.backend.polygraphy_options import ALIASES, Compare, PolygraphyOptions
 from polygraphy_layerprec.records import Criterion
 
-__all__ = ["COMPARISONS", "ComparisonFunction", "PolygraphyOptions", "comparison_functions"]
+__all__ = ["COMPARISONS", "ComparisonFunction", "comparison_functions"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-Compare = Callable[[Any, Any], Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class PolygraphyOptions:
-    """What Polygraphy's comparison options say; values by output, an empty name for all others."""
-
-    compare: tuple[str, ...] = ()
-    """Names of comparison functions, as `--compare` has them."""
-
-    atol: Mapping[str, float] = field(default_factory=dict)
-    """Absolute tolerances of `simple`."""
-
-    rtol: Mapping[str, float] = field(default_factory=dict)
-    """Relative tolerances of `simple`."""
-
-    check_error_stat: Mapping[str, str] = field(default_factory=dict)
-    """What `simple` checks: `elemwise`, `max`, `mean`, `median` or `quantile`."""
-
-    error_quantile: Mapping[str, float] = field(default_factory=dict)
-    """Which quantile that is."""
-
-    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Those of `l2`, `cosine_similarity`, `psnr` and `snr`, by function."""
-
-    index_tolerance: Mapping[str, int] = field(default_factory=dict)
-    """By how many places `indices` may differ."""
-
-    postprocess: Mapping[str, Any] = field(default_factory=dict)
-    """Number of largest values whose indices are compared, or number and axis."""
-
-    script: Compare | None = None
-    """A function of the user's own, which replaces all others."""
-
-    @property
-    def functions(self) -> tuple[str, ...]:
-        """The functions to compare with: those that were named, and those that have a threshold."""
-        named = [function for name in self.compare for function in _ALIASES.get(name, (name,))]
-        if self.atol or self.rtol or self.check_error_stat or self.error_quantile:
-            named.append("simple")
-        if self.index_tolerance or (self.postprocess and not named):
-            named.append("indices")
-        named += [function for function, given in self.thresholds.items() if given]
-        return tuple(dict.fromkeys(named))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The outputs that are named, or parts of them."""
-        given = [self.atol, self.rtol, self.check_error_stat, self.error_quantile]
-        given += [*self.thresholds.values(), self.index_tolerance, self.postprocess]
-        return tuple(dict.fromkeys(name for values in given for name in values if name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,16 +209,11 @@ def _excess(name: str, value: float, limit: float) -> float:
     return float(10.0 ** min((limit - value) / 20.0, 300.0))  # decibels of power
 
 
-_ALIASES: Final = {
-    "distance_metrics": ("l2", "cosine_similarity"),
-    "quality_metrics": ("psnr", "snr"),
-}
-
 _FUNCTIONS: Final[Mapping[str, Callable[[PolygraphyOptions], ComparisonFunction]]] = {
     "simple": _simple,
     "indices": _indices,
     **{name: _of_metric(name) for name in _METRICS},
 }
 
-COMPARISONS: Final = (*_FUNCTIONS, *_ALIASES)
+COMPARISONS: Final = (*_FUNCTIONS, *ALIASES)
 """Names that `--compare` takes."""

@@ -14,9 +14,9 @@ from polygraphy.logger import G_LOGGER
 
 from polygraphy_layerprec.backend.polygraphy_functions import (
     ComparisonFunction,
-    PolygraphyOptions,
     comparison_functions,
 )
+from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 from polygraphy_layerprec.divergence.output_parts import OutputParts
 from polygraphy_layerprec.records import Criterion, Judgement
 
@@ -42,7 +42,13 @@ def polygraphy_judges(options: PolygraphyOptions, outputs: Iterable[str]) -> tup
     """
     parts = OutputParts(options.outputs, outputs)
     return tuple(
-        _PolygraphyJudge(function, parts, options.postprocess)
+        _PolygraphyJudge(
+            function,
+            parts,
+            options.postprocess,
+            takes_rest=options.has_unnamed,
+            only=options.only,
+        )
         for function in comparison_functions(options)
     )
 
@@ -52,6 +58,8 @@ class _PolygraphyJudge:
     function: ComparisonFunction
     parts: OutputParts
     postprocess: Mapping[str, Any] = field(default_factory=dict)
+    takes_rest: bool = False
+    only: tuple[str, ...] | None = None
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -81,12 +89,17 @@ class _PolygraphyJudging:
 
     def judgements(self) -> tuple[Judgement, ...]:
         return tuple(
-            self._worst.get(key, Judgement(criterion, None, 0.0))
-            for key, criterion in self._judge.function.criteria.items()
+            self._worst[key] for key in self._judge.function.criteria if key in self._worst
         )
 
     def _prepared(self, arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        parts = {n: np.ascontiguousarray(a) for n, a in self._judge.parts.of(arrays).items()}
+        judged = self._judge
+        named = judged.parts.of(arrays, rest=judged.takes_rest)
+        parts = {
+            name: np.ascontiguousarray(array)
+            for name, array in named.items()
+            if judged.only is None or name in judged.only
+        }
         if not self._judge.postprocess:
             return parts
         return dict(_top_k(dict(self._judge.postprocess))(IterationResult(parts)))

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from polygraphy_layerprec.divergence.sums import relative_error
+from polygraphy_layerprec.divergence.output_errors import (
+    count_lost,
+    count_unequal,
+    largest_error,
+    worst_relative_error,
+)
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import Criterion, Judgement
 
@@ -23,15 +28,13 @@ __all__ = [
     "judges_for",
     "max_abs_judge",
     "tolerance_judge",
-    "worst_relative_error",
+    "tolerance_judges",
 ]
 
 _FP16_TOLERANCE: Final = 5e-3
 _FP16_MANTISSA_BITS: Final = 10
 
 _UNEQUAL_SHARE: Final = 0.01
-_CHANNEL_RATIO: Final = 30.0
-_MIN_CHANNEL_ELEMENTS: Final = 16
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -43,7 +46,7 @@ class Judging(Protocol):
         """Adds one sample: the outputs of both by name, and the inputs."""
 
     def judgements(self) -> tuple[Judgement, ...]:
-        """Returns one judgement for each criterion."""
+        """Returns one judgement for each criterion that had anything to judge."""
 
 
 class Judge(Protocol):
@@ -68,11 +71,34 @@ def judges_for(
             integers that differ, if that is more than the default's 1 %.
         others: What replaces the tolerance on errors and on integers that differ.
     """
-    if not others:
-        limit = default_tolerance(precision) if tolerance is None else tolerance
-        unequal = max(_UNEQUAL_SHARE, tolerance or 0.0)
-        others = tolerance_judge(limit, precision), _unequal_judge(unequal)
-    return _finiteness_judge(), *others
+    return _finiteness_judge(), *(others or tolerance_judges(precision, tolerance))
+
+
+def tolerance_judges(
+    precision: Precision,
+    tolerance: float | None = None,
+    part: str = "",
+    *,
+    parts: OutputParts | None = None,
+) -> tuple[Judge, Judge]:
+    """Returns the judges of errors of floats, and of integers that differ.
+
+    Args:
+        precision: The low precision.
+        tolerance: Largest relative L2 error, and of a part that is named the largest share of
+            integers that differ; the default criterion's by default.
+        part: As for `tolerance_judge`.
+        parts: As for `tolerance_judge`.
+    """
+    limit = default_tolerance(precision) if tolerance is None else tolerance
+    unequal = limit if part else max(_UNEQUAL_SHARE, tolerance or 0.0)
+    judge = tolerance_judge(limit, precision, part, parts=parts)
+    return judge, _TotalJudge(
+        Criterion("share of unequal integers", unequal, outputs=_outputs_of(part, parts)),
+        count_unequal,
+        part,
+        parts,
+    )
 
 
 def default_tolerance(precision: Precision) -> float:
@@ -107,14 +133,14 @@ def tolerance_judge(
         "relative L2 error",
         tolerance,
         detail="of the worst output, sample and group of channels",
-        outputs=(part,) if part else (),
+        outputs=_outputs_of(part, parts),
     )
     floor = 2.0**precision.min_exponent
 
     def measure(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
         return worst_relative_error(exact, found, floor)
 
-    return _WorstJudge(criterion, measure, parts)
+    return _WorstJudge(criterion, measure, part, parts)
 
 
 def max_abs_judge(limit: float, part: str = "", *, parts: OutputParts | None = None) -> Judge:
@@ -125,69 +151,25 @@ def max_abs_judge(limit: float, part: str = "", *, parts: OutputParts | None = N
         part: As for `tolerance_judge`.
         parts: As for `tolerance_judge`.
     """
-    criterion = Criterion("largest absolute error", limit, outputs=(part,) if part else ())
-    return _WorstJudge(criterion, _largest_error, parts)
-
-
-def worst_relative_error(
-    reference: np.ndarray[Any, Any], candidate: np.ndarray[Any, Any], floor: float = 0.0
-) -> float:
-    """Returns the relative L2 error of an output, or of that part of its channels that is worst.
-
-    Channels whose sizes lie a factor of 30 and more apart are measured apart: the error of scores
-    does not vanish beside boxes that are a thousand times as large. Channels of like size are
-    taken together, however many there are: a class that nobody sees has no error of its own.
-
-    Args:
-        reference: Shape `(...)`, any float; what is not finite in it does not count.
-        candidate: Of the same shape.
-        floor: Root mean square below which a group of channels counts as being of this size.
-
-    >>> worst_relative_error(np.array([3.0, 4.0]), np.array([3.0, 4.5]))
-    0.1
-    """
-    exact, found = reference.astype(np.float64), candidate.astype(np.float64)
-    finite = np.isfinite(exact)
-    if not np.isfinite(found[finite]).all():
-        return float("inf")
-    powers = np.where(finite, exact, 0.0) ** 2
-    errors = np.where(finite, found - np.where(finite, exact, 0.0), 0.0) ** 2
-    worst = relative_error(float(errors.sum()), float(powers.sum()))
-    for axis in {1, exact.ndim - 1} if exact.ndim > 2 else ():
-        if exact.size >= _MIN_CHANNEL_ELEMENTS * exact.shape[axis]:
-            worst = max(worst, *_group_errors(powers, errors, axis, floor))
-    return worst
+    criterion = Criterion("largest absolute error", limit, outputs=_outputs_of(part, parts))
+    return _WorstJudge(criterion, largest_error, part, parts, needs_floats=True)
 
 
 def _finiteness_judge() -> Judge:
     """Returns the judge that no element finite in the reference may become NaN or infinite."""
     criterion = Criterion("no NaN or infinity where FP32 has none", 0.0, finiteness=True)
-    return _TotalJudge(criterion, _lost)
+    return _TotalJudge(criterion, count_lost)
 
 
-def _unequal_judge(share: float) -> Judge:
-    """Returns the judge of the share of integers that differ, in [0, 1], over all samples."""
-    return _TotalJudge(Criterion("share of unequal integers", share), _unequal)
+def _outputs_of(part: str, parts: OutputParts | None) -> tuple[str, ...]:
+    """What a criterion is about, as it says; nothing where it is all."""
+    if part or parts is None:
+        return (part,) if part else ()
+    return parts.rest if parts.names_any else ()
 
 
-def _group_errors(
-    powers: np.ndarray[Any, Any], errors: np.ndarray[Any, Any], axis: int, floor: float
-) -> list[float]:
-    others = tuple(other for other in range(powers.ndim) if other != axis)
-    elements = powers.size // powers.shape[axis]
-    power, error = powers.sum(axis=others), errors.sum(axis=others)
-    sizes = np.maximum(np.sqrt(power / elements), max(floor, np.finfo(np.float64).tiny))
-    order = np.argsort(sizes, kind="stable")
-    borders = 1 + np.flatnonzero(sizes[order][1:] > _CHANNEL_RATIO * sizes[order][:-1])
-    if not borders.size:
-        return [0.0]
-    return [
-        relative_error(
-            float(error[group].sum()),
-            max(float(power[group].sum()), floor**2 * elements * group.size),
-        )
-        for group in np.split(order, borders)
-    ]
+def _selected(arrays: Arrays, part: str, parts: OutputParts | None) -> Arrays:
+    return arrays if parts is None else parts.select(arrays, part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +178,13 @@ class _WorstJudge:
 
     criterion: Criterion
     measure: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], float]
+    part: str
     parts: OutputParts | None
+    needs_floats: bool = False
 
     def select(self, arrays: Arrays) -> Arrays:
         """What of the outputs is judged."""
-        if self.parts is None:
-            return arrays
-        return self.parts.select(arrays, "".join(self.criterion.outputs))
+        return _selected(arrays, self.part, self.parts)
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -216,6 +198,7 @@ class _WorstJudging:
     def __init__(self, judge: _WorstJudge) -> None:
         self._judge = judge
         self._worst = Judgement(judge.criterion, 0.0, 0.0)
+        self._judged = False
 
     def add(self, reference: Arrays, candidate: Arrays, sample: Arrays) -> None:
         del sample
@@ -223,6 +206,7 @@ class _WorstJudging:
         for name, exact in self._judge.select(reference).items():
             if not is_floating(exact.dtype):
                 continue
+            self._judged = True
             found = candidate.get(name)
             lost = found is None or found.shape != exact.shape
             value = float("inf") if lost or found is None else self._judge.measure(exact, found)
@@ -231,7 +215,13 @@ class _WorstJudging:
                 self._worst = replace(self._worst, value=value, excess=excess, output=name)
 
     def judgements(self) -> tuple[Judgement, ...]:
-        return (self._worst,)
+        criterion = self._worst.criterion
+        if not self._judged and self._judge.needs_floats:
+            raise ValueError(
+                f"{criterion.text!r} is about floats, and none of these outputs has any.\n"
+                f"Judge integers by the share that differs: `--tolerance`."
+            )
+        return (self._worst,) if self._judged else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +230,12 @@ class _TotalJudge:
 
     criterion: Criterion
     count: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], tuple[int, int]]
+    part: str = ""
+    parts: OutputParts | None = None
+
+    def select(self, arrays: Arrays) -> Arrays:
+        """What of the outputs is judged."""
+        return _selected(arrays, self.part, self.parts)
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -251,49 +247,27 @@ class _TotalJudge:
 
 class _TotalJudging:
     def __init__(self, judge: _TotalJudge) -> None:
-        self._criterion, self._count = judge.criterion, judge.count
+        self._judge = judge
         self._counts: dict[str, tuple[int, int]] = {}
 
     def add(self, reference: Arrays, candidate: Arrays, sample: Arrays) -> None:
         del sample
-        for name, exact in reference.items():
-            count, total = self._count(exact, candidate.get(name))
+        candidate = self._judge.select(candidate)
+        for name, exact in self._judge.select(reference).items():
+            count, total = self._judge.count(exact, candidate.get(name))
             before = self._counts.get(name, (0, 0))
             self._counts[name] = before[0] + count, before[1] + total
 
     def judgements(self) -> tuple[Judgement, ...]:
-        if self._criterion.finiteness:
+        criterion = self._judge.criterion
+        if criterion.finiteness:
             value = float(sum(count for count, _ in self._counts.values()))
-            return (Judgement(self._criterion, value, float("inf") if value else 0.0),)
+            return (Judgement(criterion, value, float("inf") if value else 0.0),)
         shares = {name: count / total for name, (count, total) in self._counts.items() if total}
-        worst = max(shares, key=lambda name: shares[name], default="")
-        value = shares.get(worst, 0.0)
-        return (Judgement(self._criterion, value, value / self._criterion.threshold, worst),)
-
-
-def _lost(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any] | None) -> tuple[int, int]:
-    if not is_floating(exact.dtype):
-        return 0, 0
-    finite = np.isfinite(exact.astype(np.float64))
-    if found is None or found.shape != exact.shape:
-        return int(np.count_nonzero(finite)), exact.size
-    return int(np.count_nonzero(finite & ~np.isfinite(found.astype(np.float64)))), exact.size
-
-
-def _unequal(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any] | None) -> tuple[int, int]:
-    if is_floating(exact.dtype):
-        return 0, 0
-    if found is None or found.shape != exact.shape:
-        return exact.size, exact.size
-    return int(np.count_nonzero(exact != found)), exact.size
-
-
-def _largest_error(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
-    finite = np.isfinite(exact.astype(np.float64))
-    wide = found.astype(np.float64)[finite]
-    if not np.isfinite(wide).all():
-        return float("inf")
-    return float(np.abs(wide - exact.astype(np.float64)[finite]).max(initial=0.0))
+        if not shares:
+            return ()
+        worst = max(shares, key=lambda name: shares[name])
+        return (Judgement(criterion, shares[worst], shares[worst] / criterion.threshold, worst),)
 
 
 def _excess(value: float, threshold: float) -> float:

@@ -70,16 +70,20 @@ class _MetricJudging:
 
     def judgements(self) -> tuple[Judgement, ...]:
         (criterion,) = self._judge.criteria
+        before = self._value(self._references)
+        if self._judge.is_percent and not before:
+            raise ValueError(
+                f"The metric `{self._judge.name}` is 0 in FP32, of which there is no percentage.\n"
+                f"Give `--max-drop` in the metric's own unit, and see whether the metric finds the "
+                f"labels and outputs that it expects."
+            )
         if self._lost:  # a metric need not know what to make of NaN
-            return (Judgement(criterion, None, math.inf),)
-        before, after = self._value(self._references), self._value(self._candidates)
-        drop = before - after
-        if self._judge.is_percent:
-            drop = 100.0 * drop / abs(before) if before else math.copysign(math.inf, drop or -1.0)
-        if drop <= 0.0:
-            return (Judgement(criterion, 0.0, 0.0),)
+            return (Judgement(criterion, None, math.inf, fp32_value=before),)
+        after = self._value(self._candidates)
+        drop = max(before - after, 0.0) * (100.0 / abs(before) if self._judge.is_percent else 1.0)
         limit = criterion.threshold
-        return (Judgement(criterion, drop, drop / limit if limit else 1.0 + drop),)
+        excess = drop / limit if limit else drop and 1.0 + drop
+        return (Judgement(criterion, drop, excess, fp32_value=before, candidate_value=after),)
 
     def _value(self, outputs: list[Arrays]) -> float:
         returned = self._judge.metric(iter(outputs), iter(self._samples))

@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from polygraphy_layerprec.precision import is_floating
+
 __all__ = ["OutputParts", "parse_per_output"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -32,28 +34,83 @@ class OutputParts:
             ValueError: If an output is unknown, or an index is not one.
         """
         self._parts: dict[str, dict[str, tuple[Any, ...] | None]] = {}
-        known = tuple(outputs)
+        self._outputs = tuple(outputs)
         for text in named:
-            name, index = _parse(text, known)
+            name, index = _parse(text, self._outputs)
             self._parts.setdefault(name, {})[text] = index
 
-    def of(self, arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    @property
+    def rest(self) -> tuple[str, ...]:
+        """What is not named, in words: outputs by their names, and `the rest of` others."""
+        return tuple(
+            _rest_of(name) if name in self._parts else name
+            for name in self._outputs
+            if name not in self._parts or self._is_sliced(name)
+        )
+
+    @property
+    def names_any(self) -> bool:
+        """Whether anything is named."""
+        return bool(self._parts)
+
+    @property
+    def sliced(self) -> tuple[str, ...]:
+        """The outputs of which parts are named alone."""
+        return tuple(filter(self._is_sliced, self._parts))
+
+    def of(self, arrays: Arrays, *, rest: bool = False) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the parts by their text, and the outputs that are not named by their names.
+
+        Args:
+            arrays: Outputs by name.
+            rest: Whether to add `the rest of` each output of which parts are named, in one row.
 
         Raises:
             ValueError: If an output has fewer axes than an index of it.
         """
-        return {
+        parts = {
             text: _part(array, text, index)
             for name, array in arrays.items()
             for text, index in self._parts.get(name, {name: None}).items()
         }
+        for name in self.sliced if rest else ():
+            if name in arrays and not self._named(arrays[name], name).all():
+                parts[_rest_of(name)] = arrays[name][~self._named(arrays[name], name)]
+        return parts
 
     def select(self, arrays: Arrays, text: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns one part by its text, or for an empty text the outputs that are not named."""
-        if not text:
-            return {name: array for name, array in arrays.items() if name not in self._parts}
-        return {found: part for found, part in self.of(arrays).items() if found == text}
+        """Returns one part by its text, or for an empty text what is not named.
+
+        Of a float output of which parts are named, these are NaN then, so that the rest has the
+        channels that it had; of any other the rest is in one row.
+        """
+        if text:
+            return {found: part for found, part in self.of(arrays).items() if found == text}
+        found = {name: array for name, array in arrays.items() if name not in self._parts}
+        for name in self.sliced:
+            if name not in arrays or self._named(arrays[name], name).all():
+                continue
+            named = self._named(arrays[name], name)
+            if is_floating(arrays[name].dtype):
+                gone = np.asarray(np.nan, arrays[name].dtype)
+                found[_rest_of(name)] = np.where(named, gone, arrays[name])
+            else:
+                found[_rest_of(name)] = arrays[name][~named]
+        return found
+
+    def _is_sliced(self, name: str) -> bool:
+        return name in self._parts and None not in self._parts[name].values()
+
+    def _named(self, array: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
+        """Which elements are in a part that is named."""
+        named = np.zeros(array.shape, np.bool_)
+        for text, index in self._parts[name].items():
+            _part(named, text, index)[...] = True
+        return named
+
+
+def _rest_of(name: str) -> str:
+    return f"the rest of {name}"
 
 
 def parse_per_output(texts: Iterable[str], value_of: Callable[[str], _Value]) -> dict[str, _Value]:
@@ -99,6 +156,7 @@ def _parse(text: str, known: tuple[str, ...]) -> tuple[str, tuple[Any, ...] | No
     if name not in known:
         raise ValueError(
             f"The model has no output named {name!r}.\nNote: Its outputs are: {list(known)!r}."
+            f"{_bracket_hint(text, known)}"
         )
     assert sliced is not None
     axes = [axis.strip() for axis in sliced["index"].split(",")]
@@ -108,6 +166,18 @@ def _parse(text: str, known: tuple[str, ...]) -> tuple[str, tuple[Any, ...] | No
             f"{name}[..., 4:]."
         )
     return name, tuple(map(_axis, axes))
+
+
+def _bracket_hint(text: str, known: tuple[str, ...]) -> str:
+    """What to write where one bracket of a part is missing."""
+    name, bracket, index = text.rstrip("]").partition("[")
+    if bracket and name in known:
+        return f"\nClose the bracket: {name}[{index}]."
+    if text.endswith("]") and not bracket:
+        for name in known:
+            if name and text.startswith(name):
+                return f"\nOpen the bracket: {name}[{text[len(name) :]}."
+    return ""
 
 
 def _axis(text: str) -> Any:

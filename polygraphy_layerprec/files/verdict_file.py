@@ -66,7 +66,7 @@ def verdict_on_choice(
         backend="onnxruntime-emulated",
         inputs=ranking.conditions.inputs,
         sample_count=decision.sample_count,
-        layer_count=len(ranking.layers),
+        layer_count=ranking.layer_count,
         chosen_count=selection.cost.layer_count,
         node_count=selection.cost.node_count,
         cast_count=selection.cost.cast_count,

@@ -42,7 +42,11 @@ def identify(graph: Graph) -> ModelIdentity:
         _add(digest, "input", value.name, value.dtype.name, value.shape)
     _add(digest, "outputs", graph.outputs)
     return ModelIdentity(
-        graph.name, f"{_VERSION}:{digest.hexdigest()}", len(graph.nodes), graph.opset()
+        graph.name,
+        f"{_VERSION}:{digest.hexdigest()}",
+        len(graph.nodes),
+        graph.opset(),
+        len(graph.layers),
     )
 
 

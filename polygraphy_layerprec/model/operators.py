@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ITERATING",
+    "JUMPING",
     "ONNX_DOMAINS",
     "PRODUCTS",
     "RECURRENT",
@@ -36,7 +37,7 @@ class Behavior(Enum):
 
     CHOOSES = "chooses"
     """The output is on the grid of any precision that the input is on, and rounding before or
-    after gives the same."""
+    after gives the same, unless it is one of those that jump."""
 
     DECIDES = "decides"
     """Floats come in and none go out: comparisons, indices."""
@@ -75,6 +76,9 @@ _BEHAVIOR_BY_OPERATOR: Final = {
 _RANDOM: Final = frozenset(
     "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 )
+
+JUMPING: Final = frozenset({"Ceil", "Floor", "Hardmax", "Round", "Sign", "TopK"})
+"""Operators that choose, and choose otherwise where their input is rounded: it makes ties."""
 
 RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})
 """Operators that run a cell once for each step."""

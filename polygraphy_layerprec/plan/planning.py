@@ -15,7 +15,7 @@ import numpy as np
 from onnx import TensorProto
 
 from polygraphy_layerprec.model import Role
-from polygraphy_layerprec.model.operators import Behavior, behavior_of
+from polygraphy_layerprec.model.operators import JUMPING, Behavior, behavior_of
 from polygraphy_layerprec.plan.kept_layers import KeptLayers
 from polygraphy_layerprec.plan.objections import objection_to
 from polygraphy_layerprec.plan.operands import LowOperands, network_operands, schema_operands
@@ -160,7 +160,8 @@ class Planner:
                 width = _common_width(widths.get(n, Width.FP32) for n in self._fp32(node.inputs))
                 if width is Width.LOW and self._moves_beyond_range(node):
                     width = Width.FP32
-                if width is not Width.LOW and self._fp32(node.outputs):
+                jumps = node.op_type in JUMPING and not node.domain and width is Width.FP32
+                if width is not Width.LOW and self._fp32(node.outputs) and not jumps:
                     open_nodes.append(node)
                 elif width is not Width.LOW:
                     verdicts[index] = _Judged(Verdict.FOLLOWS)

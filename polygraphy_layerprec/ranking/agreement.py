@@ -18,6 +18,7 @@ from polygraphy_layerprec.records import (
     TopOverlap,
     UnsharedLayer,
 )
+from polygraphy_layerprec.records.numbers import count_of
 
 __all__ = ["compare_rankings"]
 
@@ -213,4 +214,4 @@ def _warnings(first: Ranking, second: Ranking, pairs: Sequence[Pair]) -> Iterato
     for ranking, which in ((first, "first"), (second, "second")):
         failed = sum(layer.failed for layer in ranking.unmeasured)
         if failed:
-            yield f"The {which} ranking is without {failed} layers that failed."
+            yield f"The {which} ranking is without {count_of(failed, 'layer')} that failed."

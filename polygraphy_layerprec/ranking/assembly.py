@@ -22,6 +22,7 @@ from polygraphy_layerprec.records import (
     RunConditions,
     UnmeasuredLayer,
 )
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,22 +202,24 @@ def _warnings(
         )
     if comparison.lowered_already:
         first = graph.nodes[min(comparison.lowered_already)].name
+        low = count_of(len(comparison.lowered_already), "node")
         warnings.append(
-            f"{len(comparison.lowered_already)} nodes, {first!r} the first, run in FP16 or BF16 in "
-            f"the model itself: they are part of the reference and are not ranked."
+            f"In FP16 or BF16 in the model itself: {low}, {first!r} the first. They are part of "
+            f"the reference and are not ranked."
         )
     warnings += _branch_warnings(plan.graph, comparison, graph)
     in_double = [node for node in plan.left if node.reason == "it computes in DOUBLE"]
     if in_double:
+        wide = count_of(len(in_double), "node")
         warnings.append(
-            f"{len(in_double)} nodes, {in_double[0].name!r} the first, compute in DOUBLE, which "
-            f"TensorRT turns into FP32: they are not lowered."
+            f"In DOUBLE, which TensorRT turns into FP32: {wide}, {in_double[0].name!r} the first. "
+            f"They are not lowered."
         )
     estimated = sum(layer.impact_method == "gain" for layer in layers)
     if estimated and comparison.with_adjoint:
         warnings.append(
-            f"The impact of {estimated} layers passes an operator without a rule for gradients, "
-            f"where a measured gain stood in: see their reasons."
+            f"The impact of {count_of(estimated, 'layer')} passes an operator without a rule for "
+            f"gradients, where a measured gain stood in: see their reasons."
         )
     if any(layer.overflow for layer in layers) and forecast_holds(error):
         warnings.append(
@@ -237,13 +240,15 @@ def _branch_warnings(part: Graph, comparison: Comparison, graph: Graph) -> list[
     skipped = _not_taken(part, comparison)
     if skipped:
         warnings.append(
-            f"{len(skipped)} layers, {skipped[0].name!r} the first, are in branches that no sample "
+            f"{count_of(len(skipped), 'layer')}, {skipped[0].name!r} the first, "
+            f"{'is' if len(skipped) == 1 else 'are'} in branches that no sample "
             f"takes: they are lowered, and nothing is known of their errors."
         )
     if comparison.flips:
         first = graph.nodes[min(comparison.flips)].name
+        flips = count_of(len(comparison.flips), "conditional")
         warnings.append(
-            f"Low precision changes the decision of {len(comparison.flips)} conditionals, "
+            f"Low precision changes the decision of {flips}, "
             f"{first!r} the first: other layers run than in FP32."
         )
     return warnings

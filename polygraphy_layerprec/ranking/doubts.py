@@ -35,9 +35,14 @@ def describe_refutation(
     if forecast_holds(error):
         return None
     start = (
-        f"{FORECAST_REFUTED}: the impacts add up to {error.forecast:.2g}, measured are "
-        f"{error.measured:.2g}, which counts."
+        f"{FORECAST_REFUTED}: the impacts add up to an {error.metric} of {error.forecast:.2g}, "
+        f"measured is {error.measured:.2g}, which counts."
     )
+    if error.is_share:  # and the forecast is of another metric
+        start = (
+            f"{FORECAST_REFUTED}: a {error.metric} of {error.measured:.2g} was measured, which "
+            f"counts."
+        )
     overflowing = [layer for layer in layers if layer.overflow]
     if overflowing:
         first = min(overflowing, key=lambda layer: layer.graph_index)

@@ -14,6 +14,7 @@ from polygraphy_layerprec.execution.comparison.guarded_values import NOTHING_LOS
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.ranking.order import first_output, order_layers
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.selection.healing import find_guards, linked_groups
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def find_guard_reasons(
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, 0, f"finite outputs, set of {int(kept.sum())} layers")
+            progress(done, 0, f"finite outputs, set of {count_of(int(kept.sum()), 'layer')}")
         return bool(np.isfinite(measurement.divergence(_kept(layers, kept)).error))
 
     overflows = np.array([layer.overflow for layer in layers], bool)

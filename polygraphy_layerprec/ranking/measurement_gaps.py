@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from polygraphy_layerprec.matching.tensor_matching import name_some
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.execution.comparison.tensor_comparison import (
@@ -135,7 +136,7 @@ def _other_samples(
     told = []
     if conditions.sample_count != comparison.sample_count:
         told.append(
-            f"The divergences are of {comparison.sample_count} samples, the impacts of "
+            f"The divergences are of {count_of(comparison.sample_count, 'sample')}, the impacts of "
             f"{conditions.sample_count}."
         )
     if conditions.inputs == "user" and _magnitudes_differ(ranking, measured):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from polygraphy_layerprec.records.numbers import MaybeInfinite
 
 __all__ = ["Criterion", "Judgement", "Outcome"]
+
+_OUTPUTS_NAMED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,14 @@ class Criterion:
     @property
     def text(self) -> str:
         """The criterion in words: `relative L2 error at most 0.005`."""
-        return self.metric if self.finiteness else f"{self.metric} {self._bound}"
+        return self.metric if self.finiteness else f"{self.metric_of_outputs} {self._bound}"
+
+    @property
+    def metric_of_outputs(self) -> str:
+        """The metric, and of which outputs where it is not of all: `PSNR of boxes`."""
+        more = len(self.outputs) - _OUTPUTS_NAMED
+        shown = ", ".join(self.outputs[:_OUTPUTS_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"{self.metric} of {shown}" if shown else self.metric
 
     @property
     def _bound(self) -> str:
@@ -62,15 +72,49 @@ class Judgement:
     output: str = ""
     """The output that is worst; empty where it is about all of them."""
 
+    fp32_value: float | None = None
+    """What the value is a drop from, in the metric's own unit; None where it is no drop."""
+
+    candidate_value: float | None = None
+    """What it drops to; None where it is no drop, or outputs are lost."""
+
     @property
     def passed(self) -> bool:
         """Whether the criterion is met."""
         return self.excess <= 1.0
 
     @property
+    def shortfall(self) -> float:
+        """How far the value lies beyond the threshold, in its own unit, in [0, inf].
+
+        It tells values apart of which none can pass, so that all of their excesses are infinite.
+        """
+        if self.passed:
+            return 0.0
+        if self.value is None:
+            return math.inf
+        beyond = self.value - self.criterion.threshold
+        return max(-beyond if self.criterion.higher_is_better else beyond, 0.0)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether a metric is 0 in FP32 and stays so: what never rises cannot drop."""
+        return self.fp32_value == 0.0 and self.candidate_value == 0.0
+
+    @property
     def number(self) -> str:
         """The value with its unit, in as many digits as tell it from the threshold."""
-        return _number(self.value, self.criterion)
+        values = self._values
+        return _number(self.value, self.criterion) + (f" ({values})" if values else "")
+
+    @property
+    def _values(self) -> str:
+        """What the value is a drop from, and to."""
+        if self.fp32_value is None:
+            return ""
+        if self.candidate_value is None:
+            return f"{self.fp32_value:.5g} in FP32"
+        return f"{self.fp32_value:.5g} in FP32, now {self.candidate_value:.5g}"
 
     @property
     def text(self) -> str:
@@ -80,7 +124,9 @@ class Judgement:
             become = "element becomes" if count == 1 else "elements become"
             return f"{count} output {become} NaN or infinite"
         where = f" of {self.output}" if self.output and self.criterion.outputs else ""
-        return f"{self.criterion.metric}{where} {self.number} ({self.criterion._bound})"  # noqa: SLF001
+        aside = "; ".join(filter(None, (self.criterion._bound, self._values)))  # noqa: SLF001
+        number = _number(self.value, self.criterion)
+        return f"{self.criterion.metric}{where} {number} ({aside})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +150,25 @@ class Outcome:
         return self.excess <= 1.0
 
     @property
+    def distance(self) -> tuple[float, float, float]:
+        """How far it is from having no error, to be compared: of two, the smaller is nearer.
+
+        The worst excess; where that is infinite for both, the elements lost, then what is missing.
+        """
+        lost = sum(j.shortfall for j in self.judgements if j.criterion.finiteness)
+        missing = (j.shortfall for j in self.judgements if not j.criterion.finiteness)
+        return self.excess, lost, max(missing, default=0.0)
+
+    @property
     def headline(self) -> Judgement:
         """The judgement to show: the worst; about NaN and infinity only where there are any."""
         shown = [j for j in self.judgements if not j.criterion.finiteness or not j.passed]
         return max(shown or self.judgements, key=lambda judgement: judgement.excess)
 
     def of(self, criterion: Criterion) -> Judgement:
-        """Returns the judgement by one of the criteria."""
-        return next(j for j in self.judgements if j.criterion == criterion)
+        """Returns the judgement by one of the criteria; without a value where there is none."""
+        found = (j for j in self.judgements if j.criterion == criterion)
+        return next(found, Judgement(criterion, None, 0.0))
 
 
 def _number(value: float | None, criterion: Criterion) -> str:

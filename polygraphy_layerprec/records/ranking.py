@@ -39,6 +39,9 @@ class ModelIdentity:
     opset: int
     """Operator-set version of the default domain."""
 
+    layer_count: int | None = None
+    """Layers of the model, measured or not; None in files of earlier versions."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunConditions:
@@ -251,6 +254,18 @@ class OutputError:
     forecast_of_loss: bool = False
     """Whether the forecast is of a loss of the user's own, and not of what was measured."""
 
+    @property
+    def is_share(self) -> bool:
+        """Whether `measured` is the share of the elements of an integer output that differ."""
+        shares = [output.mismatch_fraction for output in self.outputs if output.error is None]
+        floats = any(output.error is not None for output in self.outputs)
+        return bool(shares) and (not floats or self.measured == max(shares) > 0.0)
+
+    @property
+    def metric(self) -> str:
+        """What `measured` is, in words."""
+        return "share of unequal integers" if self.is_share else "RMS relative L2 error"
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -286,3 +301,8 @@ class Ranking:
 
     decision: Decision | None = None
     """What was decided when it was made; None where nothing was measured for it."""
+
+    @property
+    def layer_count(self) -> int:
+        """Layers of the model, those among them that were not measured."""
+        return max(len(self.layers), self.model.layer_count or 0)

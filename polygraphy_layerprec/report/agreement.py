@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.files.atomic_file import write_text_file
 from polygraphy_layerprec.files.record_codec import to_json_value
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
@@ -86,10 +87,10 @@ def _format_sides(agreement: RankingAgreement, width: int) -> list[str]:
 
 
 def _format_side(which: str, side: RankedSide, width: int) -> list[str]:
-    samples = _count(side.conditions.sample_count, "sample")
+    samples = count_of(side.conditions.sample_count, "sample")
     return wrap_text(
         f"{which}: {shorten(printable(side.label), _TEXT_WIDTH)} | "
-        f"{_count(side.layer_count, 'layer')} of {printable(side.model.name) or 'a model'} in "
+        f"{count_of(side.layer_count, 'layer')} of {printable(side.model.name) or 'a model'} in "
         f"{printable(side.precision).upper()}, {printable(side.conditions.backend)}; {samples}",
         width,
     )
@@ -110,7 +111,7 @@ def _format_correlations(agreement: RankingAgreement, width: int) -> list[str]:
     overlaps = ", ".join(
         f"{overlap.shared_count} of the worst {overlap.count}" for overlap in agreement.overlaps
     )
-    head = f"Agreement: {_count(agreement.shared_count, 'layer')} in both"
+    head = f"Agreement: {count_of(agreement.shared_count, 'layer')} in both"
     figures = (
         f"rank correlation of the order {_correlation(agreement.rank_correlation)}, impact "
         f"{_correlation(agreement.impact_correlation)}, introduced error "
@@ -157,7 +158,7 @@ def _format_moves(agreement: RankingAgreement, top: int, width: int) -> list[str
         return ["Moved: no layer" if agreement.layers else "Moved: there is no layer in both"]
     shown = moved[:top]
     most = f", the {len(shown)} that moved most" if len(shown) < len(moved) else ""
-    head = f"Moved: {len(moved)} of {_count(len(agreement.layers), 'layer')}{most}"
+    head = f"Moved: {len(moved)} of {count_of(len(agreement.layers), 'layer')}{most}"
     return [*wrap_text(head, width), *_move_table(shown, width)]
 
 
@@ -184,7 +185,7 @@ def _move_table(moves: Sequence[LayerMove], width: int) -> list[str]:
 def _format_unshared(which: str, layers: Sequence[UnsharedLayer], width: int) -> list[str]:
     if not layers:
         return []
-    lines = [f"Only in the {which}: {_count(len(layers), 'layer')}"]
+    lines = [f"Only in the {which}: {count_of(len(layers), 'layer')}"]
     for layer in layers[:_LAYERS_SHOWN]:
         name = shorten(printable(layer.name), _TEXT_WIDTH)
         text = f"{layer.rank} {name} ({printable(layer.op)}) | {printable(layer.reason)}"
@@ -192,10 +193,6 @@ def _format_unshared(which: str, layers: Sequence[UnsharedLayer], width: int) ->
     if len(layers) > _LAYERS_SHOWN:
         lines.append(f"{_INDENT}and {len(layers) - _LAYERS_SHOWN} more")
     return lines
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _indent(lines: Sequence[str]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable
 from polygraphy_layerprec.report.headline import ErrorMark, Verdict
-from polygraphy_layerprec.report.numbers import count_of
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedSide, RankingAgreement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 _LAYERS_SHOWN: Final = 10
+_CRITERIA_SHOWN: Final = 2
+_WORDS: Final = frozenset({"N", "Criterion"})
 
 
 def format_selection(
@@ -46,10 +49,7 @@ def format_selection(
         width: Terminal cells in a line.
         layers_shown: How many layers to list; with 0, the others are not counted either.
     """
-    head = (
-        f"{describe_choice(selection, total)}; RMS relative L2 error: "
-        f"{_error(selection, refuted=refuted)}"
-    )
+    head = f"{describe_choice(selection, total)}; {_error(selection, refuted=refuted)}"
     lines = wrap_text(head, width)
     for layer in selection.layers[:layers_shown]:
         name = shorten(printable(layer.name), 2 * width)
@@ -63,9 +63,10 @@ def format_selection(
 def describe_choice(selection: Selection, total: int) -> str:
     """Returns how many of `total` layers were chosen and what they cost, in words."""
     cost = selection.cost
-    what = f"{cost.layer_count} of {total} layers stay in FP32"
+    stay = "stays" if total == 1 else "stay"
+    what = f"{cost.layer_count} of {count_of(total, 'layer')} {stay} in FP32"
     if cost.layer_count == total:
-        what = f"an FP32 build, all {total} layers"
+        what = f"an FP32 build, {'the one layer' if total == 1 else f'all {total:,} layers'}"
     return f"Chosen: {what} | {describe_cost(cost)}"
 
 
@@ -82,7 +83,7 @@ def format_choices(decision: Decision, hint: str, *, width: int = 80) -> list[st
     head = f"Sets that were measured{' | ' if hint else ''}{printable(hint)}"
     titles, *rows = rows_of_choices(decision)
     columns = [
-        Column(title, tuple(row[place] for row in rows), "left" if place in {0, 5} else "right")
+        Column(title, tuple(row[place] for row in rows), "left" if title in _WORDS else "right")
         for place, title in enumerate(titles)
     ]
     table = align_columns(columns, width=width - 2)
@@ -90,10 +91,14 @@ def format_choices(decision: Decision, hint: str, *, width: int = 80) -> list[st
 
 
 def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
-    """Returns titles, and a row for each of the sets to choose from; a star is at the chosen."""
-    shown = shown_criterion(decision)
-    metric = shown.metric[:1].upper() + shown.metric[1:]
-    rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", "Casts", metric, "Criterion")]
+    """Returns titles, and a row for each of the sets to choose from; a star is at the chosen.
+
+    There is a column for each criterion that is the worst of any set.
+    """
+    shown = _deciding_criteria(decision)
+    metrics = (criterion.metric_of_outputs for criterion in shown)
+    titles = (metric[:1].upper() + metric[1:] for metric in metrics)
+    rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", "Casts", *titles, "Criterion")]
     for number, found in enumerate(decision.sets, start=1):
         rows.append(
             (
@@ -101,7 +106,7 @@ def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
                 str(found.cost.layer_count),
                 f"{100 * found.cost.flops_fraction:.1f}%",
                 str(found.cost.cast_count),
-                found.outcome.of(shown).number,
+                *(found.outcome.of(criterion).number for criterion in shown),
                 "met" if found.outcome.passed else "not met",
             )
         )
@@ -118,6 +123,14 @@ def shown_criterion(decision: Decision) -> Criterion:
         shown = decision.outcome.headline.criterion
         return told[0] if shown.finiteness else shown
     return max(told, key=lambda criterion: finite[criterion])
+
+
+def _deciding_criteria(decision: Decision) -> list[Criterion]:
+    """The criteria that are the worst of any set: those that the sets differ by."""
+    outcomes = (decision.outcome, decision.lowered, *(found.outcome for found in decision.sets))
+    worst = (outcome.headline.criterion for outcome in outcomes)
+    others = (criterion for criterion in worst if not criterion.finiteness)
+    return [*dict.fromkeys([shown_criterion(decision), *others])][:_CRITERIA_SHOWN]
 
 
 def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
@@ -137,11 +150,11 @@ def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
 
 def describe_cost(cost: SelectionCost) -> str:
     """Returns what a set costs, in words."""
-    casts = f"{cost.cast_count} tensor{'' if cost.cast_count == 1 else 's'}"
+    casts = count_of(cost.cast_count, "tensor")
     verb = "is" if cost.cast_count == 1 else "are"
     nodes = ""
     if cost.node_count is not None and cost.node_count != cost.layer_count:
-        nodes = f"{cost.node_count} nodes with what moves values between them, "
+        nodes = f"{count_of(cost.node_count, 'node')} with what moves values between them, "
     return f"{100 * cost.flops_fraction:.1f}% of the operations, {nodes}{casts} {verb} cast"
 
 
@@ -151,15 +164,16 @@ def _plain_choice(selection: Selection, width: int) -> list[str]:
     if plain is None or plain == selection.cost:
         return []
     text = (
-        f"The first of the ranking that meet the same: {plain.layer_count} layers | "
+        f"The first of the ranking that meet the same: {count_of(plain.layer_count, 'layer')} | "
         f"{describe_cost(plain)}"
     )
     return wrap_text(text, width)
 
 
 def _error(selection: Selection, *, refuted: bool) -> str:
+    if selection.decision is not None:
+        return selection.decision.outcome.headline.text
     forecast = f"forecast {selection.forecast_error:.2g}"
-    if selection.measured_error is None:
-        return f"unknown: the {forecast} is refuted by what was measured" if refuted else forecast
-    measured = f"measured {selection.measured_error:.3g}"
-    return measured if refuted else f"{measured}, {forecast}"
+    if refuted:
+        forecast = f"unknown: the {forecast} is refuted by what was measured"
+    return f"RMS relative L2 error: {forecast}"

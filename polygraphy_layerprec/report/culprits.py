@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _is_culprit(layer: RankedLayer, kept: Collection[str]) -> bool:
 def _group(
     scope: str, layers: Sequence[RankedLayer], everything: Sequence[RankedLayer]
 ) -> CulpritGroup:
-    place = scope or f"{len(layers)} layers"
+    place = scope or count_of(len(layers), "layer")
     if len(layers) == 1:
         place = layers[0].name
     around = [layer for layer in everything if scope and scope_of(layer) == scope]

@@ -28,8 +28,11 @@ def certain_digits(uncertainty: float | None) -> int:
 
 def describe_forecast(error: OutputError) -> str:
     """Returns the forecast in words, as refuted where the measurement says so."""
-    of_loss = " on the loss" if error.forecast_of_loss else ""
-    text = f"forecast from the impacts{of_loss}: {error.forecast:.2g}"
+    text = f"forecast from the impacts: {error.forecast:.2g}"
+    if error.forecast_of_loss:
+        return f"relative change of the loss, {text}"
+    if error.is_share:
+        return f"RMS relative L2 error in front of what makes integers, {text}"
     return text if forecast_holds(error) else f"which refutes the {text}"
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from polygraphy_layerprec.ranking.order import forecast_holds, forecast_is_refuted
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.numbers import (
-    count_of,
     format_error,
     format_percent,
     format_result,
@@ -116,7 +116,7 @@ def _headline(report: RankingReport) -> str:
     start = f"{low} alone leaves a relative L2 error of {format_result(_lowered_error(report))}"
     if not kept:
         return f"{start}; no layer is chosen to stay in FP32."
-    layers = f"{kept} of {count_of(len(report.ranking.layers), 'layer')} in FP32"
+    layers = f"{kept} of {count_of(report.ranking.layer_count, 'layer')} in FP32"
     refuted = ", refuted" if forecast_is_refuted(report.ranking) else ""
     return (
         f"{start}; with {layers} {format_result(report.selection.forecast_error)} is left "
@@ -159,7 +159,7 @@ def _marks(report: RankingReport) -> list[ErrorMark]:
     marks = [ErrorMark(f"all layers in {low}", _lowered_error(report), note, "lowered")]
     if selection.layers:
         found = "forecast" if selection.measured_error is None else "measured"
-        label = f"{selection.cost.layer_count} of {len(ranking.layers):,} in FP32"
+        label = f"{selection.cost.layer_count} of {ranking.layer_count:,} in FP32"
         marks.append(ErrorMark(label, _chosen_error(report), found, "chosen"))
     if selection.tolerance is not None:
         marks.append(ErrorMark("tolerance", selection.tolerance, "by the forecast", "tolerance"))

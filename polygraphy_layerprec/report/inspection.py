@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable, shorten, wrap_text
 
 if TYPE_CHECKING:
@@ -17,16 +19,25 @@ _INDENT: Final = "  "
 _DIGEST_SHOWN: Final = 16
 
 
-def format_script(script: NetworkScript, *, width: int = 80) -> list[str]:
+def format_script(script: NetworkScript, path: str, *, width: int = 80) -> list[str]:
     """Returns what a script asks for as lines of text without control characters.
 
     Args:
         script: What its literals say.
+        path: Where it lies.
         width: Terminal cells in a line.
     """
     outputs = "FP32" if script.io_precision == "fp32" else script.precision.upper()
     strictness = "is a warning" if script.allow_unmatched else "stops the build"
+    verify = shlex.join(
+        [
+            *("polygraphy", "layerprec", "verify", printable(script.model_name) or "model.onnx"),
+            *("--script", printable(path), "--load-inputs", "inputs.npz"),
+        ]
+    )
     lines = [
+        *wrap_text("Verdict: none, for a script says nothing of errors. Measure them:", width),
+        *wrap_text(verify, width, indent=2 * _INDENT),
         *_format_model(script.model_name, script.model_digest, "", width),
         *wrap_text(
             f"Precision: {script.precision.upper()} | inputs and outputs of the engine in "
@@ -45,9 +56,9 @@ def format_ranking_origin(ranking: Ranking, *, width: int = 80) -> list[str]:
         width: Terminal cells in a line.
     """
     model, conditions = ranking.model, ranking.conditions
-    details = f", {model.node_count} nodes, opset {model.opset}"
+    details = f", {count_of(model.node_count, 'node')}, opset {model.opset}"
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions)
-    samples = f"{conditions.sample_count} sample" + "s" * (conditions.sample_count != 1)
+    samples = count_of(conditions.sample_count, "sample")
     threads = "" if conditions.threads is None else f"; {conditions.threads} threads a session"
     measured = (
         f"Measured: {printable(conditions.backend)}, impact by {conditions.impact}; "
@@ -68,7 +79,8 @@ def format_constraints(constraints: Sequence[Constraint], *, width: int = 80) ->
         constraints: Layers that stay in FP32.
         width: Terminal cells in a line.
     """
-    lines = [f"Constraints: {len(constraints)} layers stay in FP32"]
+    stay = "stays" if len(constraints) == 1 else "stay"
+    lines = [f"Constraints: {count_of(len(constraints), 'layer')} {stay} in FP32"]
     for constraint in constraints:
         name = constraint.name or next((name for name in constraint.outputs if name), "")
         text = (

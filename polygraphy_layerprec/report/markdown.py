@@ -6,12 +6,13 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.ranking.order import forecast_holds
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.agreement_headline import judge_agreement
 from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.headline import judge_ranking, judge_verification
-from polygraphy_layerprec.report.numbers import count_of, format_error, format_percent
+from polygraphy_layerprec.report.numbers import format_error, format_percent
 from polygraphy_layerprec.report.series import largest_magnitude
 from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
@@ -120,7 +121,8 @@ def _choices(decision: Decision | None) -> list[str]:
     titles, *rows = [[*map(escape_markdown, row)] for row in rows_of_choices(decision)]
     criteria = "; ".join(j.criterion.text for j in decision.outcome.judgements)
     told = f"Sets to choose from, the chosen one with a star. Criterion: {criteria}."
-    return [escape_markdown(told), "", *_table(titles, rows, "lrrrrl"), ""]
+    figures = "r" * (len(titles) - 2)
+    return [escape_markdown(told), "", *_table(titles, rows, f"l{figures}l"), ""]
 
 
 def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[str]) -> list[str]:
@@ -129,8 +131,7 @@ def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[s
     error = ranking.output_error
     head = (
         f"**{code_span(ranking.model.name or 'model')}**: {len(layers)} of "
-        f"{count_of(len(ranking.layers), 'layer')} in {low}; output error "
-        f"{format_error(error.measured)} measured, {_forecast(error)}"
+        f"{count_of(ranking.layer_count, 'layer')} in {low}; {_measured(error)}"
     )
     titles = ["#", "Layer", "Op", "Impact", "Share", "Introduced", "Cumulative", "Max |x|", "Why"]
     rows = [_layer_cells(layer, is_kept=layer.name in kept) for layer in layers]
@@ -139,9 +140,13 @@ def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[s
     return [*lines, "", f"<sub>{_conditions(ranking)}</sub>"]
 
 
-def _forecast(error: OutputError) -> str:
+def _measured(error: OutputError) -> str:
+    """What was measured, with the forecast beside it where that is of the same metric."""
+    measured = f"{error.metric} {format_error(error.measured)} measured"
     refuted = "" if forecast_holds(error) else ", refuted"
-    return f"{format_error(error.forecast)} forecast{refuted}"
+    if error.is_share or error.forecast_of_loss:
+        return measured
+    return f"{measured}, {format_error(error.forecast)} forecast{refuted}"
 
 
 def format_script_markdown(script: NetworkScript) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["count_of", "format_error", "format_percent", "format_result"]
+__all__ = ["format_error", "format_percent", "format_result"]
 
 # Infinities count as the largest finite number when they are measured.
 _INFINITE_ERROR: Final = 1e30
@@ -31,8 +31,3 @@ def format_percent(fraction: float | None) -> str:
     if fraction is None:
         return "\N{EN DASH}"
     return f"{100 * fraction:.1f} %"
-
-
-def count_of(number: int, noun: str) -> str:
-    """Returns `1 layer` or `1,234 layers`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

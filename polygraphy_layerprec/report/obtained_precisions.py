@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import Column, align_columns, wrap_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def summarize_obtained(obtained: ObtainedPrecisions, low: str) -> str:
         low: Name of the low precision, as it is shown: `FP16`.
     """
     kept, failed = len(obtained.kept), len(obtained.failures)
-    text = f"{obtained.count_kept('fp32')} of {kept} layers asked for are in FP32"
+    verb = "is" if kept == 1 else "are"
+    layers = count_of(kept, "layer")
+    text = f"{obtained.count_kept('fp32')} of {layers} asked for {verb} in FP32"
     counts = {
         f"in {low}": failed,
         "inside fused kernels, which do not tell": obtained.count_kept("fused"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.choice import (
     describe_choice,
     format_choices,
@@ -87,7 +88,7 @@ def format_summary(
     sections = [
         _culprits(ranking, selection, groups, width),
         _unmeasured(ranking, width),
-        _chosen(selection, len(ranking.layers), told, width, refuted=refuted),
+        _chosen(selection, ranking.layer_count, told, width, refuted=refuted),
         _sets(selection.decision, hint, width),
         _remedies(selection.decision, width),
     ]
@@ -113,8 +114,8 @@ def _culprits(
     name = shorten(printable(ranking.model.name), 40) or "model"
     head = (
         f"{'Largest shares of the error' if is_fine else 'Culprits'}: {name}, "
-        f"{len(ranking.layers)} layers in {ranking.precision.upper()}, {count} "
-        f"sample{'' if count == 1 else 's'} | `--show N` lists N layers"
+        f"{count_of(ranking.layer_count, 'layer')} in {ranking.precision.upper()}, "
+        f"{count_of(count, 'sample')} | `--show N` lists N layers"
     )
     items = tuple(tuple(_group_lines(group.text, width)) for group in groups)
     return Section(tuple(wrap_text(head, width)), items, "place", "places", least=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Literal
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
@@ -97,10 +98,12 @@ def nonfinite_word(layer: RankedLayer) -> str:
 
 def _format_layers(ranking: Ranking, top: int, sort_by: SortKey, width: int) -> list[str]:
     layers = sort_layers(ranking.layers, sort_by)[:top]
-    total = len(ranking.layers)
-    shown = f"{len(layers)} of {total} layers" if len(layers) < total else _count(total, "layer")
+    total = ranking.layer_count
+    shown = (
+        count_of(total, "layer") if len(layers) == total else f"{len(layers)} of {total:,} layers"
+    )
     order = "worst first" if sort_by == "impact" else f"by {sort_by}"
-    samples = _count(ranking.conditions.sample_count, "sample")
+    samples = count_of(ranking.conditions.sample_count, "sample")
     head = (
         f"Ranking: {printable(ranking.model.name) or 'model'} | {shown} in "
         f"{ranking.precision.upper()}, {order}; {samples}"
@@ -144,7 +147,7 @@ def _layer_table(layers: Sequence[RankedLayer], method: str, width: int) -> list
 
 
 def _format_output_error(ranking: Ranking, width: int) -> list[str]:
-    error = ranking.output_error
+    error, low = ranking.output_error, ranking.precision.upper()
     outputs = error.outputs
     # Integer outputs have no relative error: the share of their unequal elements stands for it.
     known = error.measured > 0.0 or any(
@@ -152,18 +155,23 @@ def _format_output_error(ranking: Ranking, width: int) -> list[str]:
     )
     measured = f"{error.measured:.3g}" if known else "unknown"
     head = (
-        f"Output error: every layer in {ranking.precision.upper()} | "
-        f"measured: {measured}, {describe_forecast(error)}"
+        f"{error.metric[:1].upper()}{error.metric[1:]}: every layer in {low} | measured: {measured}"
     )
+    forecast = describe_forecast(error)
+    if error.is_share or error.forecast_of_loss:
+        others = wrap_text(f"{forecast[:1].upper()}{forecast[1:]}", width)
+    else:
+        head, others = f"{head}, {forecast}", []
     columns = [
         Column("Output", tuple(output.name for output in outputs), minimum=16),
-        Column("Error", tuple(_error(output.error) for output in outputs), "right"),
+        Column("RMS L2 error", tuple(_error(output.error) for output in outputs), "right"),
         Column("Max |diff|", tuple(_error(output.max_abs_error) for output in outputs), "right"),
         Column("NaN/Inf", tuple(str(output.nonfinite_count) for output in outputs), "right"),
         Column("Unequal", tuple(_percent(o.mismatch_fraction) for o in outputs), "right"),
     ]
     lines = [
         *wrap_text(head, width),
+        *others,
         *wrap_text(f"Stability of the order: {describe_stability(ranking)}", width),
     ]
     return lines + _indent(align_columns(columns, width=width - len(_INDENT)))
@@ -212,7 +220,7 @@ def format_unmeasured(ranking: Ranking, width: int) -> list[str]:
     layers = ranking.unmeasured
     if not layers:
         return []
-    lines = [f"Unmeasured: {_count(len(layers), 'layer')}"]
+    lines = [f"Unmeasured: {count_of(len(layers), 'layer')}"]
     by_reason: dict[str, list[str]] = {}
     for layer in layers:
         by_reason.setdefault(layer.reason, []).append(f"{layer.name} ({layer.op})")
@@ -222,10 +230,6 @@ def format_unmeasured(ranking: Ranking, width: int) -> list[str]:
         text = f"{shown} and {more} more" if more > 0 else shown
         lines += wrap_text(f"{text} | {printable(reason)}", width, indent=2 * _INDENT)
     return lines
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _indent(lines: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
@@ -87,7 +88,7 @@ def _numbers(outcome: Outcome) -> dict[str, str]:
 
 
 def _format_head(verification: Verification, width: int) -> list[str]:
-    samples = f"{verification.sample_count} sample" + "s" * (verification.sample_count != 1)
+    samples = count_of(verification.sample_count, "sample")
     head = (
         f"Verification: {printable(verification.model.name) or 'model'} | "
         f"{verification.precision.upper()} {_BACKENDS[verification.backend]}; {samples}"
@@ -95,7 +96,8 @@ def _format_head(verification: Verification, width: int) -> list[str]:
     asked = "Asked: no constraints were given, so every layer is lowered"
     if verification.source:
         asked = (
-            f"Asked: {verification.kept_count} of {verification.layer_count} layers stay in FP32 | "
+            f"Asked: {verification.kept_count} of {count_of(verification.layer_count, 'layer')} "
+            f"{'stays' if verification.layer_count == 1 else 'stay'} in FP32 | "
             f"{printable(verification.source)}{_counts(verification)}"
         )
     return [*wrap_text(head, width), *wrap_text(asked, width)]
@@ -104,15 +106,18 @@ def _format_head(verification: Verification, width: int) -> list[str]:
 def _counts(verification: Verification) -> str:
     if verification.node_count is None:
         return ""
-    casts = f"{verification.cast_count} tensor" + "s" * (verification.cast_count != 1)
+    casts = count_of(verification.cast_count or 0, "tensor")
     verb = "is" if verification.cast_count == 1 else "are"
-    return f"; {verification.node_count} nodes with what moves values, {casts} {verb} cast"
+    return (
+        f"; {count_of(verification.node_count, 'node')} with what moves values, {casts} {verb} cast"
+    )
 
 
 def _format_outputs(verification: Verification, width: int) -> list[str]:
     rows = _rows_shown(verification.outputs)
     low = f"All {verification.precision.upper()}"
     total = _Total(verification)
+    title = "RMS relative L2 error of each output, over all samples"
     columns = [
         Column("Output", (*(row.name for row in rows), "(all)"), minimum=10),
         Column(
@@ -133,8 +138,8 @@ def _format_outputs(verification: Verification, width: int) -> list[str]:
     table = align_columns(columns, width=width - len(_INDENT), gap=1)
     left_out = len(verification.outputs) - len(rows)
     if left_out:
-        table.append(f"and {left_out} outputs with smaller errors: a report lists them")
-    return [_INDENT + line for line in table]
+        table.append(f"and {count_of(left_out, 'output')} with smaller errors: a report lists them")
+    return [*wrap_text(title, width), *(_INDENT + line for line in table)]
 
 
 def _rows_shown(rows: Sequence[VerifiedOutput]) -> list[VerifiedOutput]:

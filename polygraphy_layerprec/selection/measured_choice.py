@@ -115,8 +115,8 @@ def _searched(
     prices = prices_for(request.cost, forecast, request.hardware)
     if request.by != "layer":
         groups = group_masks(forecast, request.by, masks.allowed | masks.required)
-        kept = search_groups(groups, recorder.excess, masks.required, masks.named)
-        return recorder.cheapest(prices, forecast, fallback=kept), None
+        search_groups(groups, recorder.excess, masks.required, masks.named)
+        return recorder.cheapest(prices, forecast), None
     found = search_set(
         forecast,
         tolerance=1.0,
@@ -127,7 +127,7 @@ def _searched(
         hardware=request.hardware,
         pinned=masks.named,
     )
-    cheapest = partial(recorder.cheapest, prices, forecast, fallback=found.kept)
+    cheapest = partial(recorder.cheapest, prices, forecast)
     _try_smaller_prefixes(recorder, masks, int(cheapest().sum()))
     _drop_singly(recorder, masks, cheapest())
     return cheapest(), found.plain
@@ -212,7 +212,7 @@ def _decision(
     verdict, sentence = verdict_of(
         lowered,
         recorder.outcome(kept),
-        KeptInWords(len(layers), len(forecast.layers), healing or [layer.name for layer in layers]),
+        KeptInWords(len(layers), ranking.layer_count, healing or [layer.name for layer in layers]),
         precision=ranking.precision,
         was_searched=masks.requested is None,
         held_out=others,

@@ -77,19 +77,15 @@ class Recorder:
         """Returns the error of a set as a multiple of the one that just passes."""
         return self.outcome(kept).excess
 
-    def cheapest(
-        self, prices: Prices, forecast: SetForecast, *, fallback: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
-        """Returns the cheapest of all measured sets that pass, else the one that errs least.
+    def cheapest(self, prices: Prices, forecast: SetForecast) -> npt.NDArray[np.bool_]:
+        """Returns the cheapest of all measured sets that pass, else the nearest to passing."""
 
-        Where every set errs infinitely, it is `fallback`.
-        """
+        def order(kept: npt.NDArray[np.bool_]) -> tuple[tuple[float, float, float], float]:
+            outcome = self.outcome(kept)
+            distance = (0.0, 0.0, 0.0) if outcome.passed else outcome.distance
+            return distance, self._price(prices, forecast, kept)
 
-        def order(kept: npt.NDArray[np.bool_]) -> tuple[float, float]:
-            return max(self.excess(kept), 1.0), self._price(prices, forecast, kept)
-
-        best = min((kept for kept, _ in self._known.values()), key=order)
-        return best if self.excess(best) < float("inf") else fallback
+        return min((kept for kept, _ in self._known.values()), key=order)
 
     def choices(
         self, forecast: SetForecast, prices: Prices, chosen: npt.NDArray[np.bool_]
@@ -101,15 +97,13 @@ class Recorder:
         """
         known = sorted(
             self._known.values(),
-            key=lambda one: (self._price(prices, forecast, one[0]), one[1].excess),
+            key=lambda one: (self._price(prices, forecast, one[0]), one[1].distance),
         )
         front: list[tuple[npt.NDArray[np.bool_], Outcome]] = []
-        best = float("inf")
         for kept, outcome in known:
-            is_chosen = np.array_equal(kept, chosen)
-            if is_chosen or not front or outcome.excess < best:
+            is_nearer = all(outcome.distance < other.distance for _, other in front)
+            if is_nearer or np.array_equal(kept, chosen):
                 front.append((kept, outcome))
-                best = min(best, outcome.excess)
         place = next(i for i, (kept, _) in enumerate(front) if np.array_equal(kept, chosen))
         thinned = _thinned(len(front), place)
         sets = tuple(

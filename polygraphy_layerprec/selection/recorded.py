@@ -46,7 +46,7 @@ def recorded_choice(ranking: Ranking, forecast: SetForecast, number: int | None)
         verdict, sentence = verdict_of(
             decision.lowered,
             found.outcome,
-            KeptInWords(len(layers), len(forecast.layers), blamed),
+            KeptInWords(len(layers), ranking.layer_count, blamed),
             precision=ranking.precision,
             was_searched=False,
         )

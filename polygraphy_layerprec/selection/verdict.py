@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.records import HeldOut, Outcome
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ class KeptInWords:
     @property
     def text(self) -> str:
         """Their number in words: `3 of 40 layers`."""
-        return f"{self.count} of {self.layer_count} layer" + "s" * (self.layer_count != 1)
+        return f"{self.count} of {count_of(self.layer_count, 'layer')}"
 
 
 def verdict_of(
@@ -95,9 +96,10 @@ def _fp32(low: str, lowered: Outcome, _: Outcome, kept: KeptInWords) -> str:
 
 
 def _unreachable(low: str, lowered: Outcome, outcome: Outcome, kept: KeptInWords) -> str:
+    best = "an FP32 build" if kept.count == kept.layer_count else f"{kept.text} in FP32"
     return (
         f"No set of layers meets {outcome.headline.criterion.text!r}: with every layer in {low} "
-        f"{lowered.headline.text}; the best that was found, {kept.text} in FP32, leaves "
+        f"{lowered.headline.text}; the best that was found, {best}, leaves "
         f"{outcome.headline.text}"
     )
 
@@ -129,5 +131,5 @@ def _held_out(held_out: HeldOut, outcome: Outcome) -> str:
     shown = held_out.chosen.of(outcome.headline.criterion)
     if not held_out.chosen.passed:
         shown = held_out.chosen.headline
-    samples = f"{held_out.sample_count} held-out sample" + "s" * (held_out.sample_count != 1)
+    samples = count_of(held_out.sample_count, "held-out sample")
     return f"on {samples} {shown.text}"

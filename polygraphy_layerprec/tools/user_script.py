@@ -43,6 +43,7 @@ def load_function(path: str, name: str, *, option: str) -> Callable[..., Any]:
     """
     # Not `polygraphy.mod.import_from_script`: it takes a script called `random.py` for the standard
     # library's module, and where a script fails it says neither in which line nor of what type.
+    name = str(name)  # Polygraphy reads `nan` as a number
     with _told_by_line(path, "", option):
         function = getattr(_load_module(path), name, None)
     if not callable(function):

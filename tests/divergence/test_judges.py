@@ -11,8 +11,9 @@ from polygraphy_layerprec.divergence.judges import (
     judges_for,
     max_abs_judge,
     tolerance_judge,
-    worst_relative_error,
+    tolerance_judges,
 )
+from polygraphy_layerprec.divergence.output_errors import worst_relative_error
 from polygraphy_layerprec.divergence.output_parts import OutputParts
 from polygraphy_layerprec.precision import BF16, FP16
 
@@ -195,4 +196,47 @@ def test_parts_of_outputs_have_limits_of_their_own():
 
     assert (by_part.output, by_part.value, by_part.passed) == ("y[:1]", pytest.approx(1.0), False)
     assert by_part.criterion.outputs == ("y[:1]",)
-    assert (others.output, others.value) == ("z", 1.0)
+    assert others.criterion.outputs == ("the rest of y", "z")
+    assert (others.output, others.value) == ("the rest of y", 4.0)
+
+
+def test_the_rest_of_an_output_keeps_its_channels():
+    parts = OutputParts(["y[..., :2]"], ["y"])
+    exact = boxes_and_scores(0)
+    found = boxes_and_scores(0, scores=19.0)
+    judges = tolerance_judges(FP16, 0.1, parts=parts)
+
+    (rest,) = judge(judges, (outputs(y=exact), outputs(y=found))).values()
+
+    assert rest.output == "the rest of y"
+    assert rest.value == pytest.approx(worst_relative_error(exact, found))
+
+
+@pytest.mark.parametrize(("share", "passes"), [(0.25, True), (0.2, False)])
+def test_integers_that_are_named_have_a_share_of_their_own(share, passes):
+    parts = OutputParts(["ids"], ["ids", "y"])
+    exact, found = np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5])
+    judges = tolerance_judges(FP16, share, "ids", parts=parts)
+
+    (named,) = judge(judges, (outputs(ids=exact, y=FLOATS), outputs(ids=found, y=FLOATS))).values()
+
+    assert named.criterion.metric == "share of unequal integers"
+    assert (named.value, named.passed) == (0.25, passes)
+
+
+def test_a_criterion_that_has_nothing_to_judge_says_nothing():
+    exact = outputs(ids=np.array([1, 2]))
+
+    found = judge(judges_for(FP16), (exact, exact))
+
+    assert [one.criterion.metric for one in found.values()] == [
+        "no NaN or infinity where FP32 has none",
+        "share of unequal integers",
+    ]
+
+
+def test_an_absolute_error_of_integers_alone_is_refused():
+    exact = outputs(ids=np.array([1, 2]))
+
+    with pytest.raises(ValueError, match=r"largest absolute error at most 1.*is about floats"):
+        judge([max_abs_judge(1.0)], (exact, exact))

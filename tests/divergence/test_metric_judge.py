@@ -38,7 +38,7 @@ def test_the_drop_from_fp32_over_all_samples_counts():
 
     assert found.value == pytest.approx(0.25)
     assert found.excess == pytest.approx(2.5)
-    assert found.text == "drop of top1 0.25 (at most 0.1)"
+    assert found.text == "drop of top1 0.25 (at most 0.1; 1 in FP32, now 0.75)"
     assert judge(RIGHT, RIGHT, max_drop=0.1).passed
 
 
@@ -57,27 +57,46 @@ def test_a_drop_may_be_in_percent_of_what_fp32_has():
 
     found = judge(lower, reference=higher, metric=halves, max_drop=50.0, is_percent=True)
 
-    assert found.text == "drop of top1 25 % (at most 50 %)"
+    assert found.text == "drop of top1 25 % (at most 50 %; 4 in FP32, now 3)"
     assert found.excess == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("value", "excess"), [(-1.0, math.inf), (0.0, 0.0), (1.0, 0.0)])
-def test_in_percent_of_nothing_any_drop_is_too_large(value, excess):
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_a_percentage_of_nothing_is_refused(value):
     def first(outputs, _):
         return next(outputs)["y"][0]
 
     candidate, reference = {"y": np.float32([value])}, {"y": np.float32([0.0])}
 
-    found = judge(candidate, reference=reference, metric=first, max_drop=1.0, is_percent=True)
+    with pytest.raises(ValueError, match="`top1` is 0 in FP32, of which there is no percentage"):
+        judge(candidate, reference=reference, metric=first, max_drop=1.0, is_percent=True)
 
-    assert found.excess == excess
+
+@pytest.mark.parametrize(("value", "is_blind"), [(-1.0, False), (0.0, True), (1.0, False)])
+def test_a_metric_that_stays_at_nothing_says_nothing(value, is_blind):
+    def first(outputs, _):
+        return next(outputs)["y"][0]
+
+    found = judge(
+        {"y": np.float32([value])}, reference={"y": np.float32([0.0])}, metric=first, max_drop=9.0
+    )
+
+    assert found.is_blind is is_blind
 
 
 @pytest.mark.parametrize("candidate", [{}, {"y": np.float32([0])}, {"y": np.float32([0, np.nan])}])
 def test_a_metric_is_not_asked_about_what_was_lost(candidate):
-    found = judge(RIGHT, candidate, metric=lambda _, __: pytest.fail("it was asked"))
+    asked = []
 
+    def metric(outputs, _):
+        asked.append(list(outputs))
+        return 0.5
+
+    found = judge(RIGHT, candidate, metric=metric)
+
+    assert asked == [[RIGHT, RIGHT]]
     assert (found.value, found.excess) == (None, math.inf)
+    assert found.text == "drop of top1 unknown (at most 0; 0.5 in FP32)"
 
 
 def test_integers_are_never_lost():

@@ -49,6 +49,38 @@ def test_one_output_may_be_named_in_several_parts():
     assert list(found.select(ARRAYS, "")) == ["y[0]"]
 
 
+def test_what_is_not_named_of_an_output_is_its_rest():
+    parts = parts_of("boxes[..., :2]", "boxes[0]", "z")
+    boxes = ARRAYS["boxes"]
+
+    assert parts.rest == ("the rest of boxes", "y[0]")
+    assert parts.sliced == ("boxes",)
+    np.testing.assert_array_equal(
+        parts.select(ARRAYS, "")["the rest of boxes"], boxes[1, :, 2:].ravel()
+    )
+    np.testing.assert_array_equal(
+        parts.of(ARRAYS, rest=True)["the rest of boxes"], boxes[1, :, 2:].ravel()
+    )
+
+
+def test_of_a_float_output_what_is_named_is_no_number():
+    boxes = ARRAYS["boxes"].astype(np.float32)
+
+    rest = parts_of("boxes[..., :2]").select({"boxes": boxes}, "")["the rest of boxes"]
+
+    assert rest.dtype == np.float32
+    assert np.isnan(rest[..., :2]).all()
+    np.testing.assert_array_equal(rest[..., 2:], boxes[..., 2:])
+
+
+@pytest.mark.parametrize(
+    "named", [("boxes", "boxes[..., :2]"), ("boxes[..., :2]", "boxes[..., 2:]")]
+)
+def test_an_output_that_is_named_whole_or_in_all_its_parts_has_no_rest(named):
+    assert "the rest of boxes" not in parts_of(*named).select(ARRAYS, "")
+    assert "the rest of boxes" not in parts_of(*named).of(ARRAYS, rest=True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -57,6 +89,8 @@ def test_one_output_may_be_named_in_several_parts():
         ("boxes[__import__('os')]", "is no part of an output.*like boxes"),
         ("boxes[1.5]", "is no part of an output"),
         ("boxes[..., ...]", "is no part of an output"),
+        ("boxes[..., 4:", r"\nClose the bracket: boxes\[\.\.\., 4:\]\.$"),
+        ("boxes..., 4:]", r"\nOpen the bracket: boxes\[\.\.\., 4:\]\.$"),
     ],
 )
 def test_what_is_no_part_of_an_output_is_refused(text, message):

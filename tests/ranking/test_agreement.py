@@ -253,7 +253,7 @@ def test_another_model_another_precision_and_failed_layers_are_warned_of():
     assert "different models" in told
     assert "no layer in common" in told
     assert "fp16, bf16" in told
-    assert "The second ranking is without 1 layers" in told
+    assert "The second ranking is without 1 layer that failed" in told
 
 
 def test_the_sides_say_what_the_rankings_are():

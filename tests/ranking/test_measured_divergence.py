@@ -313,7 +313,7 @@ def test_other_inputs_are_noticed_by_their_number_and_magnitudes():
 
     found = measured(emulated, comparison_of(1, ta=exact(), tb=exact()))
 
-    assert any("of 1 samples, the impacts of 2" in text for text in found.warnings)
+    assert any("of 1 sample, the impacts of 2" in text for text in found.warnings)
     assert any("other inputs than the divergences" in text for text in found.warnings)
 
 

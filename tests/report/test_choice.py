@@ -1,9 +1,18 @@
 from __future__ import annotations
 
-from polygraphy_layerprec.records import Selection, SelectionCost
-from polygraphy_layerprec.report.choice import format_selection
+from dataclasses import replace
+
+from polygraphy_layerprec.records import (
+    Criterion,
+    Judgement,
+    MeasuredSet,
+    Outcome,
+    Selection,
+    SelectionCost,
+)
+from polygraphy_layerprec.report.choice import format_selection, rows_of_choices
 from polygraphy_layerprec.report.columns import display_width
-from tests.decisions import make_decision
+from tests.decisions import FINITE, L2, make_decision
 from tests.rankings import make_layer
 
 
@@ -31,17 +40,16 @@ def test_the_choice_is_told_with_its_cost_and_reasons():
     assert line == r"  a\nb (Pow) | overflow: |x| up to 8.1e5"
 
 
-def test_a_measured_error_comes_first():
+def test_what_was_measured_stands_alone_with_its_metric():
     text = " ".join(format_selection(selection_of(measured_error=0.25), 9))
 
-    assert "measured 0.25, forecast 0.0012" in text
+    assert "relative L2 error 0.25 (at most 0.005)" in text
+    assert "0.0012" not in text
 
 
 def test_a_refuted_forecast_is_no_answer():
-    measured = format_selection(selection_of(measured_error=0.25), 9, refuted=True, width=200)
     unmeasured = format_selection(selection_of(), 9, refuted=True, width=200)
 
-    assert measured[0].endswith("error: measured 0.25")
     assert unmeasured[0].endswith("unknown: the forecast 0.0012 is refuted by what was measured")
 
 
@@ -60,3 +68,42 @@ def test_the_choice_is_compared_with_the_first_of_the_ranking():
     last = format_selection(selection_of(plain_cost=plain), 9, width=200)[-1]
 
     assert last.endswith("same: 7 layers | 50.0% of the operations, 9 tensors are cast")
+
+
+UNEQUAL = Criterion("share of unequal integers", 0.01)
+
+
+def both(error, share, lost=0):
+    """What leaves an error of floats, a share of integers, and elements that are lost."""
+    return Outcome(
+        share,
+        (
+            Judgement(FINITE, float(lost), float("inf") if lost else 0.0),
+            Judgement(L2, error, error / 5e-3, "y"),
+            Judgement(UNEQUAL, share, share / 0.01, "ids"),
+        ),
+    )
+
+
+def rows(*outcomes):
+    """The titles and the metrics of the rows, of a choice of the last of the sets."""
+    sets = tuple(MeasuredSet((), SelectionCost(0, 0.0, 0), outcome) for outcome in outcomes)
+    decision = replace(make_decision(), lowered=outcomes[0], sets=sets, chosen=len(sets))
+    return [row[4:] for row in rows_of_choices(decision)]
+
+
+def test_the_column_of_the_choices_is_the_criterion_that_decides():
+    assert rows(both(1e-4, 0.08), both(1e-5, 0.005)) == [
+        ("Share of unequal integers", "Criterion"),
+        ("0.08", "not met"),
+        ("0.005", "met"),
+    ]
+
+
+def test_two_criteria_that_decide_have_a_column_each():
+    assert rows(both(0.1, 0.02, lost=3), both(0.1, 0.02), both(1e-4, 0.009)) == [
+        ("Share of unequal integers", "Relative L2 error", "Criterion"),
+        ("0.02", "0.1", "not met"),
+        ("0.02", "0.1", "not met"),
+        ("0.009", "0.0001", "met"),
+    ]

@@ -28,9 +28,11 @@ def test_a_script_says_what_it_keeps_and_why():
         "nothing stops the build"
     )
 
-    lines = format_script(SCRIPT, width=200)
+    lines = format_script(SCRIPT, "c.py", width=200)
 
     assert lines == [
+        "Verdict: none, for a script says nothing of errors. Measure them:",
+        "    polygraphy layerprec verify model.onnx --script c.py --load-inputs inputs.npz",
         "Model: model.onnx | digest abababababababab",
         precision,
         "Constraints: 2 layers stay in FP32",
@@ -51,10 +53,10 @@ def test_low_outputs_lenience_and_a_missing_model_are_told():
         altered=True,
     )
 
-    lines = format_script(script, width=200)
+    lines = format_script(script, "c.py", width=200)
 
-    assert lines[0] == "Model: without a name | digest unknown"
-    assert "in FP16; a constraint that matches nothing is a warning" in lines[1]
+    assert lines[2] == "Model: without a name | digest unknown"
+    assert "in FP16; a constraint that matches nothing is a warning" in lines[3]
 
 
 def test_hostile_names_stay_on_their_line():
@@ -62,7 +64,7 @@ def test_hostile_names_stay_on_their_line():
     constraints = (Constraint(name, name, (), (), name),)
     script = replace(SCRIPT, model_name=name, model_digest=name, constraints=constraints)
 
-    lines = format_script(script, width=80)
+    lines = format_script(script, "c.py", width=80)
 
     assert max(map(display_width, lines)) <= 80
     assert all(line.isprintable() for line in lines)

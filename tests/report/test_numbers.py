@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.numbers import (
-    count_of,
     format_error,
     format_percent,
     format_result,

@@ -63,11 +63,12 @@ def test_each_output_has_a_row_and_all_have_one():
 
     assert lines[0] == "Verification: model.onnx | FP16 emulated with ONNX-Runtime; 2 samples"
     assert lines[1] == "Asked: 5 of 169 layers stay in FP32 | the script 'constraints.py'"
-    assert lines[2].split() == (
+    assert lines[2] == "RMS relative L2 error of each output, over all samples"
+    assert lines[3].split() == (
         "Output FP32 on ORT All FP16 Constrained Recovered NaN/Inf Unequal".split()
     )
-    assert lines[3].split() == ["logits", "1.0e-07", "1.0e-02", "2.0e-03", "80.0%", "3", "100.0%"]
-    assert lines[4].split() == ["(all)", "1.0e-07", "1.0e-02", "2.0e-03", "80.0%", "3"]
+    assert lines[4].split() == ["logits", "1.0e-07", "1.0e-02", "2.0e-03", "80.0%", "3", "100.0%"]
+    assert lines[5].split() == ["(all)", "1.0e-07", "1.0e-02", "2.0e-03", "80.0%", "3"]
 
 
 def test_what_was_not_measured_is_a_dash():
@@ -77,14 +78,14 @@ def test_what_was_not_measured_is_a_dash():
         make_verification(outputs=(output,), fp32_error=None, lowered_error=None, recovered=None)
     )
 
-    assert lines[3].split() == ["y", *"------"]
-    assert lines[4].split() == ["(all)", "-", "-", "2.0e-03", "-", "-"]
+    assert lines[4].split() == ["y", *"------"]
+    assert lines[5].split() == ["(all)", "-", "-", "2.0e-03", "-", "-"]
 
 
 def test_errors_of_infinities_read_inf_and_absurd_shares_worse():
     output = VerifiedOutput("y", None, divergence(1e-9), divergence(1e38), -1e47)
 
-    row = format_verification(make_verification(outputs=(output,)))[3].split()
+    row = format_verification(make_verification(outputs=(output,)))[4].split()
 
     assert row[3:5] == ["inf", "worse"]
 
@@ -119,7 +120,7 @@ def test_engines_are_shown_with_what_was_obtained():
 
     text = "\n".join(lines)
     assert lines[0] == "Verification: model.onnx | FP16 on TensorRT engines; 2 samples"
-    assert "FP32 on TRT" in lines[2]
+    assert "FP32 on TRT" in lines[3]
     assert [line.split() for line in lines if "MiB" in line] == [
         ["fp32", "102.0", "MiB", "3.210", "ms", "-"],
         ["constrained", "52.0", "MiB", "1.230", "ms", "50.0%"],
@@ -148,7 +149,7 @@ def test_an_engine_that_was_not_run_has_no_latency():
         "Engines: built, not run",
         "  Engine          Size  Latency  Low tensors",
         "  constrained  1.0 MiB        -        50.0%",
-        "Obtained: 1 of 1 layers asked for are in FP32",
+        "Obtained: 1 of 1 layer asked for is in FP32",
     ]
 
 
@@ -157,7 +158,7 @@ def test_layers_that_were_not_lowered_are_counted():
     obtained = replace(make_obtained("fp32"), layers=(*make_obtained("fp32").layers, low))
 
     assert summarize_obtained(obtained, "BF16") == (
-        "1 of 1 layers asked for are in FP32; 1 of 1 to be lowered are in FP32"
+        "1 of 1 layer asked for is in FP32; 1 of 1 to be lowered are in FP32"
     )
 
 

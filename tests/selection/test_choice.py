@@ -178,8 +178,8 @@ def test_an_unreachable_criterion_gives_the_best_and_says_so():
     assert selection.plain_cost is None
     assert selection.decision.sentence == (
         "No set of layers meets 'relative L2 error at most 0.5': with every layer in FP16 relative "
-        "L2 error 2 (at most 0.5); the best that was found, 7 of 7 layers in FP32, leaves relative "
-        "L2 error 1 (at most 0.5)."
+        "L2 error 2 (at most 0.5); the best that was found, an FP32 build, leaves relative L2 "
+        "error 1 (at most 0.5)."
     )
 
 

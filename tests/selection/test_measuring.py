@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from polygraphy_layerprec.records import Criterion, Judgement, Outcome
 from polygraphy_layerprec.selection import SetForecast
 from polygraphy_layerprec.selection.measuring import Recorder
 from polygraphy_layerprec.selection.prices import prices_for
-from tests.decisions import FakeMeasure
+from tests.decisions import FINITE, FakeMeasure
 from tests.layer_graphs import layer_of
 
 COUNT = 12
@@ -68,12 +69,28 @@ def test_what_is_broken_is_listed_once_where_nothing_costs_less(forecast):
     assert choose(recorder, forecast, 3) == ([0, 3], 2)
 
 
-def test_the_cheapest_that_passes_is_found_or_the_fallback(forecast):
+def test_the_cheapest_that_passes_is_found_or_the_nearest(forecast):
     prices = prices_for("count", forecast)
-    recorder = measured(lambda kept: 1.0 - kept.mean(), range(COUNT + 1))
 
-    assert recorder.cheapest(prices, forecast, fallback=first(1)).sum() == 6
-    missed = measured(lambda kept: 2.0 - kept.mean(), range(4))
-    assert missed.cheapest(prices, forecast, fallback=first(1)).sum() == 3
-    lost = measured(lambda _: np.inf, range(4))
-    assert lost.cheapest(prices, forecast, fallback=first(1)).sum() == 1
+    def cheapest(recorder):
+        return recorder.cheapest(prices, forecast).sum()
+
+    assert cheapest(measured(lambda kept: 1.0 - kept.mean(), range(COUNT + 1))) == 6
+    assert cheapest(measured(lambda kept: 2.0 - kept.mean(), range(4))) == 3
+    assert cheapest(measured(lambda _: np.inf, range(4))) == 0
+
+
+def test_where_nothing_can_pass_the_nearest_is_told_by_the_metric(forecast):
+    criterion = Criterion("cosine similarity", 1.5, higher_is_better=True)
+
+    class Cosine(FakeMeasure):
+        def outcome(self, kept):
+            cosine = Judgement(criterion, 0.9 + 0.01 * int(kept.sum()), np.inf)
+            lost = float(kept.sum() > 2)
+            return Outcome(0.1, (Judgement(FINITE, lost, np.inf if lost else 0.0), cosine))
+
+    recorder = Recorder(Cosine(lambda _: 0.0))
+    for count in range(5):
+        recorder.outcome(first(count))
+
+    assert recorder.cheapest(prices_for("count", forecast), forecast).sum() == 2

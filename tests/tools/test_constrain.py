@@ -90,8 +90,11 @@ def test_without_a_model_the_forecast_decides_and_that_is_said(capsys):
     status = constrain("--top-k", 2, "--save-script", "c.py")
 
     out = capsys.readouterr().out
+    first, command = [line for line in out.splitlines() if "RUNNING" not in line][:2]
     assert status == 0
-    assert "No model was given with `--model`, so nothing is measured" in out
+    assert "Verdict: none, for nothing was measured" in first
+    assert "constrain ranking.json" in command
+    assert command.endswith("--model model.onnx --load-inputs inputs.npz")
     assert "relative L2 error: forecast" in out
     assert "measured 0" not in out
     assert chosen() == ranked_names()[:2]
@@ -103,7 +106,9 @@ def test_with_the_model_the_error_is_measured(folder, capsys):
     out = capsys.readouterr().out
     assert status == 0
     assert "nothing is measured" not in out
-    assert f"measured {error_of(chosen(), folder):.3g}, forecast" in out
+    assert f"tensors are cast; relative L2 error {error_of(chosen(), folder):.3g} (at most" in (
+        " ".join(out.split())
+    )
 
 
 @pytest.mark.parametrize("measured", [True, False])
@@ -230,6 +235,32 @@ def test_where_no_set_meets_the_tolerance_the_best_is_saved_and_the_run_fails(
     assert "convert" not in shown
     if measured:
         assert f"has relative L2 error {error_of(chosen(), folder):.3g} (at most 1e-12)" in shown
+
+
+def test_what_comes_nearest_is_saved_where_nothing_can_meet_a_criterion(folder, capsys):
+    allowed = ranked_names()[:3]
+    flags = ("--l2-threshold", -1, "--allow", *(f"^{re.escape(name)}$" for name in allowed))
+
+    status = constrain(*MODEL, *flags, "--save-script", "c.py")
+
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert status == 1
+    assert "Verdict: No set of layers meets 'L2 norm of the error at most -1'" in shown
+    assert "layers in FP32, leaves L2 norm of the error" in shown
+    assert set(chosen()) <= set(allowed)
+    assert error_of(chosen(), folder) < error_of([], folder)
+    assert "convert" not in shown
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_cosine_beyond_the_digits_of_fp32_is_warned_of(capsys):
+    constrain(*MODEL, "--cosine-similarity-threshold", 0.9999999)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "which is sure of six digits: 0.9999999 may fail for outputs that are equal" in shown
+    assert "`--tolerance 0.00045` asks for the same" in shown
+
+    constrain(*MODEL, "--cosine-similarity-threshold", 0.99999)
+    assert "six digits" not in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.usefixtures("folder")
@@ -447,12 +478,3 @@ def test_a_refuted_forecast_decides_nothing_unseen(folder, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "relative L2 error: unknown: the forecast" in out
     assert "is refuted by what was measured" in out
-
-
-def test_a_measured_choice_shows_the_forecast_where_it_holds_for_it(folder, capsys):
-    refute(folder / "ranking.json", factor=10)
-
-    assert main(["constrain", "ranking.json", *MODEL, "--tolerance", "1", "--show", "1"]) == 0
-
-    chosen = next(line for line in capsys.readouterr().out.splitlines() if "Chosen" in line)
-    assert re.search(r"relative L2 error: measured \S+, forecast", chosen)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from polygraphy_layerprec.tools.main import main
-from tests.models import sample_inputs, small_cnn
+from tests.models import build_model, node, normal, sample_inputs, small_cnn, tensor
 from tests.processes import POLYGRAPHY_DOOR, run_command, run_layerprec
 
 pytestmark = pytest.mark.onnxrt
@@ -103,6 +103,49 @@ def test_criteria_are_by_output_and_by_part(run):
     assert strict == 1
     assert "relative L2 error of logits[:, :2]" in verdict_of(said)
     assert "SNR of logits[..., 0]" in verdict_of(others)
+
+
+@pytest.fixture
+def detector(folder):
+    """Two outputs of two halves each: all that is lost is in the second half of the scores."""
+    offset = np.array([0.0] * 4 + [500.0] * 4, np.float32)
+    nodes = [
+        node("MatMul", ["x", "w"], "boxes", name="boxes"),
+        node("Add", ["boxes", "offset"], "shifted", name="shift"),
+        node("Sub", ["shifted", "offset"], "scores", name="unshift"),
+    ]
+    outputs = [tensor("boxes", [16, 8]), tensor("scores", [16, 8])]
+    model = build_model(
+        nodes, [tensor("x", [16, 32])], outputs, {"w": normal(0, 32, 8), "offset": offset}
+    )
+    onnx.save(model, folder / "detector.onnx")
+    np.savez(folder / "detector.npz", x=normal(1, 16, 32))
+    return "verify", "detector.onnx", "--load-inputs", "detector.npz"
+
+
+@pytest.mark.parametrize(
+    ("flags", "failed"),
+    [
+        ("--tolerance boxes:0.01", "relative L2 error of scores"),
+        ("--max-abs boxes:1", "relative L2 error of scores"),
+        ("--tolerance scores[:,:4]:0.01", "relative L2 error of the rest of scores"),
+        ("--max-abs scores[:,:4]:1 boxes:1", "relative L2 error of the rest of scores"),
+        ("--snr-threshold scores[:,:4]:30", "relative L2 error of the rest of scores"),
+        ("--postprocess boxes:top-1", "relative L2 error of scores"),
+        ("--atol boxes:1", "elemwise error over atol 1e-05 or rtol 1e-05"),
+        ("--max-abs boxes:1 --tolerance scores:1", ""),
+        ("--tolerance boxes:0.01 1", ""),
+        ("--tolerance scores[:,:4]:0.01 --max-abs 9", ""),
+        ("--tolerance scores[:,4:]:1", ""),
+        ("--snr-threshold 0 scores[:,:4]:30", ""),
+        ("--snr-threshold scores[:,:4]:30 --max-abs 9", ""),
+    ],
+)
+def test_what_no_criterion_names_holds_the_default_one(run, detector, flags, failed):
+    status, said = run(*detector, *flags.split())
+
+    assert status == bool(failed), said
+    assert (failed or "is fine") in verdict_of(said)
 
 
 def test_a_script_of_the_users_own_judges(run, folder):

@@ -62,9 +62,11 @@ def test_a_script_says_what_it_keeps_why_and_for_which_model(inspect, folder, do
 
     digest = identify(load_graph(folder / "model.onnx")).digest
     assert done.returncode == 0
+    assert "Verdict: none, for a script says nothing of errors." in done.stdout.splitlines()[1]
+    assert "layerprec verify model.onnx --script script.py --load-inputs" in done.stdout
     assert f"Model: model.onnx | digest {digest[:16]}" in done.stdout
     assert "Precision: BF16" in done.stdout
-    assert "Constraints: 1 layers stay in FP32" in done.stdout
+    assert "Constraints: 1 layer stays in FP32" in done.stdout
     assert "node_1 (Add) | 31 % of the output error" in done.stdout
 
 
@@ -82,7 +84,7 @@ def test_the_right_model_fits(inspect, name):
     done = inspect(name, "--model", "model.onnx")
 
     assert done.returncode == 0
-    assert "constraints match layers of 'model.onnx'" in done.stdout
+    assert "all match layers of 'model.onnx'" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["script.py", "ranking.json"])
@@ -102,7 +104,7 @@ def test_a_changed_model_fails_though_every_constraint_matches(inspect, folder):
 
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "All 1 constraints match" in said
+    assert "1 constraint: all match" in said
     assert f"digest {OTHER_DIGEST[:16]!r}" in said
 
 
@@ -113,7 +115,7 @@ def test_a_digest_of_an_earlier_version_is_warned_of(inspect, folder):
 
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    assert "All 1 constraints match" in said
+    assert "1 constraint: all match" in said
     assert "another kind of digest" in said
 
 
@@ -144,7 +146,7 @@ def test_external_data_are_found_elsewhere(inspect, folder):
 
     done = inspect("script.py", "--model", "away.onnx", "--external-data-dir", "weights")
 
-    assert "All 1 constraints match" in done.stdout
+    assert "1 constraint: all match" in done.stdout
 
 
 def test_a_hostile_script_is_shown_and_not_run(inspect, folder):

@@ -24,6 +24,9 @@ def metric(outputs, samples):
 def fails(outputs, samples):
     raise KeyError("nothing here")
 
+def nothing(outputs, samples):
+    return 0.0
+
 def words(outputs, samples):
     return "good"
 """
@@ -71,8 +74,8 @@ def test_a_set_is_found_by_a_metric_and_verified_by_it(run):
 
     assert (ranked, verified, lowered, chosen) == (0, 0, 1, 0)
     assert "FP16 build" not in said
-    assert "drop of top1 50 % (at most 1 %)" in said
-    assert "FAILED: drop of top1 50 % (at most 1 %)" in unfit
+    assert "drop of top1 50 % (at most 1 %; 1 in FP32, now 0.5)" in said
+    assert "FAILED: drop of top1 50 % (at most 1 %; 1 in FP32, now 0.5)" in unfit
     assert "drop of top1 50 %" in again
     assert load_ranking("r.json").decision.outcome.headline.value == 0.0
 
@@ -83,7 +86,9 @@ def test_a_drop_in_the_metrics_own_unit_may_be_allowed(run):
     )
 
     assert status == 0
-    assert "FP16 is fine, no layer needs to stay in FP32: drop of top1 0.5 (at most 0.5)" in said
+    assert (
+        "no layer needs to stay in FP32: drop of top1 0.5 (at most 0.5; 1 in FP32, now 0.5)" in said
+    )
 
 
 def test_without_labels_their_arrays_are_unknown_inputs(run):
@@ -91,6 +96,21 @@ def test_without_labels_their_arrays_are_unknown_inputs(run):
 
     assert status == 1
     assert "which is no input of the model" in said
+    assert "If 'label' is for a metric and not for the model, name it: --labels label." in said
+
+
+@pytest.mark.parametrize("verb", ["rank", "verify"])
+def test_a_metric_that_is_nothing_in_fp32_is_warned_of(run, verb):
+    metric = (*DATA, "--metric-script", "top1.py:nothing")
+
+    status, said = run(verb, "model.onnx", *metric)
+    refused, percent = run(verb, "model.onnx", *metric, "--max-drop", "1%")
+
+    assert status == 0
+    assert "drop of nothing says nothing" in said
+    assert "(at most 0; 0 in FP32, now 0)" in said
+    assert refused == 1
+    assert "The metric `nothing` is 0 in FP32, of which there is no percentage" in percent
 
 
 @pytest.mark.parametrize(
@@ -100,6 +120,8 @@ def test_without_labels_their_arrays_are_unknown_inputs(run):
         (["--labels", "label"], "`--labels` names arrays of your samples, but none were given"),
         ([*DATA, "--metric-script", "no.py"], "No such script with a metric: 'no.py'"),
         ([*DATA, "--metric-script", "top1.py:gone"], "has no function 'gone'"),
+        ([*DATA, "--metric-script", "top1.py:nan"], "has no function 'nan'"),
+        ([*DATA, "--metric-script", "top1.py", "--max-drop", "150%"], "must be less than 100%"),
         ([*DATA, "--metric-script", "top1.py:fails"], "failed in `fails`, line 8: KeyError"),
         ([*DATA, "--metric-script", "top1.py:words"], "`words` must return a finite number"),
         ([*DATA, "--max-drop", "1%"], "give one with `--metric-script`"),

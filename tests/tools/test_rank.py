@@ -391,7 +391,7 @@ def test_the_script_holds_the_chosen_layers(
     assert names["PRECISION"] == "fp16"
     assert names["MODEL_DIGEST"] == "ab" * 32
     out = capsys.readouterr().out
-    assert "Chosen: an FP32 build, all 1 layers" in out
+    assert "Chosen: an FP32 build, the one layer" in out
     assert f"--trt-npps {quote(str(path))}" in out
 
 
@@ -417,7 +417,7 @@ def test_unmeasured_layers_fail_the_run_once_everything_is_saved(
 
     assert status == 1
     assert json.loads((tmp_path / "ranking.json").read_text())["unmeasured"]
-    assert "Could not measure 1 layers" in "".join(capsys.readouterr())
+    assert "Could not measure 1 layer," in "".join(capsys.readouterr())
 
 
 def test_what_the_reader_must_know_is_a_warning(rank, inputs_path, measurement, capsys):

@@ -201,7 +201,7 @@ def test_layers_are_listed_on_demand(folder, words):
     done = run_layerprec("constrain", "decided.json", "--choose", "2", *words, folder=folder)
 
     assert "[I] Ranking: model.onnx | 3 layers in FP16" in done.stdout
-    assert "Output error: every layer in FP16" in done.stdout
+    assert "RMS relative L2 error: every layer in FP16" in done.stdout
 
 
 def test_markdown_can_be_piped_alone(folder):

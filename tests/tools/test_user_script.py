@@ -160,3 +160,9 @@ def test_a_script_imports_what_lies_beside_it_and_defines_dataclasses(script, tm
     path = os.path.join("nested", os.path.basename(script(text, "nested/script.py")))
 
     assert load_function(path, "f", option="")() == 7
+
+
+def test_a_name_that_reads_as_a_number_is_a_name(script):
+    path = script("def nan():\n    return [3]\n")
+
+    assert list(load_iterator(path, float("nan"), option="--data-loader-script")) == [3]

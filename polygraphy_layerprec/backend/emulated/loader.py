@@ -20,6 +20,7 @@ from polygraphy_layerprec.matching.asked_precisions import (
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.selection import SelectionRequest
 from polygraphy_layerprec.terminal_output import printable_log
 
@@ -203,6 +204,7 @@ def _log(candidate: Candidate, asked: AskedPrecisions) -> None:
     random = [node.name for node in nodes if node.is_random]
     if random:
         G_LOGGER.warning(
-            f"{len(random)} nodes, {random[0]!r} the first, draw random numbers, anew in every "
+            f"{count_of(len(random), 'node')}, {random[0]!r} the first, "
+            f"{'draws' if len(random) == 1 else 'draw'} random numbers, anew in every "
             f"run: differences between runners hold these too."
         )

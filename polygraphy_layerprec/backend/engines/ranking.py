@@ -10,6 +10,7 @@ from polygraphy_layerprec.backend.engines.marking import halve
 from polygraphy_layerprec.backend.engines.specs import EngineError
 from polygraphy_layerprec.backend.engines.verification import AGREEMENT_LIMIT
 from polygraphy_layerprec.matching.tensor_matching import name_some
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.comparisons import (
@@ -184,7 +185,8 @@ def _skipped_warnings(skipped: Sequence[tuple[str, str]]) -> list[str]:
     for name, reason in skipped:
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"{len(names)} layers were not marked, {name_some(names)}: {reason}."
+        f"{count_of(len(names), 'layer')} {'was' if len(names) == 1 else 'were'} not marked, "
+        f"{name_some(names)}: {reason}."
         for reason, names in by_reason.items()
     ]
 

@@ -15,6 +15,7 @@ from polygraphy_layerprec.model import Graph
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import Outcome, Ranking
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -78,7 +79,7 @@ class MeasuredSets:
         """Returns what a set leaves, by all judges."""
         self._done += 1
         if self._progress is not None:
-            self._progress(self._done, 0, f"set of {int(kept.sum())} layers")
+            self._progress(self._done, 0, f"set of {count_of(int(kept.sum()), 'layer')}")
         return self._measurement.outcome(self._kept(kept), self._judges)
 
     def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:

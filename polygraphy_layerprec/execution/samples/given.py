@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -170,6 +171,11 @@ def _check_names(given: Sequence[str], inputs: Sequence[GraphInput], where: str)
     )
     guess = difflib.get_close_matches(missing[0], unknown, 1) if missing else []
     hint = f" Is {guess[0]!r} meant to be {missing[0]!r}?" if guess else ""
+    if not missing:
+        hint = (
+            f"\nIf {_quote(unknown)} {'is' if len(unknown) == 1 else 'are'} for a metric and not "
+            f"for the model, name it: --labels {' '.join(map(shlex.quote, unknown))}."
+        )
     raise SampleError(
         f"Wrong input name: {where} {problem}.\n"
         f"Note: The sample has: {_quote(given)}. "

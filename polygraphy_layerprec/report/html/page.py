@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.numbers import (
-    count_of,
     format_error,
     format_percent,
     format_result,

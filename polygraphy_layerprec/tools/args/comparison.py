@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
     from polygraphy_layerprec.divergence.judges import Judge
 
 __all__ = ["COMPARISON_NAMES", "ComparisonArgs"]
@@ -161,16 +162,27 @@ class ComparisonArgs(BaseArgs):
         """
         if self.first_option is None:
             return ()
-        from polygraphy_layerprec.backend.polygraphy_functions import PolygraphyOptions
         from polygraphy_layerprec.backend.polygraphy_judges import polygraphy_judges
+
+        return polygraphy_judges(self._given(), outputs)
+
+    def covered(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Returns the outputs that are judged, and the parts of others.
+
+        Raises:
+            ValueError: If the model lacks an output.
+        """
+        return () if self.first_option is None else self._given().covered(outputs)
+
+    def _given(self) -> PolygraphyOptions:
+        from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 
         compare = None
         if self.script is not None:
             compare = load_function(self.script, self.function_name, option="--compare-func-script")
-        options = PolygraphyOptions(
+        return PolygraphyOptions(
             compare=self.compare, thresholds=self.thresholds, script=compare, **self.options
         )
-        return polygraphy_judges(options, outputs)
 
 
 def _per_output(

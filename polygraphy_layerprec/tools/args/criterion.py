@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.terminal_output import wrapped
 from polygraphy_layerprec.tools.args.comparison import ComparisonArgs
 from polygraphy_layerprec.tools.args.output_path import check_output_path
 from polygraphy_layerprec.tools.user_script import load_function
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from polygraphy_layerprec.divergence.judges import Judge
-    from polygraphy_layerprec.records import SavedVerdict
+    from polygraphy_layerprec.records import Judgement, Outcome, SavedVerdict
 
 __all__ = ["CriterionArgs"]
 
 _METRIC_FUNCTION: Final = "metric"
+_SURE_COSINE: Final = 1.0 - 1e-6
 
 
 @export()
@@ -41,17 +44,18 @@ class CriterionArgs(BaseArgs):
             "--tolerance",
             metavar="[OUTPUT:]ERROR",
             help="Largest relative L2 error of any output, sample, and group of channels of like "
-            "size; by output, or part of one, or for all others. "
+            "size, and largest share of integers that differ (1%% if that is more); by output, or "
+            "part of one, or for all others. "
             "For example: --tolerance 1e-3, or --tolerance 'output[..., 4:]:1e-2'. "
-            "Defaults to 5e-3 for fp16 and 4e-2 for bf16, unless another criterion is given.",
+            "Defaults to 5e-3 for fp16 and 4e-2 for bf16, for all that no criterion is about.",
             nargs="+",
             default=None,
         )
         self.group.add_argument(
             "--max-abs",
             metavar="[OUTPUT:]ERROR",
-            help="Largest absolute error of any output element; by output or for all. "
-            "For example: --max-abs 0.01.",
+            help="Largest absolute error of any float of the outputs; by output, or part of one, "
+            "or for all others. For example: --max-abs 0.01, or --max-abs boxes:0.5.",
             nargs="+",
             default=None,
         )
@@ -69,7 +73,8 @@ class CriterionArgs(BaseArgs):
             "--max-drop",
             metavar="DROP",
             help="Largest drop of the metric that passes: in its own unit, or in percent of what "
-            "FP32 has. For example: --max-drop 0.01, or --max-drop 1%%. Defaults to 0.",
+            "FP32 has, less than 100%%. For example: --max-drop 0.01, or --max-drop 1%%. "
+            "Defaults to 0.",
             default=None,
         )
         self.group.add_argument(
@@ -145,10 +150,22 @@ class CriterionArgs(BaseArgs):
         if self.option_for_model is None and not others:
             return ()
         try:
-            judges = [*others, *self._metric_judges(), *self._own_judges(precision, outputs)]
-            return (*judges, *self.arg_groups[ComparisonArgs].judges(outputs))
+            return (
+                *others,
+                *self._metric_judges(),
+                *self._own_judges(precision, outputs),
+                *self.arg_groups[ComparisonArgs].judges(outputs),
+                *(() if others else self._judges_of_the_rest(precision, outputs)),
+            )
         except ValueError as error:  # what is wrong with a criterion is the user's to mend
             G_LOGGER.critical(str(error))
+
+    def warn_of_criteria(self, lowered: Outcome | None) -> None:
+        """Warns where a criterion says nothing, as what the lowered model leaves shows."""
+        for found in () if lowered is None else lowered.judgements:
+            doubt = _doubt_about(found)
+            if doubt:
+                G_LOGGER.warning(wrapped(doubt))
 
     def save_verdict(self, make: Callable[[], SavedVerdict]) -> None:
         """Saves the verdict that `make` returns, if a path was given."""
@@ -174,24 +191,47 @@ class CriterionArgs(BaseArgs):
         return [MetricJudge(metric, name, self.max_drop, self.is_percent)]
 
     def _own_judges(self, precision: str, outputs: Sequence[str]) -> list[Judge]:
-        from polygraphy_layerprec.divergence.judges import (
-            default_tolerance,
-            max_abs_judge,
-            tolerance_judge,
-        )
+        from polygraphy_layerprec.divergence.judges import max_abs_judge, tolerance_judges
         from polygraphy_layerprec.divergence.output_parts import OutputParts
         from polygraphy_layerprec.precision import PRECISIONS
 
         parts = OutputParts(filter(None, self.max_abs), outputs)
         judges = [max_abs_judge(limit, name, parts=parts) for name, limit in self.max_abs.items()]
-        tolerances = self.tolerances
-        if any(tolerances):
-            tolerances = {"": default_tolerance(PRECISIONS[precision]), **tolerances}
-        parts = OutputParts(filter(None, tolerances), outputs)
-        return judges + [
-            tolerance_judge(limit, PRECISIONS[precision], name, parts=parts)
-            for name, limit in tolerances.items()
-        ]
+        parts = OutputParts(filter(None, self.tolerances), outputs)
+        for name, limit in self.tolerances.items():
+            judges += tolerance_judges(PRECISIONS[precision], limit, name, parts=parts)
+        return judges
+
+    def _judges_of_the_rest(self, precision: str, outputs: Sequence[str]) -> tuple[Judge, ...]:
+        """The default criterion for what no option names, unless one has a value for all."""
+        if self.metric_script is not None or "" in self.tolerances or "" in self.max_abs:
+            return ()
+        from polygraphy_layerprec.divergence.judges import tolerance_judges
+        from polygraphy_layerprec.divergence.output_parts import OutputParts
+        from polygraphy_layerprec.precision import PRECISIONS
+
+        compared = self.arg_groups[ComparisonArgs].covered(outputs)
+        parts = OutputParts([*self.tolerances, *self.max_abs, *compared], outputs)
+        return tolerance_judges(PRECISIONS[precision], parts=parts) if parts.rest else ()
+
+
+def _doubt_about(found: Judgement) -> str:
+    """Why a judgement may say nothing, in words; empty where it does."""
+    criterion = found.criterion
+    if found.is_blind:
+        return (
+            f"The {criterion.metric} says nothing, unless 0 is the best that the metric can be: it "
+            f"is 0 in FP32, and 0 with every layer lowered.\n"
+            f"See whether it finds the labels and outputs that it expects."
+        )
+    if criterion.metric == "cosine similarity" and criterion.threshold > _SURE_COSINE:
+        error = max(math.sqrt(2.0 * max(1.0 - criterion.threshold, 0.0)), 1e-6)
+        return (
+            f"Polygraphy computes the cosine similarity in FP32, which is sure of six digits: "
+            f"{criterion.threshold:.8g} may fail for outputs that are equal, and hold for others.\n"
+            f"`--tolerance {error:.2g}` asks for the same and is computed in FP64."
+        )
+    return ""
 
 
 def _positive(args: argparse.Namespace, name: str) -> dict[str, float]:
@@ -215,4 +255,9 @@ def _drop(text: str | None) -> float:
         drop = float("nan")
     if not 0.0 <= drop < float("inf"):
         G_LOGGER.critical(f"`--max-drop` must be like 0.01 or 1%, got: {text}.")
+    if drop >= 100.0 and str(text).endswith("%"):
+        G_LOGGER.critical(
+            f"`--max-drop` must be less than 100%, got: {text}: what FP32 has could be lost as a "
+            f"whole.\nGive a smaller one, or a drop in the metric's own unit, like 0.01."
+        )
     return drop

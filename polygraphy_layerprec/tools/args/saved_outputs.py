@@ -9,6 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.tools.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class SavedOutputsArgs(BaseArgs):
         except ValueError as error:
             G_LOGGER.critical(str(error))
         G_LOGGER.info(
-            f"Saved results: {len(saved.tensors.names)} tensors of "
+            f"Saved results: {count_of(len(saved.tensors.names), 'tensor')} of "
             f"{saved.tensors.sample_count} iterations | reference: {saved.reference!r}, candidate: "
             f"{saved.candidate!r}"
         )

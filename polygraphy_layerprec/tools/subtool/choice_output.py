@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.terminal_output import lines_logged, log_width, wrapped
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def show_tables(
     report.show(ranking)
     for warning in ranking.warnings:
         G_LOGGER.warning(wrapped(warning))
-    lines = format_selection(selection, len(ranking.layers), refuted=refuted, width=width)
+    lines = format_selection(selection, ranking.layer_count, refuted=refuted, width=width)
     if selection.decision is not None:
         lines += format_choices(selection.decision, hint, width=width)
         lines += format_remedies(selection.decision, width=width)
@@ -122,8 +123,8 @@ def explain_failure(ranking: Ranking, selection: Selection, *, is_saved: bool) -
         asked, best = found.criterion.text, f"has {found.text}"
     return wrapped(
         f"No set of layers meets the criterion: {asked}.\n"
-        f"Note: The best that was found{saved} {best} with {selection.cost.layer_count} layers in "
-        f"FP32.\n"
+        f"Note: The best that was found{saved} {best} with "
+        f"{count_of(selection.cost.layer_count, 'layer')} in FP32.\n"
         f"Relax the criterion, allow more layers, or see what the ranking could not measure."
     )
 

@@ -16,17 +16,24 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, how_to_choose
+from polygraphy_layerprec.tools.subtool.selecting import (
+    SelectingSubtool,
+    how_to_choose,
+    model_arguments,
+    own_arguments,
+)
 
 if TYPE_CHECKING:
     import argparse
 
+    from polygraphy_layerprec.records import Ranking
+
 __all__ = ["Constrain"]
 
 
-_NOTHING_MEASURED = (
-    "No model was given with `--model`, so nothing is measured: what was decided when the ranking "
-    "was made decides, or the forecast."
+_DECIDED_BEFORE = (
+    "No model was given with `--model`, so nothing is measured anew: what was decided when the "
+    "ranking was made decides."
 )
 _MADE_UP = (
     "The ranking was measured with your own inputs, but this selection is measured with made-up "
@@ -71,6 +78,13 @@ class Constrain(SelectingSubtool):
             ReportFileArgs(allow_files=False),
         ]
 
+    def measuring_arguments(self, ranking: Ranking) -> list[str]:
+        """Returns this command with the model and its inputs."""
+        arguments = own_arguments(self.name)
+        if len(arguments) < 2:
+            arguments = [self.name, self.arg_groups[RankedModelArgs].path]
+        return [*arguments, *model_arguments(ranking)]
+
     def run_job(self, args: argparse.Namespace) -> int:
         """Selects, shows and saves."""
         ranked = self.arg_groups[RankedModelArgs]
@@ -79,17 +93,13 @@ class Constrain(SelectingSubtool):
         ranking = ranked.load_ranking(graph)
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
-        if graph is None and not takes_recorded:
-            G_LOGGER.info(wrapped(_NOTHING_MEASURED))
-        elif (
-            not takes_recorded
-            and samples.is_using_random_data()
-            and ranking.conditions.inputs == "user"
-        ):
-            G_LOGGER.warning(wrapped(_MADE_UP))
         outputs = ranking.conditions.outputs or None
         measured = {} if takes_recorded else self.measurement(graph, outputs)
         selection = self.choose(ranking, measured)
+        if graph is None and not takes_recorded and selection.decision is not None:
+            G_LOGGER.info(wrapped(_DECIDED_BEFORE))
+        elif measured and samples.is_using_random_data() and ranking.conditions.inputs == "user":
+            G_LOGGER.warning(wrapped(_MADE_UP))
         self.show(
             ranking,
             selection,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.terminal_output import log_width, wrapped
 from polygraphy_layerprec.tools.args import ReportFileArgs
 from polygraphy_layerprec.tools.args.inspection import InspectionArgs
@@ -72,12 +73,14 @@ class Inspect(LayerprecSubtool):
             files.show_markdown(format_ranking_markdown(ranking, top=options.top, kept=kept))
             return ranking.model.digest, constraints_of(selection)
         decision = selection.decision
-        verdict = [] if decision is None else [f"Verdict: {printable(decision.sentence)}"]
+        verdict = "none, for nothing was measured: what it keeps in FP32 is foretold."
+        if decision is not None:
+            verdict = decision.sentence
         lines = [
-            *(line for text in verdict for line in wrap_text(text, log_width())),
+            *wrap_text(f"Verdict: {printable(verdict)}", log_width()),
             *format_ranking_origin(ranking, width=log_width()),
             *format_ranking(ranking, top=options.top, width=log_width()),
-            *format_selection(selection, len(ranking.layers), width=log_width()),
+            *format_selection(selection, ranking.layer_count, width=log_width()),
         ]
         G_LOGGER.info("\n".join(lines))
         for warning in ranking.warnings:
@@ -88,14 +91,15 @@ class Inspect(LayerprecSubtool):
         from polygraphy_layerprec.emit.script_reading import load_network_script
         from polygraphy_layerprec.report.inspection import format_script
 
-        script = load_network_script(self.arg_groups[InspectionArgs].path)
+        path = self.arg_groups[InspectionArgs].path
+        script = load_network_script(path)
         files = self.arg_groups[ReportFileArgs]
         if files.is_markdown:
             from polygraphy_layerprec.report.markdown import format_script_markdown
 
             files.show_markdown(format_script_markdown(script))
         else:
-            G_LOGGER.info("\n".join(format_script(script, width=log_width())))
+            G_LOGGER.info("\n".join(format_script(script, path, width=log_width())))
         if script.altered:
             G_LOGGER.warning(
                 "The script is not what this version writes for its data: it was changed, or "
@@ -122,7 +126,9 @@ class Inspect(LayerprecSubtool):
                 f"{found.name!r}:\n{describe_unmatched(graph, unmatched)}"
             )
         else:
-            G_LOGGER.info(f"All {len(constraints)} constraints match layers of {found.name!r}.")
+            G_LOGGER.info(
+                f"{count_of(len(constraints), 'constraint')}: all match layers of {found.name!r}."
+            )
         if not digest:
             G_LOGGER.warning("The file does not say which model it was made for.")
         elif not are_comparable(digest, found.digest):

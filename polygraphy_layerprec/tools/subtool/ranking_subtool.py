@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.tools.args import ArtefactArgs, RankingReportArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.subtool.selecting import (
@@ -74,7 +75,7 @@ class RankingSubtool(SelectingSubtool):
         failed = sum(layer.failed for layer in ranking.unmeasured)
         if failed:
             G_LOGGER.error(
-                f"Could not measure {failed} layers, so the ranking is without "
+                f"Could not measure {count_of(failed, 'layer')}, so the ranking is without "
                 f"them.\nThe report above says why."
             )
         return 0 if reached and not failed else 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.terminal_output import log_width
+from polygraphy_layerprec.terminal_output import log_width, wrapped
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
     CriterionArgs,
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
-__all__ = ["SelectingSubtool", "how_to_choose", "own_arguments"]
+__all__ = ["SelectingSubtool", "how_to_choose", "model_arguments", "own_arguments"]
+
+_NO_VERDICT: Final = (
+    "Verdict: none, for nothing was measured: what follows is what the ranking foretells. Measure "
+    "it, with your inputs:"
+)
 
 
 class SelectingSubtool(LayerprecSubtool):
@@ -54,9 +59,17 @@ class SelectingSubtool(LayerprecSubtool):
         from polygraphy_layerprec.report.summary import format_verdict_line
 
         selection = self._select(ranking, measured)
-        if selection.decision is not None:
-            G_LOGGER.info(format_verdict_line(selection.decision, width=log_width()))
+        if selection.decision is None:
+            command = shlex.join(["polygraphy", "layerprec", *self.measuring_arguments(ranking)])
+            G_LOGGER.info(f"{wrapped(_NO_VERDICT)}\n    {command}")
+            return selection
+        G_LOGGER.info(format_verdict_line(selection.decision, width=log_width()))
+        self.arg_groups[CriterionArgs].warn_of_criteria(selection.decision.lowered)
         return selection
+
+    def measuring_arguments(self, ranking: Ranking) -> list[str]:
+        """Returns the arguments of the command that measures what was foretold alone."""
+        return ["constrain", "ranking.json", *model_arguments(ranking)]
 
     def show(
         self,
@@ -278,6 +291,11 @@ def how_to_choose(ranking_path: str) -> str:
     """Returns how to take another set of a list that a ranking holds."""
     command = f"constrain {shlex.quote(ranking_path)} --choose N"
     return f"another: `{command}`"
+
+
+def model_arguments(ranking: Ranking) -> list[str]:
+    """Returns the options that `constrain` measures with, for the model of a ranking."""
+    return ["--model", ranking.model.name or "model.onnx", "--load-inputs", "inputs.npz"]
 
 
 def own_arguments(verb: str) -> list[str]:

@@ -103,8 +103,6 @@ class Verify(LayerprecSubtool):
         except ValueError as error:  # what is wrong with a file is the user's to mend
             G_LOGGER.critical(str(error))
         verification = self._verify(graph, asked)
-        if not self.arg_groups[CriterionArgs].is_given:
-            G_LOGGER.info(wrapped(_DEFAULT_DECIDES))
         if verification.verdict is not None:
             G_LOGGER.info(
                 format_sentence(
@@ -114,6 +112,9 @@ class Verify(LayerprecSubtool):
                     width=log_width(),
                 )
             )
+        if not self.arg_groups[CriterionArgs].is_given:
+            G_LOGGER.info(wrapped(_DEFAULT_DECIDES))
+        self.arg_groups[CriterionArgs].warn_of_criteria(verification.lowered)
         files = self.arg_groups[ReportFileArgs]
         if files.is_markdown:
             from polygraphy_layerprec.report.markdown import format_verification_markdown

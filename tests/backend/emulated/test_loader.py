@@ -180,7 +180,7 @@ def test_the_log_says_what_stays_in_fp32_and_warns_of_random_numbers(script, cap
 
     out = capsys.readouterr().out
     assert "Emulating: fp16 | 2 of 3 layers stay in FP32 | the script " in out
-    assert "1 nodes, 'noise' the first, draw random numbers" in out
+    assert "1 node, 'noise' the first, draws random numbers" in out
 
 
 def test_calling_an_implementation_directly_is_warned_of(capsys):
