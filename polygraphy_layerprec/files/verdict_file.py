@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from polygraphy_layerprec.files.atomic_file import write_text_file
-from polygraphy_layerprec.files.record_codec import to_json_value
+from polygraphy_layerprec.files.record_codec import from_json_value, to_json_value
 from polygraphy_layerprec.records import SavedVerdict
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_VERSION",
     "format_verdict_json",
+    "is_verdict_file",
+    "load_verdict",
     "save_verdict",
     "verdict_on_choice",
     "verdict_on_verification",
@@ -32,6 +34,46 @@ def save_verdict(verdict: SavedVerdict, path: str | os.PathLike[str]) -> None:
         OSError: If writing fails.
     """
     write_text_file(os.fspath(path), format_verdict_json(verdict))
+
+
+def is_verdict_file(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a file is JSON with the verb that a verdict names.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "verb" in content
+
+
+def load_verdict(path: str | os.PathLike[str]) -> SavedVerdict:
+    """Returns the verdict that `save_verdict` wrote.
+
+    Raises:
+        ValueError: If the file is no such verdict, or one of another schema version.
+        OSError: If it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return _read_verdict(json.load(file))
+    except (ValueError, RecursionError) as error:  # JSON and Unicode errors as well
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a verdict that can be read: {error}.\n"
+            f"Save one with `--save-verdict FILE.json`."
+        ) from error
+
+
+def _read_verdict(content: Any) -> SavedVerdict:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"its schema_version is {version!r:.60}, this program reads {SCHEMA_VERSION}"
+        )
+    return from_json_value(SavedVerdict, content)
 
 
 def format_verdict_json(verdict: SavedVerdict) -> str:

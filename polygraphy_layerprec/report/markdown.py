@@ -43,6 +43,7 @@ __all__ = [
     "format_report_markdown",
     "format_script_markdown",
     "format_verification_markdown",
+    "markdown_table",
 ]
 
 _NAME_WIDTH: Final = 120
@@ -122,7 +123,7 @@ def _choices(decision: Decision | None) -> list[str]:
     criteria = "; ".join(j.criterion.text for j in decision.outcome.judgements)
     told = f"Sets to choose from, the chosen one with a star. Criterion: {criteria}."
     figures = "r" * (len(titles) - 2)
-    return [escape_markdown(told), "", *_table(titles, rows, f"l{figures}l"), ""]
+    return [escape_markdown(told), "", *markdown_table(titles, rows, f"l{figures}l"), ""]
 
 
 def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[str]) -> list[str]:
@@ -135,7 +136,11 @@ def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[s
     )
     titles = ["#", "Layer", "Op", "Impact", "Share", "Introduced", "Cumulative", "Max |x|", "Why"]
     rows = [_layer_cells(layer, is_kept=layer.name in kept) for layer in layers]
-    lines = [head, "", *_table([title.replace("|", "\\|") for title in titles], rows, "rllrrrrrl")]
+    lines = [
+        head,
+        "",
+        *markdown_table([title.replace("|", "\\|") for title in titles], rows, "rllrrrrrl"),
+    ]
     lines += [f"\n> {escape_markdown(warning)}" for warning in ranking.warnings]
     return [*lines, "", f"<sub>{_conditions(ranking)}</sub>"]
 
@@ -168,7 +173,7 @@ def _constraints(constraints: Sequence[Constraint]) -> list[str]:
         ]
         for constraint in constraints
     ]
-    return _table(["Layer", "Op", "Why"], rows, "lll")
+    return markdown_table(["Layer", "Op", "Why"], rows, "lll")
 
 
 def format_verification_markdown(verification: Verification) -> list[str]:
@@ -190,8 +195,8 @@ def format_verification_markdown(verification: Verification) -> list[str]:
         [*map(escape_markdown, row)] for row in rows_of_criteria(verification)
     ]
     if criteria:
-        lines += [*_table(criteria_titles, criteria, "lrrl"), ""]
-    lines += _table(titles, rows, "lrrrr")
+        lines += [*markdown_table(criteria_titles, criteria, "lrrl"), ""]
+    lines += markdown_table(titles, rows, "lrrrr")
     kept = verification.constraints
     if kept:
         lines += ["", *_constraints(kept[:_LAYERS_SHOWN])]
@@ -233,7 +238,7 @@ def format_agreement_markdown(agreement: RankingAgreement, *, top: int = 10) -> 
         ]
         for move in moved
     ]
-    lines = [*_verdict(judge_agreement(agreement)), "", *_table(titles, rows, "llrrrrl")]
+    lines = [*_verdict(judge_agreement(agreement)), "", *markdown_table(titles, rows, "llrrrrl")]
     return lines + [f"\n> {escape_markdown(warning)}" for warning in agreement.warnings]
 
 
@@ -242,7 +247,16 @@ def _verdict(verdict: Verdict) -> list[str]:
     return sentences + [escape_markdown(text, longest=None) for text in verdict.sentences]
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], alignment: str) -> list[str]:
+def markdown_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], alignment: str
+) -> list[str]:
+    """Returns a table as lines.
+
+    Args:
+        titles: What stands above the columns, escaped.
+        rows: A cell for each column, escaped.
+        alignment: `l` or `r` for each column.
+    """
     rules = {"l": ":--", "r": "--:"}
     lines = [titles, [rules[side] for side in alignment], *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]

@@ -10,6 +10,8 @@ import pytest
 from polygraphy_layerprec.files.record_codec import from_json_value
 from polygraphy_layerprec.files.verdict_file import (
     SCHEMA_VERSION,
+    is_verdict_file,
+    load_verdict,
     save_verdict,
     verdict_on_choice,
     verdict_on_verification,
@@ -36,7 +38,7 @@ def test_what_is_saved_is_read_again(tmp_path):
 
     content = json.loads((tmp_path / "v.json").read_text())
     assert content.pop("schema_version") == SCHEMA_VERSION == 1
-    assert from_json_value(SavedVerdict, content) == verdict
+    assert from_json_value(SavedVerdict, content) == load_verdict(tmp_path / "v.json") == verdict
     assert (verdict.verb, verdict.passed, verdict.verdict) == ("rank", True, "inaccurate")
     assert (verdict.chosen_count, verdict.layer_count, verdict.failures) == (1, 1, ())
 
@@ -75,3 +77,29 @@ def test_the_document_lists_the_fields_in_their_order():
         "schema_version",
         *(field.name for field in dataclasses.fields(SavedVerdict)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"verb": "rank"}', "its schema_version is None"),
+        ('{"verb": "rank", "schema_version": 1}', "passed is missing"),
+        ("[" * 9999, "nested|recursion"),
+        ("{", "Expecting"),
+    ],
+)
+def test_what_is_no_verdict_is_refused(tmp_path, content, said):
+    (tmp_path / "v.json").write_text(content)
+
+    with pytest.raises(ValueError, match=rf"(?s)v.json' is not a verdict.*({said})"):
+        load_verdict(tmp_path / "v.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [('{"verb": "rank"}', True), ('{"layers": []}', False), ("[]", False), ("{", False)],
+)
+def test_a_verdict_is_known_by_its_verb(tmp_path, content, expected):
+    (tmp_path / "v.json").write_text(content)
+
+    assert is_verdict_file(tmp_path / "v.json") is expected

@@ -89,3 +89,66 @@ def test_mistakes_are_told(compare, arguments, message):
     assert done.returncode == 1
     assert "[!]" in done.stderr
     assert message in done.stderr
+
+
+@pytest.fixture(scope="module")
+def changed(folder):
+    """Returns a folder with a script and a verdict before a change of the criterion, and after."""
+    np.savez(folder / "x.npz", x=np.linspace(0.1, 1, 8, dtype=np.float32).reshape(2, 4))
+    for name, tolerance in (("before", "1e-2"), ("after", "1e-4")):
+        run_layerprec(
+            *("rank", "fp16.onnx", "--load-inputs", "x.npz", "--tolerance", tolerance),
+            *("--save-script", f"{name}.py", "--save-verdict", f"{name}-verdict.json"),
+            folder=folder,
+        ).check_returncode()
+    return folder
+
+
+@pytest.mark.usefixtures("changed")
+def test_two_scripts_are_compared_by_their_layers(compare, folder):
+    done = compare("before.py", "after.py", "--save-report", "changes.md")
+
+    assert done.returncode == 0
+    assert "Comparison of scripts: before.py | after.py" in done.stdout
+    assert "Both keep 0 layers in FP32; 0 only the first, " in done.stdout
+    assert "Only in the second:" in done.stdout
+    report = (folder / "changes.md").read_text()
+    assert report.startswith("**Both keep 0 layers in FP32; 0 only the first, ")
+    assert "| Layers in FP32 | 0 | " in report
+
+
+@pytest.mark.usefixtures("changed")
+def test_a_script_is_equal_to_itself(compare):
+    done = compare("after.py", "after.py")
+
+    assert "Both keep the same " in done.stdout
+    assert "Only in the" not in done.stdout
+
+
+@pytest.mark.usefixtures("changed")
+def test_two_verdicts_are_compared_by_every_criterion(compare):
+    done = compare("before-verdict.json", "after-verdict.json", "--format", "markdown")
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("**Both passed.**")
+    (row,) = [line for line in done.stdout.splitlines() if "L2 error: all lowered" in line]
+    assert "(at most 0.01)" in row
+    assert "(at most 0.0001)" in row
+
+
+@pytest.mark.usefixtures("changed")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("before.py", "fp16.json"), "Give two files of one kind."),
+        (("before.py", "after.py", "--format", "json"), "Only rankings are compared in JSON"),
+        (("before.py", "after.py", "--save-report", "a.html"), "Only rankings are compared"),
+        (("before.py", "after.py", "--save-agreement", "a.json"), "`--save-agreement` is about"),
+        (("before.py", "nowhere.py"), "nowhere.py' cannot be used"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(compare, words, said):
+    done = compare(*words)
+
+    assert done.returncode == 1
+    assert said in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.args import util as args_util
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.records import Ranking
+    from polygraphy_layerprec.report.before_after import Comparison
 
 __all__ = ["AgreementArgs"]
 
@@ -23,7 +25,7 @@ _DEFAULT_TOP: Final = 10
 @export()
 class AgreementArgs(BaseArgs):
     """
-    Agreement: which rankings are compared, and what is shown.
+    Agreement: which files are compared, and what is shown.
     """
 
     def add_parser_args_impl(self) -> None:
@@ -31,12 +33,13 @@ class AgreementArgs(BaseArgs):
         self.group.add_argument(
             "first",
             metavar="FIRST",
-            help="Path of a ranking that `rank` saved with `--save-ranking`, as JSON.",
+            help="Path of a ranking that `rank` saved with `--save-ranking`, as JSON; or of a "
+            "script of `--save-script`; or of a verdict of `--save-verdict`.",
         )
         self.group.add_argument(
             "second",
             metavar="SECOND",
-            help="Path of another ranking of the same model.",
+            help="Path of another one of that kind, of the same model.",
         )
         self.group.add_argument(
             "--top",
@@ -61,6 +64,7 @@ class AgreementArgs(BaseArgs):
         Attributes:
             first (str): Path of the first ranking.
             second (str): Path of the second ranking.
+            kind (str): What both are: `rankings`, `scripts` or `verdicts`.
             top (int): How many of the layers that moved to list.
             save_agreement (str): Path to save the comparison, or None.
         """
@@ -69,9 +73,37 @@ class AgreementArgs(BaseArgs):
         top = args_util.get(args, "top")
         self.top = _DEFAULT_TOP if top is None else top
         self.save_agreement = args_util.get(args, "save_agreement")
+        self.kind = self._find_kind()
         if self.top < 1:
             G_LOGGER.critical(f"`--top` must be at least 1, got: {self.top}.")
         check_output_path(self.save_agreement, option="--save-agreement", suffixes=(".json",))
+
+    def _find_kind(self) -> str:
+        kinds = [_kind_of(path) for path in (self.first, self.second)]
+        if kinds[0] != kinds[1]:
+            G_LOGGER.critical(
+                f"{self.first!r} is of the {kinds[0]}, {self.second!r} of the {kinds[1]}.\n"
+                f"Give two files of one kind."
+            )
+        if kinds[0] != "rankings" and self.save_agreement is not None:
+            G_LOGGER.critical(
+                f"`--save-agreement` is about rankings, these are {kinds[0]}.\n"
+                f"Leave it out, or use `--save-report changes.md`."
+            )
+        return kinds[0]
+
+    def compare_files(self) -> Comparison:
+        """Returns what changed between two scripts or two verdicts."""
+        from polygraphy_layerprec.emit.script_reading import load_network_script
+        from polygraphy_layerprec.files.verdict_file import load_verdict
+        from polygraphy_layerprec.report.before_after import compare_scripts, compare_verdicts
+
+        try:
+            if self.kind == "scripts":
+                return compare_scripts(*map(load_network_script, (self.first, self.second)))
+            return compare_verdicts(*map(load_verdict, (self.first, self.second)))
+        except ValueError as error:  # what is wrong with a file is the user's to mend
+            G_LOGGER.critical(str(error))
 
     def load_rankings(self) -> tuple[Ranking, Ranking]:
         """Returns both rankings."""
@@ -81,3 +113,12 @@ class AgreementArgs(BaseArgs):
             return load_ranking(self.first), load_ranking(self.second)
         except ValueError as error:  # what is wrong with a file is the user's to mend
             G_LOGGER.critical(str(error))
+
+
+def _kind_of(path: str) -> str:
+    from polygraphy_layerprec.files.verdict_file import is_verdict_file
+
+    if os.path.splitext(path)[1].lower() == ".py":
+        return "scripts"
+    # What cannot be read is told where a ranking is loaded.
+    return "verdicts" if os.path.isfile(path) and is_verdict_file(path) else "rankings"

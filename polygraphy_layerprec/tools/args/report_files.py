@@ -97,7 +97,7 @@ class ReportFileArgs(BaseArgs):
         self.is_json = args_util.get(args, "format") == "json"
         check_output_path(self.save_report, option=option, suffixes=(".html", ".md"))
         check_output_path(self.save_plot, option="--save-plot", suffixes=(".png", ".svg"))
-        if self._is_page:
+        if self.is_page:
             from polygraphy_layerprec.report.html.packages import check_report_packages
 
             _run(check_report_packages)
@@ -154,6 +154,10 @@ class ReportFileArgs(BaseArgs):
 
         self._save(render, lambda: format_verification_markdown(verification))
 
+    def save_markdown(self, make: Callable[[], Sequence[str]]) -> None:
+        """Saves what is Markdown in any case, if a path was given."""
+        self._save(lambda: "", make)
+
     def save_agreement(self, agreement: RankingAgreement) -> None:
         """Saves the report that was asked for about two rankings."""
         from polygraphy_layerprec.report.markdown import format_agreement_markdown
@@ -166,7 +170,8 @@ class ReportFileArgs(BaseArgs):
         self._save(render, lambda: format_agreement_markdown(agreement))
 
     @property
-    def _is_page(self) -> bool:
+    def is_page(self) -> bool:
+        """Whether a page is saved."""
         path = self.save_report or ""
         return os.path.splitext(path)[1].lower() == ".html"
 
@@ -175,7 +180,7 @@ class ReportFileArgs(BaseArgs):
             return
         from polygraphy_layerprec.files.atomic_file import write_text_file
 
-        text = page() if self._is_page else "\n".join(markdown()) + "\n"
+        text = page() if self.is_page else "\n".join(markdown()) + "\n"
         write_text_file(self.save_report, text)
         G_LOGGER.info(f"Saved the report to {self.save_report}")
 

@@ -18,7 +18,7 @@ __all__ = ["Compare"]
 
 class Compare(LayerprecSubtool):
     """
-    Compare two rankings: how far they agree, and which layers moved.
+    Compare two rankings, scripts or verdicts: how far they agree, and what changed.
 
     For example the emulated ranking of a model with that of its saved outputs or of an engine, two
     versions of a backend, two sets of inputs. The typical usage of `compare` is:
@@ -29,7 +29,11 @@ class Compare(LayerprecSubtool):
 
         polygraphy layerprec compare emulated.json engine.json --save-agreement agreement.json
 
-    The exit code is 0 however little the rankings agree.
+    What a change of the model or of a criterion did, from the scripts or verdicts before and after:
+
+        polygraphy layerprec compare before.py after.py
+
+    The exit code is 0 however little they agree.
     """
 
     def __init__(self) -> None:
@@ -41,6 +45,9 @@ class Compare(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Compares, shows and saves."""
+        if self.arg_groups[AgreementArgs].kind != "rankings":
+            self._compare_before_and_after()
+            return 0
         from polygraphy_layerprec.ranking.agreement import compare_rankings
         from polygraphy_layerprec.report.agreement import (
             format_agreement,
@@ -69,3 +76,25 @@ class Compare(LayerprecSubtool):
             save_agreement(agreement, options.save_agreement)
             G_LOGGER.info(f"Saved the comparison to {options.save_agreement}")
         return 0
+
+    def _compare_before_and_after(self) -> None:
+        from polygraphy_layerprec.report.before_after import (
+            format_comparison,
+            format_comparison_markdown,
+        )
+
+        options, files = self.arg_groups[AgreementArgs], self.arg_groups[ReportFileArgs]
+        if files.is_json or files.is_page:
+            G_LOGGER.critical(
+                f"Only rankings are compared in JSON or on a page, these are {options.kind}.\n"
+                f"Use Markdown: `--format markdown`, or `--save-report changes.md`."
+            )
+        found = options.compare_files()
+        paths = options.first, options.second
+        if files.is_markdown:
+            files.show_markdown(format_comparison_markdown(found, *paths))
+        else:
+            G_LOGGER.info("\n".join(format_comparison(found, *paths, width=log_width())))
+        files.save_markdown(lambda: format_comparison_markdown(found, *paths))
+        for warning in found.warnings:
+            G_LOGGER.warning(wrapped(warning))
