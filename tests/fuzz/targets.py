@@ -127,6 +127,16 @@ def _read_ranking(path: str) -> None:
     _run("verify", "model.onnx", "--ranking", path)
 
 
+def _verdicts() -> Sequence[bytes]:
+    _run("rank", "model.onnx", "--load-inputs", "inputs.npz", "--save-verdict", "verdict.json")
+    return [Path("verdict.json").read_bytes()]
+
+
+def _read_verdict(path: str) -> None:
+    _run("compare", path, path)
+    _run("compare", path, path, "--format", "markdown", "--save-report", "a.md")
+
+
 def _scripts() -> Sequence[bytes]:
     graph = load_graph("model.onnx")
     constraints = [
@@ -213,6 +223,7 @@ def _run(*words: str) -> None:
 TARGETS = {
     "model": Target(".onnx", _models, mutate_model, _read_model),
     "ranking": Target(".json", _rankings, mutate_json, _read_ranking),
+    "verdict": Target(".json", _verdicts, mutate_json, _read_verdict),
     "script": Target(".py", _scripts, mutate_script, _read_script),
     "inputs": Target(".npz", _npz_files, mutate_npz, _read_samples),
     "inputs-json": Target(".json", _json_samples, mutate_json, _read_samples),
