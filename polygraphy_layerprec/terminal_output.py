@@ -85,7 +85,7 @@ def printable_log() -> Iterator[None]:
         message: object, severity: int, *arguments: object, stack_depth: int = 2, **options: object
     ) -> None:
         text: object = terminal_text(str(message))
-        if severity >= _INFO:
+        if severity >= max(_INFO, logger.module_severity.get()):
             _logged["lines"] += 1 + str(text).count("\n")
         if isinstance(message, StyledLines) and _has_colours():
             text = _painted(str(text), message.styles)

@@ -177,6 +177,16 @@ def test_one_look_is_kept_where_inputs_are_made_up(folder):
     assert "--input-shapes in_0:[1,128,4]" in " ".join(done.stdout.split())
 
 
+def test_what_polygraphy_keeps_to_itself_takes_no_lines(measured):
+    command = (*COMMANDS["rank"], "--cosine-similarity-threshold", "0.9999")
+
+    done = run_layerprec(*command, folder=measured, environment={"COLUMNS": "80"})
+
+    assert "block.0/norm: LayerNorm written out" in done.stdout
+    assert "block.1/shift: Add, Sub | rounding, cancellation" in done.stdout
+    assert len(done.stdout.splitlines()) <= 25
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_json_can_be_piped_alone(measured, verb):
     command = (*COMMANDS[verb], "--save-verdict", f"{verb}.json", "--format", "json")
