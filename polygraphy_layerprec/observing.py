@@ -20,7 +20,7 @@ from polygraphy_layerprec.execution.comparison.side_by_side import (
     compare_samples,
 )
 from polygraphy_layerprec.execution.samples.given import check_samples
-from polygraphy_layerprec.plan import Planner
+from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import (
     assemble_ranking,
@@ -29,6 +29,7 @@ from polygraphy_layerprec.ranking.assembly import (
 )
 from polygraphy_layerprec.ranking.guards import find_guard_reasons, with_guards
 from polygraphy_layerprec.ranking.order import first_output, rank_layers, with_exact_impacts
+from polygraphy_layerprec.ranking.quantized_units import merge_units, with_pair_reasons
 from polygraphy_layerprec.records import ImpactMethod, Ranking
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Observer:
         self.whole = whole
         self.request = request
         self.graph, self.counted = part_that_counts(whole, request.outputs)
-        self.plan = Planner(self.graph, request.precision).plan()
+        self.plan = planner_for(self.graph, request.precision).plan()
         self._budget_bytes = request.max_memory_bytes or half_of_free_memory()
         if request.loss is not None and (request.impact != "adjoint" or request.exact_count):
             raise ExecutionError("A loss needs the adjoint: leave out `--impact` and `--exact`.")
@@ -194,7 +195,11 @@ class Observed:
             self._observer.whole,
             self._observer.plan,
             self.comparison,
-            with_guards(layers, self._guards_of(layers, progress)),
+            with_pair_reasons(
+                self._observer.graph,
+                with_guards(layers, self._guards_of(layers, progress)),
+                self.comparison.pair_fits,
+            ),
             impact=self._request.impact,
             outputs=self._request.outputs or (),
             generated_inputs=self._request.generated_inputs,
@@ -209,7 +214,7 @@ class Observed:
             raise nothing_to_rank(whole, self.comparison)
         if not self.comparison.observations.judged:
             raise nothing_to_judge(whole, self.comparison, self._observer.counted)
-        return self._with_measured_ids(observed)
+        return self._with_measured_ids(merge_units(self._observer.graph, observed))
 
     def _with_measured_ids(self, observed: list[LayerObservation]) -> list[LayerObservation]:
         """Measures what no gradient says: another id than was meant is another row of a table."""

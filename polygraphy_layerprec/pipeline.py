@@ -22,7 +22,7 @@ from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.observing import RankRequest, observe
 from polygraphy_layerprec.plan import KeptLayers, Target
-from polygraphy_layerprec.precision import FP16, PRECISIONS, Precision
+from polygraphy_layerprec.precision import FP16, Precision, precision_named
 from polygraphy_layerprec.records import Criterion, CurvePoint, ImpactMethod, Ranking, Selection
 from polygraphy_layerprec.remedies import find_remedies
 from polygraphy_layerprec.selection import SelectionRequest, error_curve, select_layers
@@ -179,7 +179,7 @@ def select_constraints(
     every = list(samples)
     seen = len(every) - held_out_count(len(every))
     judged_by = judges_for(
-        PRECISIONS[ranking.precision], tolerance=request.tolerance, others=judges
+        precision_named(ranking.precision), tolerance=request.tolerance, others=judges
     )
     measure = partial(
         MeasuredSets, ranking, graph, judges=judged_by, outputs=outputs, progress=progress

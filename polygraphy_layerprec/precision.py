@@ -19,10 +19,12 @@ __all__ = [
     "CHUNK_ELEMENTS",
     "FP16",
     "PRECISIONS",
+    "QDQ",
     "TF32",
     "ChunkRounder",
     "Precision",
     "chunks_of",
+    "precision_named",
     "round_flat",
     "round_to_precision",
 ]
@@ -86,7 +88,20 @@ BF16 = Precision("bf16", mantissa_bits=7, min_exponent=-126, max_exponent=127)
 TF32 = Precision("tf32", mantissa_bits=10, min_exponent=-126, max_exponent=127)
 """What tensor cores make of the factors of an FP32 product unless it is switched off."""
 
+QDQ = Precision("qdq", mantissa_bits=23, min_exponent=-126, max_exponent=127)
+"""Pairs of QuantizeLinear and DequantizeLinear: tensors are FP32 on both sides of each."""
+
 PRECISIONS = {precision.name: precision for precision in (FP16, BF16)}
+"""Those that values are rounded to, by name."""
+
+
+def precision_named(name: str) -> Precision:
+    """Returns the precision of that name, that of a quantised model among them.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    return QDQ if name == QDQ.name else PRECISIONS[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from polygraphy_layerprec.precision import FP16, PRECISIONS
+from polygraphy_layerprec.precision import FP16, PRECISIONS, QDQ
 from polygraphy_layerprec.records import Remedy
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def find_remedies(
         layers: The layers that stay in FP32.
         precision_name: The low precision.
     """
+    if precision_name == QDQ.name:  # scales are at fault, which the reasons tell
+        return ()
     precision = PRECISIONS[precision_name]
     nodes = {name: node for node in graph.nodes for name in node.outputs if name}
     chosen = [(layer, nodes[layer.outputs[0]]) for layer in layers if layer.outputs[0] in nodes]

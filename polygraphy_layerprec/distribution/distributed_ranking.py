@@ -30,6 +30,8 @@ from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.kernels.sessions import available_threads, threads_per_session
 from polygraphy_layerprec.execution.samples.given import check_sample
 from polygraphy_layerprec.model import Graph, identify, load_graph
+from polygraphy_layerprec.model.digest import reference_digest
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.observing import Observer, RankRequest, half_of_free_memory
 from polygraphy_layerprec.ranking.assembly import installed_versions
 
@@ -105,7 +107,9 @@ def rank_on_workers(  # noqa: PLR0913 - as `rank`, and where
     with connected(workers) as client:
         facts = _check_workers(client, found, seconds=no_worker_seconds)
         share = _threads_of(workers, facts) if threads is None else threads
-        task = WorkerRequest(found, replace(request, max_memory_bytes=memory_bytes), share)
+        task = WorkerRequest(
+            found, replace(request, max_memory_bytes=memory_bytes), share, _reference_of(whole)
+        )
         with threads_per_session(share):
             observer = Observer(whole, request)
             comparer = observer.comparer()
@@ -134,6 +138,18 @@ def _check_distributable(request: RankRequest) -> None:
             "A loss is a function of this process.\n"
             "Leave out `--workers` and `--cluster`, or `--loss-script`."
         )
+
+
+def _reference_of(graph: Graph) -> ModelOnWorkers | None:
+    """The float model that a quantised one is compared with, as workers must find it."""
+    if not isinstance(graph, QuantizedGraph) or graph.reference_path is None:
+        return None
+    return ModelOnWorkers(
+        path=os.path.abspath(graph.reference_path),
+        external_data_folder=None,
+        digest=reference_digest(graph),
+        versions=installed_versions(),
+    )
 
 
 def _observed(

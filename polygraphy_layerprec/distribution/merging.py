@@ -10,8 +10,9 @@ from polygraphy_layerprec.distribution.part import PartConditions
 from polygraphy_layerprec.distribution.partial_file import PartialFile
 from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import identify
+from polygraphy_layerprec.model.digest import reference_digest
 from polygraphy_layerprec.observing import Observer, RankRequest
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import PRECISIONS, QDQ, precision_named
 from polygraphy_layerprec.ranking.assembly import installed_versions
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def merge_parts(
 
 def _request_of(conditions: PartConditions) -> RankRequest:
     return RankRequest(
-        PRECISIONS[conditions.precision],
+        precision_named(conditions.precision),
         conditions.impact,
         outputs=conditions.outputs or None,
         generated_inputs=conditions.inputs == "generated",
@@ -110,12 +111,17 @@ def _check_here(part: PartialFile, graph: Graph) -> None:
             f"Note: Their digests are: {conditions.model.digest!r} and {here.model.digest!r}.\n"
             f"Give the model that was ranked with `--model`."
         )
+    if conditions.reference != reference_digest(graph):
+        raise ValueError(
+            f"{part.path!r} compares with another reference than was given here.\n"
+            f"Give the float model that each `rank` was given with `--reference`."
+        )
     if conditions.versions != here.versions:
         raise _differ("versions", part.path, "this program", conditions.versions, here.versions)
-    if conditions.precision not in PRECISIONS:
+    if conditions.precision not in {*PRECISIONS, QDQ.name}:
         raise ValueError(
             f"{part.path!r} is in {conditions.precision!r:.60}, this program knows "
-            f"{', '.join(PRECISIONS)}."
+            f"{', '.join((*PRECISIONS, QDQ.name))}."
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from polygraphy_layerprec.distribution.columns import Columns, as_column
 from polygraphy_layerprec.divergence.caveats import Caveat
 from polygraphy_layerprec.divergence.nonfinite import NonFiniteVisit
+from polygraphy_layerprec.divergence.pair_fit import PairFit
 from polygraphy_layerprec.divergence.sums import DivergenceSums
 from polygraphy_layerprec.execution.comparison.observation import ObservedLayer
 from polygraphy_layerprec.execution.comparison.output_divergence import ObservedOutput
@@ -57,6 +58,9 @@ class ObservedRecord:
     caveats: tuple[tuple[int, CaveatKind, str], ...]
     """Node index, kind and operator."""
 
+    pair_fits: tuple[tuple[str, PairFit], ...] = ()
+    """How scales of a quantised model fit, by the pair's name."""
+
 
 def observed_record(comparison: Comparison) -> ObservedRecord:
     """Returns the part of what samples said that is a record."""
@@ -75,6 +79,7 @@ def observed_record(comparison: Comparison) -> ObservedRecord:
             for node, layer in layers
             for caveat in sorted(layer.caveats)
         ),
+        pair_fits=tuple(sorted(comparison.pair_fits.items())),
     )
 
 
@@ -159,9 +164,19 @@ def comparison_from(
         if node not in observed.layers:
             raise ValueError(f"caveats name the node {node}, which was not measured")
         observed.layers[node].caveats.add(Caveat(kind, op))
+    for name, fit in record.pair_fits:
+        nothing.pair_fits[name] = _checked_fit(name, fit)
     for place, output in enumerate(nothing.outputs.observed):
         _fill_output(output, columns, place)
     return nothing
+
+
+def _checked_fit(name: str, fit: PairFit) -> PairFit:
+    numbers = [getattr(fit, field.name) for field in dataclasses.fields(PairFit)]
+    flat = [x for number in numbers for x in (number if isinstance(number, tuple) else (number,))]
+    if any(not 0.0 <= x < float("inf") for x in flat) or not fit.largest_step:
+        raise ValueError(f"the fit of the pair {name!r:.60} has a number that cannot be")
+    return fit
 
 
 def _node_sets(comparison: Comparison) -> dict[str, set[int]]:

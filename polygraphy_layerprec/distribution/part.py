@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import identify
+from polygraphy_layerprec.model.digest import reference_digest
 from polygraphy_layerprec.ranking.assembly import installed_versions
 from polygraphy_layerprec.records import ImpactMethod, ModelIdentity
 
@@ -80,6 +81,9 @@ class PartConditions:
     data_set_size: int
     """Samples in all parts together."""
 
+    reference: str = ""
+    """Digest of the float model that a quantised one is compared with; empty without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -129,6 +133,7 @@ def conditions_of(
         inputs="generated" if generated_inputs else "user",
         shard_count=shard_count,
         data_set_size=data_set_size,
+        reference=reference_digest(graph),
     )
 
 

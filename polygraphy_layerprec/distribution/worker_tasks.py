@@ -27,7 +27,9 @@ from polygraphy_layerprec.execution.kernels.sessions import (
     threads_per_session,
 )
 from polygraphy_layerprec.model import ModelError, identify, load_graph
+from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.observing import Observer
+from polygraphy_layerprec.precision import QDQ
 from polygraphy_layerprec.ranking.assembly import installed_versions
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ class WorkerRequest:
 
     threads: int
     """Threads of each ONNX-Runtime session."""
+
+    reference: ModelOnWorkers | None = None
+    """The float model that a quantised one is compared with, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +167,19 @@ def _prepared(request: WorkerRequest) -> SampleComparer:
     if request not in _PREPARED:
         _PREPARED.clear()
         silence_native_log()
-        _PREPARED[request] = Observer(_open_model(request.model), request.rank).comparer()
+        graph = _with_pairs(_open_model(request.model), request)
+        _PREPARED[request] = Observer(graph, request.rank).comparer()
     return _PREPARED[request]
+
+
+def _with_pairs(graph: Graph, request: WorkerRequest) -> Graph:
+    """What is ranked of a model: of a quantised one, its float graph and its pairs."""
+    if request.rank.precision != QDQ:
+        return graph
+    wanted = request.reference
+    if wanted is None:
+        return pass_pairs_by(graph)
+    return pass_pairs_by(graph, _open_model(wanted), reference_path=wanted.path)
 
 
 def _open_model(model: ModelOnWorkers) -> Graph:

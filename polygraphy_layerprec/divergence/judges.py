@@ -14,7 +14,7 @@ from polygraphy_layerprec.divergence.output_errors import (
     largest_error,
     worst_relative_error,
 )
-from polygraphy_layerprec.precision import is_floating
+from polygraphy_layerprec.precision import QDQ, is_floating
 from polygraphy_layerprec.records import Criterion, Judgement
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
 
 _FP16_TOLERANCE: Final = 5e-3
 _FP16_MANTISSA_BITS: Final = 10
+_QDQ_TOLERANCE: Final = 0.1
 
 _UNEQUAL_SHARE: Final = 0.01
 
@@ -110,7 +111,12 @@ def default_tolerance(precision: Precision) -> float:
     >>> from polygraphy_layerprec.precision import BF16, FP16
     >>> default_tolerance(FP16), default_tolerance(BF16)
     (0.005, 0.04)
+
+    Quantisation is coarser, and retrained models are judged by their metric alone: 0.1, a ratio of
+    signal to noise of 20 dB, is what sets are judged by where nothing else is asked for.
     """
+    if precision == QDQ:
+        return _QDQ_TOLERANCE
     return _FP16_TOLERANCE * 2.0 ** (_FP16_MANTISSA_BITS - precision.mantissa_bits)
 
 

@@ -226,7 +226,7 @@ class _Measurement:
         return replace(
             sums,
             max_abs=float(magnitudes.max()),
-            overflow_count=int(np.count_nonzero(magnitudes >= self._precision.overflow_threshold)),
+            overflow_count=self._overflow_count(magnitudes),
             candidate_nonfinite_count=int(np.count_nonzero(np.isinf(moved))),
         )
 
@@ -263,12 +263,17 @@ class _Measurement:
             cumulative_power=sum_of_squares(error_of(moved)),
             incomparable_count=reference.size if candidate is None else 0,
             max_abs=float(magnitudes.max()),
-            overflow_count=int(np.count_nonzero(magnitudes >= precision.overflow_threshold)),
+            overflow_count=self._overflow_count(magnitudes),
             underflow_count=int(np.count_nonzero(underflows)),
             reference_nonfinite_count=reference.size - int(np.count_nonzero(finite)),
             candidate_nonfinite_count=int(np.count_nonzero(finite & ~np.isfinite(moved))),
             nan_count=int(np.count_nonzero(np.isnan(reference) | np.isnan(moved))),
         )
+
+    def _overflow_count(self, magnitudes: Floats) -> int:
+        with np.errstate(over="ignore"):  # FP32 ends where its largest number does
+            threshold = magnitudes.dtype.type(self._precision.overflow_threshold)
+        return int(np.count_nonzero(magnitudes >= threshold))
 
     @property
     def _least_rounding(self) -> float:

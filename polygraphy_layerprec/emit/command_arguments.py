@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import Constraint
 
-__all__ = ["render_autocast_arguments", "render_layer_precisions", "unnamed_constraints"]
+__all__ = [
+    "render_autocast_arguments",
+    "render_exclusions",
+    "render_layer_precisions",
+    "unnamed_constraints",
+]
 
 _SHORT_OPTIONS = ("-h", "-o", "-q", "-v")
 """Those of `polygraphy convert` and `polygraphy run`, to which a value may be joined."""
@@ -37,6 +42,16 @@ def render_autocast_arguments(constraints: Sequence[Constraint]) -> str:
     patterns = [rf"^{re.escape(name)}\Z" for name in _names(constraints)]
     option = ["--nodes_to_exclude", *patterns] if patterns else []
     return _line(["--data_max", "inf", *option])
+
+
+def render_exclusions(constraints: Sequence[Constraint]) -> str:
+    """Returns one shell line: arguments of ModelOpt's quantisation that leave these nodes out.
+
+    Nodes that share a pair are left out together. ModelOpt matches as AutoCast does.
+    """
+    names = [name for c in constraints for name in (c.members or (c.name,)) if _is_tellable(name)]
+    patterns = [rf"^{re.escape(name)}\Z" for name in dict.fromkeys(names)]
+    return _line(["--nodes_to_exclude", *patterns] if patterns else [])
 
 
 def unnamed_constraints(constraints: Iterable[Constraint]) -> int:

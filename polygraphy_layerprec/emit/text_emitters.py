@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.emit.command_arguments import (
     render_autocast_arguments,
+    render_exclusions,
     render_layer_precisions,
 )
 
@@ -36,6 +37,9 @@ class TextEmitter:
     tells_layers_by_name: bool = True
     """Whether layers without a name are left out, which the user is then told."""
 
+    of_pairs: bool = False
+    """Whether it is about the layers of a quantised model, and not about precisions."""
+
 
 TEXT_EMITTERS: tuple[TextEmitter, ...] = (
     TextEmitter(
@@ -49,6 +53,14 @@ TEXT_EMITTERS: tuple[TextEmitter, ...] = (
         "Path to save arguments for ModelOpt AutoCast. "
         "For example: --save-autocast-args autocast.txt.",
         render_autocast_arguments,
+    ),
+    TextEmitter(
+        "--save-exclude",
+        "With `--precision qdq`: path to save the arguments for `python -m "
+        "modelopt.onnx.quantization` that leave the selected layers out of quantisation. "
+        "For example: --save-exclude exclude.txt.",
+        render_exclusions,
+        of_pairs=True,
     ),
 )
 """All of them, in the order of the help."""

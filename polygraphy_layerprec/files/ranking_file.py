@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from polygraphy_layerprec.files.atomic_file import write_text_file
 from polygraphy_layerprec.files.record_codec import from_json_value, to_json_value
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import PRECISIONS, QDQ
 from polygraphy_layerprec.records import RankedLayer, Ranking
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def _read_ranking(path: str) -> Ranking:
         content = json.load(file, parse_constant=_reject_constant)
     _check_version(content)
     ranking = from_json_value(Ranking, content)
-    if ranking.precision not in PRECISIONS:
+    if ranking.precision not in {*PRECISIONS, QDQ.name}:
         raise ValueError(
             f"its precision is {ranking.precision!r:.60}, this program knows "
-            f"{', '.join(PRECISIONS)}"
+            f"{', '.join((*PRECISIONS, QDQ.name))}"
         )
     for index, layer in enumerate(ranking.layers):
         _check_shares(layer, f"layers[{index}]")

@@ -102,7 +102,13 @@ def asked_by_ranking(
         OSError: If it cannot be read.
     """
     path = os.fspath(path)
-    ranking = ranking_of_today(graph, load_ranking(path))
+    found = load_ranking(path)
+    if found.precision not in PRECISIONS:
+        raise ValueError(
+            f"The ranking {path!r} is about the pairs of a quantised model, and this is about FP16 "
+            f"and BF16.\nMeasure sets of pairs with `polygraphy layerprec constrain`."
+        )
+    ranking = ranking_of_today(graph, found)
     uncertain = check_ranked_model(graph, ranking, made=f"The ranking {path!r}")
     selection = select_layers(ranking, request)
     warnings = () if selection.reached else (_not_reached(selection.forecast_error),)

@@ -10,10 +10,11 @@ from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, Tenso
 
 from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.graph import Graph
+from polygraphy_layerprec.model.quantized.records import QuantizedGraph
 from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.records import ModelIdentity
 
-__all__ = ["are_comparable", "identify"]
+__all__ = ["are_comparable", "identify", "reference_digest"]
 
 _VERSION: Final = "2"
 _END_BYTES: Final = 2048
@@ -25,8 +26,11 @@ def identify(graph: Graph) -> ModelIdentity:
     The digest covers operators with their versions and attributes, tensor names, inputs, outputs,
     and of each weight its type, shape, first and last values: reading every weight would cost as
     much as the ranking. Names of nodes and texts for the reader are no part of it. Its version
-    stands before the colon; digests of another version say nothing about this one.
+    stands before the colon; digests of another version say nothing about this one. The float graph
+    of a quantised model is known as that model.
     """
+    if isinstance(graph, QuantizedGraph):
+        return identify(graph.quantized)
     digest = hashlib.sha256()
     for node in graph.nodes:
         guards = [(guard.condition, guard.value) for guard in node.guards]
@@ -48,6 +52,13 @@ def identify(graph: Graph) -> ModelIdentity:
         graph.opset(),
         len(graph.layers),
     )
+
+
+def reference_digest(graph: Graph) -> str:
+    """Returns the digest of the float model that a quantised one is compared with, else nothing."""
+    if not isinstance(graph, QuantizedGraph) or graph.reference is None:
+        return ""
+    return identify(graph.reference).digest
 
 
 def are_comparable(first: str, second: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -68,6 +69,11 @@ class Graph:
         """The nodes that a precision is chosen for."""
         return tuple(node for node in self.nodes if node.is_layer)
 
+    @property
+    def decided_nodes(self) -> tuple[Node, ...]:
+        """The nodes that a decision on a layer is about: the layers."""
+        return self.layers
+
     def element_type(self, name: str) -> int:
         """Member of `TensorProto.DataType`, `NOT_A_TENSOR`, or `UNKNOWN_TYPE`."""
         found = self.types.get(name)
@@ -109,13 +115,21 @@ class Graph:
         return self.opsets.get(domain, 1)
 
 
-def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Graph:
+def build_graph(
+    model: onnx.ModelProto,
+    *,
+    name: str,
+    folder: DataFolder,
+    known_weights: Mapping[str, Weight] = MappingProxyType({}),
+) -> Graph:
     """Returns the graph of `model`.
 
     Args:
         model: The model; its large tensors may be references to files.
         name: File name for messages and records.
         folder: Where the files with external data are.
+        known_weights: Constants beside those of the model, by tensor name; their data may lie
+            elsewhere.
 
     Raises:
         ModelError: If the graph is not one: a tensor nobody makes, two that share a name, a
@@ -125,6 +139,7 @@ def build_graph(model: onnx.ModelProto, *, name: str, folder: DataFolder) -> Gra
     check_opsets(model)
     expansion = expand(model)
     weights = {n: locate_weight(t, n, folder) for n, t in expansion.weights.items()}
+    weights.update(known_weights)
     inputs = [value for value in model.graph.input if value.name not in weights]
     fed = [value.name for value in inputs]
     nodes = list(_without_constants(expansion, weights, fed, folder))

@@ -30,9 +30,10 @@ class KeptLayers:
         return cls(frozenset(names) - {""})
 
     @classmethod
-    def all_but(cls, graph: Graph, lowered: Node) -> KeptLayers:
-        """Returns every layer of a graph but one."""
-        return cls.of_nodes(node for node in graph.layers if node.index != lowered.index)
+    def all_but(cls, graph: Graph, *lowered: Node) -> KeptLayers:
+        """Returns every layer of a graph but these nodes."""
+        spared = {node.index for node in lowered}
+        return cls.of_nodes(node for node in graph.decided_nodes if node.index not in spared)
 
     def __contains__(self, node: Node) -> bool:
         """Whether a node stays in FP32."""

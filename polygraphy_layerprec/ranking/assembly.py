@@ -10,8 +10,11 @@ from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import Graph, identify
+from polygraphy_layerprec.model.digest import reference_digest
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.ranking.doubts import describe_instability, describe_refutation
 from polygraphy_layerprec.ranking.order import forecast_error, forecast_holds
+from polygraphy_layerprec.ranking.quantized_units import pair_warnings
 from polygraphy_layerprec.ranking.stability import order_stability
 from polygraphy_layerprec.records import (
     ImpactMethod,
@@ -74,6 +77,7 @@ def assemble_ranking(
             impact=impact,
             outputs=outputs,
             threads=session_threads(),
+            reference=reference_digest(graph),
         ),
         output_error=error,
         layers=layers,
@@ -143,7 +147,9 @@ def _unmeasured(graph: Graph, plan: Plan, comparison: Comparison) -> tuple[Unmea
         if graph.nodes[index].is_layer:
             reasons.setdefault(index, f"it stays in FP32: {left.reason}")
     reasons |= comparison.failures
-    return tuple(
+    unranked = graph.unranked if isinstance(graph, QuantizedGraph) else ()
+    told = (UnmeasuredLayer(n.name, n.op, n.outputs, n.reason, failed=False) for n in unranked)
+    return *told, *(
         UnmeasuredLayer(
             (node := graph.nodes[i]).name,
             node.op_type,
@@ -207,6 +213,7 @@ def _warnings(
             f"In FP16 or BF16 in the model itself: {low}, {first!r} the first. They are part of "
             f"the reference and are not ranked."
         )
+    warnings += pair_warnings(graph)
     warnings += _branch_warnings(plan.graph, comparison, graph)
     in_double = [node for node in plan.left if node.reason == "it computes in DOUBLE"]
     if in_double:

@@ -69,6 +69,9 @@ class RunConditions:
     """Threads of each ONNX-Runtime session: equal ones give equal numbers, however the samples are
     split. None where that is not known."""
 
+    reference: str = ""
+    """Digest of the float model that a quantised one is compared with; empty without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class RankedLayer:
@@ -141,7 +144,8 @@ class RankedLayer:
 
     kind: str
     """The kind of trouble: `overflow`, `guard`, `inexact integers`, `benign overflow`, `underflow`,
-    `cancellation`, `long reduction`, `rounding` or `exact`."""
+    `cancellation`, `long reduction`, `rounding` or `exact`; of a quantised model also `saturation`,
+    `outlier channel`, `lost values`, `wasted range` or `dead channels`."""
 
     reason: str
     """The kind with the figures behind it, in words."""
@@ -169,6 +173,10 @@ class RankedLayer:
     keeps_finite: bool = False
     """Whether an output becomes NaN or infinite unless it stays in FP32, together with the others
     of which this is true; found by measuring, and apart from overflow."""
+
+    members: tuple[str, ...] = ()
+    """Names of the ONNX nodes that are one decision with it, itself among them, in the float model
+    if that is known; none where a layer is decided on alone."""
 
     @property
     def reads_overflow(self) -> bool:
@@ -275,7 +283,7 @@ class Ranking:
     """Which model."""
 
     precision: str
-    """Name of the low precision: `fp16` or `bf16`."""
+    """Name of the low precision: `fp16`, `bf16`, or `qdq` for the pairs of a quantised model."""
 
     conditions: RunConditions
     """How it was measured."""

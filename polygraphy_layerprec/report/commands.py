@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ REPORT_OPTIONS: Final = ("-o", "--output", "--save-report", "--save-plot", "--fo
 """Options about reports, which the command for a script goes without."""
 
 _NEW_SCRIPT: Final = "constraints.py"
+_FEWER_PAIRS: Final = "fewer_pairs.onnx"
 
 
 def commands_to_run(
@@ -43,6 +45,8 @@ def commands_to_run(
         external_data_dir: Where the model's data files are, if not beside it.
     """
     commands = []
+    if precision == "qdq":
+        return _commands_for_pairs(arguments, model_path)
     if script_path is None:
         script_path = _NEW_SCRIPT
         words = [*without_options(arguments, REPORT_OPTIONS), "--save-script", script_path]
@@ -58,6 +62,23 @@ def commands_to_run(
     )
     commands += [Command(f"Build an engine with it, {version}:", line) for version, line in builds]
     return tuple(commands)
+
+
+def _commands_for_pairs(arguments: Sequence[str], model_path: str) -> tuple[Command, ...]:
+    """From a report on a quantised model to a model with fewer pairs, and an engine of it."""
+    words = without_options(arguments, (*REPORT_OPTIONS, "--save-onnx", "--save-exclude"))
+    words += ["--save-onnx", _FEWER_PAIRS, "--save-exclude", "exclude.txt"]
+    engine = f"{os.path.splitext(os.path.basename(model_path))[0]}.engine"
+    return (
+        Command(
+            "Save the model without the pairs of these layers:",
+            shlex.join(["polygraphy", "layerprec", *words]),
+        ),
+        Command(
+            "Build an engine of it:",
+            shlex.join(["polygraphy", "convert", _FEWER_PAIRS, "-o", engine]),
+        ),
+    )
 
 
 def without_options(arguments: Sequence[str], options: Collection[str]) -> list[str]:

@@ -138,8 +138,17 @@ def build_commands(
     return commands
 
 
-def format_script_command(arguments: Sequence[str]) -> list[str]:
-    """Returns lines with the command that was run, and the option that saves a script added."""
+def format_script_command(arguments: Sequence[str], *, precision: str = "fp16") -> list[str]:
+    """Returns lines with the command that was run, and the option that saves a script added.
+
+    For the pairs of a quantised model, `qdq`, the option that saves it with fewer of them.
+    """
+    if precision == "qdq":
+        words = [*arguments, "--save-onnx", "fewer_pairs.onnx", "--save-exclude", "exclude.txt"]
+        return [
+            "Next: save the model without the pairs of these layers, and what to exclude",
+            f"      {shlex.join(['polygraphy', 'layerprec', *words])}",
+        ]
     command = shlex.join(["polygraphy", "layerprec", *arguments, "--save-script", "constraints.py"])
     return [
         "Next: save a script that keeps the chosen layers in FP32 in an engine",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polygraphy_layerprec.divergence.judges import default_tolerance
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
 from polygraphy_layerprec.selection.healing import is_required, may_be_finite
@@ -71,7 +71,13 @@ def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
     """Returns a constraint for each selected layer, with its reason."""
     return tuple(
         Constraint(
-            layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason, layer.trace
+            layer.node_name,
+            layer.op,
+            layer.inputs,
+            layer.outputs,
+            layer.reason,
+            layer.trace,
+            layer.members,
         )
         for layer in selection.layers
     )
@@ -89,7 +95,7 @@ def _by_forecast(
     if kept is None:
         tolerance = request.tolerance
         if tolerance is None:
-            tolerance = default_tolerance(PRECISIONS[ranking.precision])
+            tolerance = default_tolerance(precision_named(ranking.precision))
         found = search_set(
             forecast,
             tolerance=tolerance,

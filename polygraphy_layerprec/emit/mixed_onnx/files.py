@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.emit.mixed_onnx.weights import PendingWeight
     from polygraphy_layerprec.model import Graph
 
-__all__ = ["save_mixed_onnx"]
+__all__ = [
+    "EXTERNAL_THRESHOLD_BYTES",
+    "has_external_data",
+    "refuse_overwriting",
+    "save_mixed_onnx",
+    "write_model_files",
+]
 
 _SMALLEST_EXTERNAL_BYTES = 1024  # padding would outweigh anything smaller
-_EXTERNAL_THRESHOLD_BYTES = 1_500_000_000  # a protobuf message ends at 2 GiB
+EXTERNAL_THRESHOLD_BYTES = 1_500_000_000  # a protobuf message ends at 2 GiB
 _ALIGNMENT_BYTES = 4096  # lets a runtime map a weight into memory
 _DIGEST_CHARACTERS = 16
 
@@ -42,7 +48,7 @@ def save_mixed_onnx(
     precision: Precision = FP16,
     io_precision: str = "fp32",
     external_data_folder: str | None = None,
-    external_threshold_bytes: int = _EXTERNAL_THRESHOLD_BYTES,
+    external_threshold_bytes: int = EXTERNAL_THRESHOLD_BYTES,
 ) -> LoweringSummary:
     """Writes the lowered form of a model file and returns what was done; see `lower_model`.
 
@@ -67,24 +73,26 @@ def save_mixed_onnx(
     """
     graph = load_graph(model_path, external_data_folder=external_data_folder)
     read = {weight.path for weight in graph.weights.values() if weight.path is not None}
-    _refuse_overwriting([output_path], {os.fspath(model_path), *read})
+    refuse_overwriting([output_path], {os.fspath(model_path), *read})
     with told_damage(model_path):
         lowered, summary, pending = lower_graph(
             graph, fp32_outputs, precision=precision, io_precision=io_precision
         )
     size_bytes = sum(weight.stored_bytes for weight in pending)
-    separate = _has_external_data(graph, model_path) or size_bytes > external_threshold_bytes
-    counts = _replace_files(lowered, pending, output_path, separate=separate, kept=read)
+    separate = has_external_data(graph, model_path) or size_bytes > external_threshold_bytes
+    counts = write_model_files(lowered, pending, output_path, separate=separate, kept=read)
     return with_counts(summary, counts)
 
 
-def _has_external_data(graph: Graph, model_path: str) -> bool:
+def has_external_data(graph: Graph, model_path: str) -> bool:
+    """Whether weights of a model lie in other files than its own."""
     own = os.path.realpath(model_path)
     paths = {weight.path for weight in graph.weights.values() if weight.path is not None}
     return any(os.path.realpath(path) != own for path in paths)
 
 
-def _refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
+def refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
+    """Raises ValueError if a file that is written is one of those that are read."""
     kept = {os.path.realpath(path): path for path in sorted(read)}
     for path in written:
         kept_path = kept.get(os.path.realpath(path))
@@ -94,7 +102,7 @@ def _refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
             )
 
 
-def _replace_files(
+def write_model_files(
     model: ModelProto,
     pending: Sequence[PendingWeight],
     output_path: str,
@@ -102,6 +110,19 @@ def _replace_files(
     separate: bool,
     kept: Collection[str],
 ) -> ConversionCounts:
+    """Writes a model whose weights are still to be read, and returns what became of their values.
+
+    Args:
+        model: The model, with a tensor for each of the weights.
+        pending: The weights.
+        output_path: The file to write.
+        separate: Whether weights go to a file of their own.
+        kept: Files that are never replaced or removed.
+
+    Raises:
+        ValueError: If one of those would be replaced.
+        OSError: If a file cannot be read or written.
+    """
     counts = ConversionCounts()
     data_path: str | None = None
 
@@ -109,7 +130,7 @@ def _replace_files(
         nonlocal counts, data_path
         counts, digest = _write_data(pending, file, os.path.basename(output_path))
         data_path = f"{output_path}.{digest}.data"
-        _refuse_overwriting([data_path], kept)
+        refuse_overwriting([data_path], kept)
         return data_path
 
     def write_model(file: BinaryIO) -> None:

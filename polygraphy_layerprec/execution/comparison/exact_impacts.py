@@ -11,6 +11,7 @@ import numpy as np
 from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import Graph, load_graph
+from polygraphy_layerprec.model.quantized.records import decisions_of
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.order import first_output
@@ -53,13 +54,16 @@ def measure_exact_impacts(
     whole = model if isinstance(model, Graph) else load_graph(model)
     graph, counted = part_that_counts(whole, outputs)
     measurement = SetMeasurement(graph, samples, precision=precision, outputs=counted)
-    chosen = [
-        node for node in graph.layers if layers is None or first_output(node.outputs) in layers
-    ]
+    chosen = {
+        name: unit
+        for unit in decisions_of(graph)
+        for name in (first_output(unit[0].outputs),)
+        if layers is None or name in layers
+    }
     impacts = {}
-    for done, node in enumerate(chosen, start=1):
-        alone = measurement.divergence(KeptLayers.all_but(graph, node), exact_inputs=True)
-        impacts[first_output(node.outputs)] = alone.finite_error
+    for done, (name, unit) in enumerate(chosen.items(), start=1):
+        alone = measurement.divergence(KeptLayers.all_but(graph, *unit), exact_inputs=True)
+        impacts[name] = alone.finite_error
         if progress is not None:
             progress(done, len(chosen), "layers alone")
     return impacts

@@ -13,7 +13,7 @@ from polygraphy_layerprec.execution.comparison.side_by_side import Progress
 from polygraphy_layerprec.matching.constraint_matching import check_ranked_model
 from polygraphy_layerprec.model import Graph
 from polygraphy_layerprec.plan import KeptLayers
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.records import Outcome, Ranking
 from polygraphy_layerprec.records.numbers import count_of
 
@@ -63,7 +63,7 @@ class MeasuredSets:
         check_ranked_model(graph, ranking, made="The ranking")
         part, counted = part_that_counts(graph, outputs)
         self._measurement = SetMeasurement(
-            part, samples, precision=PRECISIONS[ranking.precision], outputs=counted
+            part, samples, precision=precision_named(ranking.precision), outputs=counted
         )
         self._judges = judges
         self._names = [[name for name in layer.outputs if name] for layer in ranking.layers]

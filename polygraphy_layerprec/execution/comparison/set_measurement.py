@@ -10,10 +10,11 @@ import numpy as np
 from polygraphy_layerprec.execution.comparison.judging import JudgedOutputs
 from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
 from polygraphy_layerprec.execution.emulation.checkpoints import Checkpoints
-from polygraphy_layerprec.execution.emulation.planned import PlannedExecutor
+from polygraphy_layerprec.execution.emulation.quantized_runs import executor_for
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.samples.given import check_samples
-from polygraphy_layerprec.plan import KeptLayers, Plan, Planner, Target
+from polygraphy_layerprec.plan import KeptLayers, Plan, Target
+from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import Outcome
 
@@ -56,8 +57,8 @@ class SetMeasurement:
             ExecutionError: If there is no sample, or no output that counts can be computed: every
                 set would seem to be without error.
         """
-        self._executor = PlannedExecutor(graph, precision)
-        self._planner = Planner(graph, precision, target)
+        self._executor = executor_for(graph, precision)
+        self._planner = planner_for(graph, precision, target)
         self._precision = precision
         self._outputs = outputs
         self._samples = list(check_samples(samples, graph.inputs))

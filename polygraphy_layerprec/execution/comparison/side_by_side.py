@@ -14,11 +14,14 @@ from polygraphy_layerprec.execution.comparison.error_paths import ErrorPaths
 from polygraphy_layerprec.execution.comparison.impact_spread import AdjointSpread, GainSpread
 from polygraphy_layerprec.execution.comparison.observation import LayerObservations
 from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.comparison.reference_check import check_against_reference
 from polygraphy_layerprec.execution.emulation.emulated import EmulatedExecutor, SampleComparison
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.loss import Loss
+    from polygraphy_layerprec.divergence.pair_fit import PairFit
     from polygraphy_layerprec.execution.emulation.node_comparer import NodeRun
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan import Plan
@@ -80,6 +83,9 @@ class Comparison:
     lowered_already: set[int] = field(default_factory=set)
     """Nodes that the model runs in FP16 or BF16 itself."""
 
+    pair_fits: dict[str, PairFit] = field(default_factory=dict)
+    """How the scales of a quantised model fit the values of activations, by the pair's name."""
+
     @property
     def failures(self) -> dict[int, str]:
         """Why a node could not run, by node index."""
@@ -106,6 +112,9 @@ class Comparison:
         self.ran |= other.ran
         self.flips |= other.flips
         self.lowered_already |= other.lowered_already
+        for name, fit in other.pair_fits.items():
+            known = self.pair_fits.get(name)
+            self.pair_fits[name] = fit if known is None else known + fit
         self.id_sample_count += other.id_sample_count
         self.id_samples = _first(self.id_samples | other.id_samples, _ID_SAMPLES_KEPT)
         self.lost_samples = _first(self.lost_samples | other.lost_samples, _LOST_SAMPLES_KEPT)
@@ -185,6 +194,7 @@ class SampleComparer:
         """
         graph, precision = plan.graph, plan.precision
         self._plan = plan
+        self._unchecked = graph if isinstance(graph, QuantizedGraph) else None
         self._outputs = outputs
         self._with_adjoint = impact != "gain"
         self._executor = EmulatedExecutor(
@@ -224,6 +234,9 @@ class SampleComparer:
         comparison = self.nothing()
         comparison.sample_count = 1
         result = self._executor.compare(sample, self._observer(comparison, index, tell))
+        if self._unchecked is not None:
+            check_against_reference(self._unchecked, sample, result.reference)
+            self._unchecked = None
         counted = {name: y for name, y in result.reference.items() if name in self._outputs}
         self._spread.add_impacts(comparison.observations, counted, sample=index)
         if self._paths.inexact_integers:
@@ -258,6 +271,7 @@ def _add_result(comparison: Comparison, index: int, result: SampleComparison) ->
     comparison.observations.add_harmful_overflows(result.harmful_overflows)
     comparison.nonfinite_from |= result.nonfinite_from
     comparison.flips |= result.flips
+    comparison.pair_fits |= result.fits
     comparison.first_failures |= {node: (index, reason) for node, reason in result.failures.items()}
 
 

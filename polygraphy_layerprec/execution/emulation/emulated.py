@@ -19,6 +19,7 @@ from polygraphy_layerprec.execution.emulation.branches import (
     needed_sources,
 )
 from polygraphy_layerprec.execution.emulation.node_comparer import NodeComparer, NodeRun
+from polygraphy_layerprec.execution.emulation.quantized_comparer import QuantizedComparer
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.kernels.ort_tensors import value_of
 from polygraphy_layerprec.execution.streams import (
@@ -26,8 +27,10 @@ from polygraphy_layerprec.execution.streams import (
     entering_streams,
     union_of_overflows,
 )
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.pair_fit import PairFit
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
@@ -56,6 +59,9 @@ class SampleComparison:
     flips: frozenset[int]
     """Indices of `If` nodes where reference and candidate take different branches."""
 
+    fits: Mapping[str, PairFit]
+    """How the scales of a quantised model fit the values, by the pair's name."""
+
 
 class EmulatedExecutor:
     """Compares a model with itself in low precision, on ONNX-Runtime's CPU kernels."""
@@ -75,7 +81,8 @@ class EmulatedExecutor:
             keep_errors: Whether node runs carry the introduced errors, element by element.
         """
         self._graph = plan.graph
-        self._comparer = NodeComparer(plan, needs_gains=needs_gains, keep_errors=keep_errors)
+        kind = QuantizedComparer if isinstance(plan.graph, QuantizedGraph) else NodeComparer
+        self._comparer = kind(plan, needs_gains=needs_gains, keep_errors=keep_errors)
 
     def compare(
         self,
@@ -153,4 +160,5 @@ class EmulatedExecutor:
             ),
             failures,
             flips,
+            self._comparer.take_fits(),
         )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime as ort
 
+    from polygraphy_layerprec.divergence.pair_fit import PairFit
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
@@ -83,6 +84,10 @@ class NodeComparer:
         if not (node.is_layer and self._plan.is_lowered(node)):
             return self._pass_on(referenced)
         return self._measure(referenced)
+
+    def take_fits(self) -> dict[str, PairFit]:
+        """Returns how the scales of a quantised model fit the values of one sample: here none."""
+        return {}
 
     def run_candidate(self, node: Node, tensors: Mapping[str, Streams]) -> list[Streams | None]:
         """Returns the streams of a node that the candidate alone runs: its branch was not taken.

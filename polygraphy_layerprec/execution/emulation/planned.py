@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["PlannedExecutor"]
+__all__ = ["HeldTensors", "PlannedExecutor"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 
@@ -52,6 +52,9 @@ class _Held:
 
     rounded: ort.OrtValue | None = None
     """The value in low precision, once a node read it so."""
+
+
+HeldTensors = dict[str, _Held]
 
 
 class PlannedExecutor:

@@ -15,7 +15,7 @@ from bokeh.models import (
     Span,
 )
 
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.report.broken_axis import BrokenAxis, break_axis
 from polygraphy_layerprec.report.html.bokeh_embedding import ChartAxes
 from polygraphy_layerprec.report.html.chart_frame import (
@@ -59,7 +59,7 @@ def draw_ranking(report: RankingReport) -> dict[str, Figure]:
     layers = report.ranking.layers
     depth = Range1d(0.0, len(layers) + 1.0, bounds=(0.0, len(layers) + 1.0), name="along")
     source = _layer_source(report)
-    precision = PRECISIONS[report.ranking.precision]
+    precision = precision_named(report.ranking.precision)
     return {
         "impact": _draw_impact(layers, source, depth),
         "errors": _draw_errors(layers, source, depth),
@@ -75,7 +75,7 @@ def _layer_source(report: RankingReport) -> ColumnDataSource:
     kept = {layer.name for layer in report.selection.layers}
     impacts = _impact_axis(layers)
     errors = _error_axis(layers)
-    magnitudes = _magnitude_axis(layers, PRECISIONS[report.ranking.precision])
+    magnitudes = _magnitude_axis(layers, precision_named(report.ranking.precision))
     columns: dict[str, list[float]] = {
         "depth": [float(position) for position in execution_positions(layers)],
         "impact": [impacts.place(finite_impact(layer)) for layer in layers],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.report.agreement_headline import judge_agreement, move_data
 from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.error_curve import curve_of_report
@@ -39,7 +39,7 @@ _GROUPS_SHOWN: Final = 12
 def render_ranking_report(report: RankingReport) -> str:
     """Returns a page about a ranking, which needs no other file; same report, same text."""
     ranking = report.ranking
-    precision = PRECISIONS[ranking.precision]
+    precision = precision_named(ranking.precision)
     kinds = {layer.kind for layer in ranking.layers}
     magnitudes = [largest_magnitude(layer) for layer in ranking.layers]
     (_, magnitude_end), shows_limit = magnitude_axis(magnitudes, precision)

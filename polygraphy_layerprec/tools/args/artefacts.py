@@ -11,6 +11,7 @@ from polygraphy.tools.args.base import BaseArgs
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
 from polygraphy_layerprec.tools.args.output_path import check_output_path
+from polygraphy_layerprec.tools.pair_artefacts import check_files_for, save_fewer_pairs
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +45,8 @@ class ArtefactArgs(BaseArgs):
         self.group.add_argument(
             "--save-onnx",
             metavar="PATH",
-            help="Path to save the model in mixed precision, for trtexec and ONNX-Runtime. "
+            help="Path to save the model in mixed precision, for trtexec and ONNX-Runtime; with "
+            "`--precision qdq`, the quantised model without the pairs of the selected layers. "
             "For example: --save-onnx mixed.onnx.",
             default=None,
         )
@@ -92,6 +94,15 @@ class ArtefactArgs(BaseArgs):
         """Whether any file was asked for."""
         return bool(self.save_script or self.save_onnx or self.text_paths)
 
+    def check_precision(self, precision: str) -> None:
+        """Stops, before any work begins, at files that make no sense for what is ranked."""
+        check_files_for(
+            precision,
+            text_paths=self.text_paths,
+            save_script=self.save_script,
+            io_precision=self.io_precision,
+        )
+
     def check_model(self, model_path: str | None) -> None:
         """Stops, before any work begins, unless the model is there that `--save-onnx` needs."""
         if self.save_onnx is None:
@@ -123,7 +134,9 @@ class ArtefactArgs(BaseArgs):
         constraints = constraints_of(selection)
         if self.save_script is not None:
             self._save_script(ranking, constraints, graph)
-        if self.save_onnx is not None and model_path is not None:
+        if self.save_onnx is not None and model_path is not None and ranking.precision == "qdq":
+            save_fewer_pairs(constraints, graph, model_path, self.save_onnx)
+        elif self.save_onnx is not None and model_path is not None:
             self._save_onnx(ranking, constraints, model_path, external_data_folder)
         self._save_texts(constraints)
 

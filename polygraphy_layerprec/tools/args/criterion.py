@@ -193,13 +193,13 @@ class CriterionArgs(BaseArgs):
     def _own_judges(self, precision: str, outputs: Sequence[str]) -> list[Judge]:
         from polygraphy_layerprec.divergence.judges import max_abs_judge, tolerance_judges
         from polygraphy_layerprec.divergence.output_parts import OutputParts
-        from polygraphy_layerprec.precision import PRECISIONS
+        from polygraphy_layerprec.precision import precision_named
 
         parts = OutputParts(filter(None, self.max_abs), outputs)
         judges = [max_abs_judge(limit, name, parts=parts) for name, limit in self.max_abs.items()]
         parts = OutputParts(filter(None, self.tolerances), outputs)
         for name, limit in self.tolerances.items():
-            judges += tolerance_judges(PRECISIONS[precision], limit, name, parts=parts)
+            judges += tolerance_judges(precision_named(precision), limit, name, parts=parts)
         return judges
 
     def _judges_of_the_rest(self, precision: str, outputs: Sequence[str]) -> tuple[Judge, ...]:
@@ -208,11 +208,11 @@ class CriterionArgs(BaseArgs):
             return ()
         from polygraphy_layerprec.divergence.judges import tolerance_judges
         from polygraphy_layerprec.divergence.output_parts import OutputParts
-        from polygraphy_layerprec.precision import PRECISIONS
+        from polygraphy_layerprec.precision import precision_named
 
         compared = self.arg_groups[ComparisonArgs].covered(outputs)
         parts = OutputParts([*self.tolerances, *self.max_abs, *compared], outputs)
-        return tolerance_judges(PRECISIONS[precision], parts=parts) if parts.rest else ()
+        return tolerance_judges(precision_named(precision), parts=parts) if parts.rest else ()
 
 
 def _doubt_about(found: Judgement) -> str:

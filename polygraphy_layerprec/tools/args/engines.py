@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from polygraphy.tools.args import TrtLoadEngineBytesArgs
 from polygraphy.tools.args import util as args_util
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineArgs"]
 
+_QUANTISE_FIRST: Final = (
+    "Two floating-point formats are compared on engines. Quantise the model first: what its pairs "
+    "of QuantizeLinear and DequantizeLinear do is ranked without engines, by `--precision qdq`."
+)
+
 
 class EngineArgs(BaseArgs):
     """
@@ -32,8 +37,8 @@ class EngineArgs(BaseArgs):
     """
 
     refused: ClassVar[Mapping[str, str]] = {
-        "--int8": "Quantize the model first: two floating-point formats are compared.",
-        "--fp8": "Quantize the model first: two floating-point formats are compared.",
+        "--int8": _QUANTISE_FIRST,
+        "--fp8": _QUANTISE_FIRST,
         "--precision-constraints": "The engines set it as they need it: leave it out.",
         "--layer-precisions": "It would change the reference as well: leave it out.",
         "--tensor-dtypes": "The reference keeps the types of the model: leave it out.",

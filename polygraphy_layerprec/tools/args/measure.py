@@ -33,7 +33,10 @@ class MeasureArgs(BaseArgs):
         self.group.add_argument(
             "--precision",
             metavar="NAME",
-            help="The low precision to compare with FP32: fp16 (float16, half) or bf16 (bfloat16). "
+            help="What to compare with FP32: fp16 (float16, half), bf16 (bfloat16), or qdq, the "
+            "pairs of QuantizeLinear and DequantizeLinear that stand in a quantised model, INT8 or "
+            "FP8, which `--int8` and `--fp8` would allow an engine. Of a quantised model, fp16 "
+            "ranks what FP16 does to its float parts. "
             "For example: --precision bf16. Defaults to fp16.",
             default=None,
         )
@@ -106,7 +109,7 @@ class MeasureArgs(BaseArgs):
             loss_tolerance (float): Largest relative change of the loss, or None.
         """
         self.precision = read_precision_name(
-            args_util.get(args, "precision") or "fp16", option="--precision"
+            args_util.get(args, "precision") or "fp16", option="--precision", also=("qdq",)
         )
         self.impact: ImpactMethod = args_util.get(args, "impact") or "adjoint"
         self.exact_count = args_util.get(args, "exact") or 0
@@ -153,10 +156,10 @@ class MeasureArgs(BaseArgs):
             generated_inputs: Whether the samples are made up.
         """
         from polygraphy_layerprec.observing import RankRequest
-        from polygraphy_layerprec.precision import PRECISIONS
+        from polygraphy_layerprec.precision import precision_named
 
         return RankRequest(
-            precision=PRECISIONS[self.precision],
+            precision=precision_named(self.precision),
             impact=self.impact,
             exact_count=self.exact_count,
             outputs=self.outputs,

@@ -10,6 +10,7 @@ from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.tools.args.output_path import check_output_path
+from polygraphy_layerprec.tools.args.quantized import QDQ_NAME
 
 if TYPE_CHECKING:
     import argparse
@@ -83,7 +84,8 @@ class SelectionArgs(BaseArgs):
             "--cost",
             help="What to save among sets that meet the criterion: {'time': an estimate of it, by "
             "operations and bytes; 'count': layers in FP32, 'flops': operations in FP32, 'casts': "
-            "borders between FP32 and low precision}. Defaults to time.",
+            "borders between FP32 and low precision}. Defaults to time, and to flops for the pairs "
+            "of a quantised model.",
             choices=["time", "count", "flops", "casts"],
             default=None,
         )
@@ -131,7 +133,7 @@ class SelectionArgs(BaseArgs):
             choose (int): Which of the sets that were saved, or None.
             keep (Tuple[str]): Expressions for layers to keep in any case.
             allow (Tuple[str]): Expressions for layers that may be kept; none for any.
-            cost (str): What to save.
+            cost (str): What to save, or None.
             fp16_speedup (float): How much faster products are in low precision, or None.
             flops_per_byte (float): Operations in the time of a byte, or None.
             by (str): What to keep as one.
@@ -142,7 +144,7 @@ class SelectionArgs(BaseArgs):
         self.choose = args_util.get(args, "choose")
         self.keep = tuple(args_util.get(args, "keep") or ())
         self.allow = tuple(args_util.get(args, "allow") or ())
-        self.cost: CostKind = args_util.get(args, "cost") or "time"
+        self.cost: CostKind | None = args_util.get(args, "cost")
         self.fp16_speedup = args_util.get(args, "fp16_speedup")
         self.flops_per_byte = args_util.get(args, "flops_per_byte")
         for option, ratio in (
@@ -168,11 +170,12 @@ class SelectionArgs(BaseArgs):
         """Whether the number of layers was given, or their share."""
         return self.top_k is not None or self.fp32_fraction is not None
 
-    def request(self, tolerance: float | None) -> SelectionRequest:
+    def request(self, tolerance: float | None, *, precision: str | None = None) -> SelectionRequest:
         """Returns what the options ask to keep in FP32.
 
         Args:
             tolerance: Largest relative L2 error, if one was given; a size goes before it.
+            precision: Name of the low precision, where the default of `--cost` depends on it.
         """
         from polygraphy_layerprec.selection import SelectionRequest
         from polygraphy_layerprec.selection.prices import Hardware
@@ -184,7 +187,7 @@ class SelectionArgs(BaseArgs):
             fp32_fraction=self.fp32_fraction,
             keep=self.keep,
             allow=self.allow,
-            cost=self.cost,
+            cost=self.cost or ("flops" if precision == QDQ_NAME else "time"),
             hardware=Hardware(**{name: ratio for name, ratio in ratios.items() if ratio}),
             by=self.by,
             choose=self.choose,

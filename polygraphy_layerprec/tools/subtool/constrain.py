@@ -16,6 +16,7 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.subtool.selecting import (
     SelectingSubtool,
     how_to_choose,
@@ -69,6 +70,7 @@ class Constrain(SelectingSubtool):
         """Returns the argument groups."""
         return [
             RankedModelArgs(),
+            QuantizedModelArgs(),
             RankingReportArgs(allow_save=False),
             SampleArgs(allow_custom_input_shapes=False),
             CriterionArgs(),
@@ -91,6 +93,9 @@ class Constrain(SelectingSubtool):
         self.arg_groups[ArtefactArgs].check_model(ranked.model_path)
         graph = ranked.load_graph()
         ranking = ranked.load_ranking(graph)
+        self.arg_groups[ArtefactArgs].check_precision(ranking.precision)
+        if graph is not None:
+            graph = self.arg_groups[QuantizedModelArgs].ranked_graph(graph, ranking)
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
         outputs = ranking.conditions.outputs or None

@@ -14,6 +14,7 @@ from polygraphy_layerprec.tools.args import (
     SelectionArgs,
 )
 from polygraphy_layerprec.tools.args.parts import PartArgs
+from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
@@ -54,6 +55,7 @@ class Merge(RankingSubtool):
         """Returns the argument groups."""
         return [
             PartArgs(),
+            QuantizedModelArgs(),
             SampleArgs(allow_custom_input_shapes=False),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
@@ -72,6 +74,8 @@ class Merge(RankingSubtool):
         parts = options.open_parts()
         graph = options.load_graph()
         conditions = parts[0].conditions
+        self.arg_groups[ArtefactArgs].check_precision(conditions.precision)
+        graph = self.arg_groups[QuantizedModelArgs].graph_for(graph, conditions.precision)
         with threads_per_session(conditions.threads):
             return self.show_and_act(
                 self._merge(parts, graph),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraphy.tools.args import ModelArgs
 
+from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.tools.args import (
     ArtefactArgs,
     ComparisonArgs,
@@ -17,6 +18,7 @@ from polygraphy_layerprec.tools.args import (
     SelectionArgs,
 )
 from polygraphy_layerprec.tools.args.distribution import PartialRankingArgs, ThreadArgs
+from polygraphy_layerprec.tools.args.quantized import QDQ_NAME, QuantizedModelArgs
 from polygraphy_layerprec.tools.args.ranked_engines import RankedEngineArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.args.saved_outputs import SavedOutputsArgs
@@ -38,7 +40,7 @@ __all__ = ["Rank"]
 
 
 class Rank(RankingSubtool):
-    """
+    r"""
     Rank the layers of an ONNX model by what low precision does to its outputs.
 
     No GPU and no TensorRT are needed: layers are emulated with ONNX-Runtime on the CPU. Only
@@ -57,6 +59,11 @@ class Rank(RankingSubtool):
     array for each input of the model. Several files, or a folder of them, are several samples.
     Without data, shapes and values are made up, with a warning.
 
+    To rank what INT8 or FP8 does, the pairs of a quantised model, and leave out the worst of them:
+
+        polygraphy layerprec rank model_qdq.onnx --precision qdq --reference model.onnx \
+            --load-inputs inputs.npz --save-exclude exclude.txt --save-onnx fewer_pairs.onnx
+
     To take the divergences from results that `polygraphy run` saved, of an engine for example:
 
         polygraphy layerprec rank model.onnx --load-inputs x.json --load-outputs fp32.json fp16.json
@@ -70,6 +77,7 @@ class Rank(RankingSubtool):
         return [
             ModelArgs(model_opt_required=True, required_model_type="onnx"),
             OnnxGraphArgs(),
+            QuantizedModelArgs(),
             SampleArgs(),
             SavedOutputsArgs(),
             MeasureArgs(),
@@ -91,7 +99,12 @@ class Rank(RankingSubtool):
         from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
-        graph = self.arg_groups[OnnxGraphArgs].load_graph()
+        precision = self.arg_groups[MeasureArgs].precision
+        self.arg_groups[ArtefactArgs].check_precision(precision)
+        self._check_pairs(precision)
+        graph = self.arg_groups[QuantizedModelArgs].graph_for(
+            self.arg_groups[OnnxGraphArgs].load_graph(), precision
+        )
         partial = self.arg_groups[PartialRankingArgs]
         self._check_workers()
         if partial.save_partial is not None:
@@ -139,6 +152,17 @@ class Rank(RankingSubtool):
         generated = self.arg_groups[SampleArgs].is_using_random_data()
         request: RankRequest = self.arg_groups[MeasureArgs].request(generated_inputs=generated)
         return request
+
+    def _check_pairs(self, precision: str) -> None:
+        """Stops at what engines would be asked for: pairs are measured by emulation alone."""
+        if precision != QDQ_NAME:
+            return
+        for what, is_wanted in self._wishes_for_engines().items():
+            if is_wanted:
+                G_LOGGER.critical(
+                    f"{what} compares engines in FP16 or BF16; `--precision qdq` ranks pairs, "
+                    f"which are emulated.\nLeave out one of the two."
+                )
 
     def _check_workers(self) -> None:
         workers, measure = self.arg_groups[WorkerArgs], self.arg_groups[MeasureArgs]

@@ -58,7 +58,7 @@ class RankingSubtool(SelectingSubtool):
             hint=_how_to_choose(report.save_ranking),
             commands=[
                 *self.build_commands(ranking, model_path, external_data_folder),
-                *self._next_steps(selection),
+                *self._next_steps(selection, ranking.precision),
             ],
         )
         report.save(ranking)
@@ -70,7 +70,7 @@ class RankingSubtool(SelectingSubtool):
             graph=graph,
             external_data_folder=external_data_folder,
         )
-        if next_steps := self._next_steps(selection):
+        if next_steps := self._next_steps(selection, ranking.precision):
             G_LOGGER.info("\n".join(next_steps))
         failed = sum(layer.failed for layer in ranking.unmeasured)
         if failed:
@@ -80,14 +80,14 @@ class RankingSubtool(SelectingSubtool):
             )
         return 0 if reached and not failed else 1
 
-    def _next_steps(self, selection: Selection) -> list[str]:
+    def _next_steps(self, selection: Selection, precision: str) -> list[str]:
         """Returns how to keep the chosen layers, where nothing that does is saved."""
         from polygraphy_layerprec.report.next_steps import format_script_command
 
         saves = self.arg_groups[ArtefactArgs].is_wanted or self.arg_groups[ReportFileArgs].is_wanted
         if saves or not (selection.layers and selection.reached):
             return []
-        return format_script_command(own_arguments(self.name))
+        return format_script_command(own_arguments(self.name), precision=precision)
 
 
 def _how_to_choose(ranking_path: str | None) -> str:

@@ -173,7 +173,9 @@ class SelectingSubtool(LayerprecSubtool):
         select = partial(
             select_constraints,
             ranking,
-            self.arg_groups[SelectionArgs].request(criterion.tolerance),
+            self.arg_groups[SelectionArgs].request(
+                criterion.tolerance, precision=ranking.precision
+            ),
         )
         try:
             with progress_bar() as progress:

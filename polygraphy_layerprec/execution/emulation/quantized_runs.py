@@ -1,0 +1,51 @@
+"""Runs a quantised model as a plan says: with the pairs of its lowered layers alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polygraphy_layerprec.execution.emulation.planned import PlannedExecutor
+from polygraphy_layerprec.execution.emulation.quantized_pairs import PairRunner
+from polygraphy_layerprec.model.quantized import QuantizedGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnxruntime as ort
+
+    from polygraphy_layerprec.execution.emulation.planned import HeldTensors
+    from polygraphy_layerprec.model import Graph, Node
+    from polygraphy_layerprec.plan.widths import Plan
+    from polygraphy_layerprec.precision import Precision
+
+__all__ = ["QuantizedExecutor", "executor_for"]
+
+
+def executor_for(graph: Graph, precision: Precision) -> PlannedExecutor:
+    """Returns what runs the plans of a graph, quantised or not."""
+    if isinstance(graph, QuantizedGraph):
+        return QuantizedExecutor(graph, precision)
+    return PlannedExecutor(graph, precision)
+
+
+class QuantizedExecutor(PlannedExecutor):
+    """Executes plans of one quantised model; without a plan, its float graph."""
+
+    def __init__(self, graph: QuantizedGraph, precision: Precision) -> None:
+        super().__init__(graph, precision)
+        self._quantized = graph
+        self._pairs = PairRunner(graph)
+
+    def _planned_outputs(
+        self,
+        node: Node,
+        plan: Plan,
+        weights: dict[str, ort.OrtValue],
+        held: HeldTensors,
+        *,
+        exact_inputs: bool,  # noqa: ARG002 - what is not lowered is exact here
+    ) -> Sequence[ort.OrtValue | None]:
+        feeds = {n: weights[n] if n in weights else held[n].tensor for n in node.sources}
+        if plan.is_lowered(node):
+            feeds = self._pairs.feeds(node, feeds)
+        return self._runner.run(node, feeds)

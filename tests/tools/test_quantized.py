@@ -1,0 +1,310 @@
+"""`--precision qdq` from the command line, on models that ONNX-Runtime's own tool quantised."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import numpy as np
+import onnx
+import pytest
+
+from polygraphy_layerprec.files.ranking_file import load_ranking
+from polygraphy_layerprec.tools.main import main
+from tests.model_parts import build_model, node, normal, tensor
+from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised, run_whole
+
+pytestmark = pytest.mark.onnxrt
+
+CLASSES, SAMPLES = 4, 8
+TOP1 = """
+def metric(outputs, samples):
+    right = [(o["y"].argmax(1) == s["label"]).mean() for o, s in zip(outputs, samples)]
+    return sum(right) / len(right)
+"""
+RANK = ("rank", "model_qdq.onnx", "--precision", "qdq", "--load-inputs", "data")
+REFERENCE = ("--reference", "float.onnx")
+
+
+def classifier():
+    """Classes hang by the small channels of what `/ruined` takes; one is large and says nothing."""
+    spread = np.eye(8, dtype=np.float32)[:, :8] * 3
+    large = np.array([0, 0, 0, 0, 0, 6000, 0, 0], np.float32)
+    blind = normal(5, 8, 8, scale=0.5)
+    blind[5] = 0.0
+    nodes = [
+        node("MatMul", ["x", "w0"], "h0", name="/first"),
+        node("Add", ["h0", "large"], "h1", name="/shift"),
+        node("MatMul", ["h1", "w1"], "h2", name="/ruined"),
+        node("Tanh", ["h2"], "h3", name="/Tanh"),
+        node("MatMul", ["h3", "w2"], "y", name="/last"),
+    ]
+    weights = {"w0": spread, "large": large, "w1": blind, "w2": normal(6, 8, CLASSES)}
+    x, y = tensor("x", [16, 8]), tensor("y", [16, CLASSES])
+    return build_model(nodes, [x], [y], weights)
+
+
+def static_quantization(path, target, samples, **extra):
+    """As users do it: ONNX-Runtime's tool, QDQ, per channel, symmetric activations."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.left = iter(samples)
+
+        def get_next(self):
+            return next(self.left, None)
+
+    quantization.quantize_static(
+        str(path),
+        str(target),
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add", "MaxPool"],
+        extra_options={"ActivationSymmetric": True, **extra},
+    )
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def run_command(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, "".join(capsys.readouterr())
+
+    return run_command
+
+
+@pytest.fixture
+def classified(run, tmp_path):
+    """A classifier whose second product one scale ruins, with labels, quantised by the tool."""
+    onnx.save(classifier(), tmp_path / "float.onnx")
+    samples = [{"x": normal(i, 16, 8)} for i in range(SAMPLES)]
+    (tmp_path / "data").mkdir()
+    for index, sample in enumerate(samples):
+        label = run_whole(classifier(), sample)["y"].argmax(1)
+        np.savez(tmp_path / "data" / f"{index}.npz", **sample, label=label)
+    static_quantization(tmp_path / "float.onnx", tmp_path / "model_qdq.onnx", samples)
+    (tmp_path / "top1.py").write_text(TOP1)
+    return run
+
+
+METRIC = ("--metric-script", "top1.py", "--max-drop", "0.02", "--labels", "label")
+
+
+def test_an_outlier_that_ruins_a_scale_comes_first_and_leaving_it_out_restores_top1(
+    classified, tmp_path
+):
+    status, log = classified(
+        *RANK, *REFERENCE, *METRIC, "--save-onnx", "kept.onnx", "--save-exclude", "exclude.txt",
+        "--save-ranking", "ranking.json",
+    )  # fmt: skip
+
+    assert status == 0, log
+    first = load_ranking(tmp_path / "ranking.json").layers[0]
+    assert (first.name, first.kind) == ("/ruined", "outlier channel")
+    assert "channel 5 of 'h1'" in first.reason
+    assert "Verdict: QDQ loses accuracy: drop of top1" in log
+    sets = {name: top1(tmp_path, name) for name in ("model_qdq.onnx", "kept.onnx")}
+    assert sets["model_qdq.onnx"] < 0.9
+    assert sets["kept.onnx"] >= 0.98
+    words = shlex.split((tmp_path / "exclude.txt").read_text())
+    assert words[0] == "--nodes_to_exclude"
+    assert [p for p in words[1:] if re.match(p, "/ruined")]
+    assert not [p for p in words[1:] if re.match(p, "/ruined/2") or re.match(p, "x/ruined")]
+
+
+def top1(folder, name):
+    right = []
+    for path in sorted((folder / "data").iterdir()):
+        with np.load(path) as sample:
+            made = run_whole(str(folder / name), {"x": sample["x"]})["y"]
+            right.append(np.mean(made.argmax(1) == sample["label"]))
+    return np.mean(right)
+
+
+def test_a_saved_ranking_is_chosen_from_again(classified, tmp_path):
+    classified(*RANK, *REFERENCE, "--labels", "label", "--save-ranking", "ranking.json")
+
+    status, log = classified(
+        "constrain", "ranking.json", "--model", "model_qdq.onnx", *REFERENCE, *METRIC,
+        "--load-inputs", "data", "--save-onnx", "kept.onnx",
+    )  # fmt: skip
+
+    assert status == 0, log
+    assert "pairs removed" in log
+    assert top1(tmp_path, "kept.onnx") >= 0.98
+
+
+def test_a_ranking_is_measured_with_the_reference_that_it_compares_with(classified):
+    classified(*RANK, *REFERENCE, "--labels", "label", "--save-ranking", "ranking.json")
+
+    status, log = classified(
+        "constrain", "ranking.json", "--model", "model_qdq.onnx", "--load-inputs", "data",
+        "--labels", "label",
+    )  # fmt: skip
+
+    assert status == 1
+    assert "another reference" in log
+
+
+def test_parts_of_a_data_set_make_the_same_ranking(classified, tmp_path):
+    threads = ("--labels", "label", "--threads", "1")
+    classified(*RANK, *REFERENCE, *threads, "--save-ranking", "whole.json")
+    for shard in ("1", "2"):
+        part = ("--shard", f"{shard}/2", "--save-partial", f"{shard}.npz")
+        status, log = classified(*RANK, *REFERENCE, *threads, *part)
+        assert status == 0, log
+
+    status, log = classified(
+        "merge", "1.npz", "2.npz", "--model", "model_qdq.onnx", *REFERENCE,
+        "--save-ranking", "merged.json", "--load-inputs", "data", "--labels", "label",
+    )  # fmt: skip
+
+    assert status in (0, 1), log
+    whole, merged = load_ranking(tmp_path / "whole.json"), load_ranking(tmp_path / "merged.json")
+    assert [layer.name for layer in merged.layers] == [layer.name for layer in whole.layers]
+    assert [layer.reason for layer in merged.layers] == [layer.reason for layer in whole.layers]
+    np.testing.assert_allclose(
+        [layer.impact for layer in merged.layers], [layer.impact for layer in whole.layers]
+    )
+
+
+def test_parts_of_another_reference_are_refused(classified, tmp_path):
+    other = classifier()
+    other.graph.initializer[0].raw_data = normal(77, 8, 8).tobytes()
+    onnx.save(other, tmp_path / "other.onnx")
+    part = ("--labels", "label", "--shard", "1/1", "--save-partial", "1.npz")
+    classified(*RANK, *REFERENCE, *part)
+
+    status, log = classified(
+        "merge", "1.npz", "--model", "model_qdq.onnx", "--reference", "other.onnx",
+        "--save-ranking", "merged.json",
+    )  # fmt: skip
+
+    assert status == 1
+    assert "another reference" in log
+
+
+def test_a_reference_with_other_weights_is_refused(classified, tmp_path):
+    other = classifier()
+    (bias,) = (t for t in other.graph.initializer if t.name == "w0")
+    bias.raw_data = normal(77, 8, 8).tobytes()
+    for one in other.graph.node:
+        if one.name == "/Tanh":
+            one.op_type = "Sin"
+    onnx.save(other, tmp_path / "other.onnx")
+
+    status, log = classified(*RANK, "--reference", "other.onnx", "--labels", "label")
+
+    assert status == 1
+    assert "was not made of the reference 'other.onnx'" in log
+    assert not (tmp_path / "ranking.json").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"QuantizeBias": False}], ids=["biases", "no biases"])
+def test_a_convolutional_model_of_the_tool_is_saved_as_it_was_measured(run, tmp_path, options):
+    onnx.save(cnn(), tmp_path / "float.onnx")
+    samples = [cnn_inputs(i) for i in range(2)]
+    np.savez(tmp_path / "data.npz", **samples[0])
+    static_quantization(tmp_path / "float.onnx", tmp_path / "model_qdq.onnx", samples, **options)
+
+    status, log = run(
+        "rank", "model_qdq.onnx", "--precision", "qdq", *REFERENCE, "--load-inputs", "data.npz",
+        "--top-k", "2", "--save-onnx", "kept.onnx", "--save-verdict", "verdict.json",
+    )  # fmt: skip
+
+    assert ("are stored in INT32" in log) == (not options)
+    measured = float(re.search(r"bring it to ([\d.e-]+)|error ([\d.e-]+) \(at", log).group(1) or 0)
+    exact = run_whole(cnn(), samples[0])["y"]
+    found = run_whole(str(tmp_path / "kept.onnx"), samples[0])["y"]
+    if measured:
+        assert np.linalg.norm(found - exact) / np.linalg.norm(exact) == pytest.approx(
+            measured, rel=0.02
+        )
+    assert status in (0, 1)
+
+
+@pytest.fixture
+def small(run, tmp_path):
+    onnx.save(mlp(), tmp_path / "float.onnx")
+    onnx.save(quantised(mlp(), mlp_inputs(), ops={"MatMul"}), tmp_path / "model_qdq.onnx")
+    np.savez(tmp_path / "data.npz", **mlp_inputs())
+    return run
+
+
+SMALL = ("rank", "model_qdq.onnx", "--load-inputs", "data.npz")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--precision", "qdq", "--save-script", "s.py"), "pairs stand in the model"),
+        (("--precision", "qdq", "--save-layer-precisions", "s.txt"), "about FP16 and BF16"),
+        (("--precision", "qdq", "--save-autocast-args", "s.txt"), "about FP16 and BF16"),
+        (("--precision", "qdq", "--io-precision", "low"), "`--io-precision` is about"),
+        (("--precision", "fp16", "--save-exclude", "s.txt"), "the pairs of a quantised model"),
+        (("--precision", "fp16", "--reference", "float.onnx"), "`--reference` is what"),
+        (("--precision", "qdq", "--reference", "nowhere.onnx"), "no model file 'nowhere.onnx'"),
+        (("--precision", "qdq", "--backend", "tensorrt"), "pairs, which are emulated"),
+        (("--precision", "int8"), "one of fp16, bf16, qdq, got: 'int8'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(small, tmp_path, options, words):
+    before = sorted(tmp_path.iterdir())
+
+    status, log = small(*SMALL, *options)
+
+    assert status == 1
+    assert words in log
+    assert "Traceback" not in log
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_fp16_of_a_quantised_model_ranks_its_float_parts(small, tmp_path):
+    status, log = small(*SMALL, "--precision", "fp16", "--save-ranking", "fp16.json")
+
+    assert status == 0, log
+    names = {layer.name for layer in load_ranking(tmp_path / "fp16.json").layers}
+    assert {"/attention/q", "/attention/Add", "/out"} <= names
+    status, log = small(*SMALL, "--precision", "qdq", *REFERENCE, "--save-ranking", "qdq.json")
+    assert status == 0, log
+
+    status, log = small("compare", "fp16.json", "qdq.json")
+
+    assert status == 0, log
+    assert "FP16" in log
+    assert "QDQ" in log
+
+
+def test_a_ranking_of_pairs_is_no_script(small):
+    small(*SMALL, "--precision", "qdq", *REFERENCE, "--save-ranking", "qdq.json")
+
+    status, log = small(
+        "verify", "model_qdq.onnx", "--ranking", "qdq.json", "--load-inputs", "data.npz"
+    )
+
+    assert status == 1
+    assert "is about the pairs of a quantised model" in log
+
+
+@pytest.mark.parametrize("options", [("--by", "block"), ("--cost", "flops"), ("--top-k", "1")])
+def test_choices_and_reports_are_as_ever(small, tmp_path, options):
+    status, log = small(
+        *SMALL, "--precision", "qdq", *REFERENCE, *options, "--tolerance", "1e-3",
+        "--save-report", "report.html", "--save-curve", "curve.csv", "--save-verdict", "v.json",
+    )  # fmt: skip
+
+    assert status in (0, 1), log
+    assert "QDQ" in log
+    assert "Traceback" not in log
+    for name in ("report.html", "curve.csv", "v.json"):
+        assert (tmp_path / name).stat().st_size
