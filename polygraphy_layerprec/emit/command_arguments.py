@@ -47,10 +47,9 @@ def render_autocast_arguments(constraints: Sequence[Constraint]) -> str:
 def render_exclusions(constraints: Sequence[Constraint]) -> str:
     """Returns one shell line: arguments of ModelOpt's quantisation that leave these nodes out.
 
-    Nodes that share a pair are left out together. ModelOpt matches as AutoCast does.
+    ModelOpt matches names as AutoCast does.
     """
-    names = [name for c in constraints for name in (c.members or (c.name,)) if _is_tellable(name)]
-    patterns = [rf"^{re.escape(name)}\Z" for name in dict.fromkeys(names)]
+    patterns = [rf"^{re.escape(name)}\Z" for name in _names(constraints)]
     return _line(["--nodes_to_exclude", *patterns] if patterns else [])
 
 

@@ -39,9 +39,6 @@ class Constraint:
     """Within functions and branches, the node and the calls and branches around it, innermost
     first, as TensorRT's parser writes them; names of tensors are not the network's there."""
 
-    members: tuple[str, ...] = ()
-    """As in `RankedLayer`."""
-
 
 @dataclass(frozen=True, slots=True)
 class NetworkWidths:

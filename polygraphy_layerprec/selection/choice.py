@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.selection.measuring import Measure
     from polygraphy_layerprec.selection.request import SelectionRequest
 
-__all__ = ["constraints_of", "select_layers"]
+__all__ = ["constraints_of", "constraints_of_members", "select_layers"]
 
 
 def select_layers(
@@ -71,15 +71,18 @@ def constraints_of(selection: Selection) -> tuple[Constraint, ...]:
     """Returns a constraint for each selected layer, with its reason."""
     return tuple(
         Constraint(
-            layer.node_name,
-            layer.op,
-            layer.inputs,
-            layer.outputs,
-            layer.reason,
-            layer.trace,
-            layer.members,
+            layer.node_name, layer.op, layer.inputs, layer.outputs, layer.reason, layer.trace
         )
         for layer in selection.layers
+    )
+
+
+def constraints_of_members(selection: Selection) -> tuple[Constraint, ...]:
+    """Returns a constraint for each node that is decided on with a selected layer, by its name."""
+    return tuple(
+        Constraint(name, layer.op, layer.inputs, layer.outputs, layer.reason, layer.trace)
+        for layer in selection.layers
+        for name in layer.members or (layer.node_name,)
     )
 
 

@@ -129,16 +129,17 @@ class ArtefactArgs(BaseArgs):
 
         With a `graph`, a script holds the plan for every tensor; without, it decides by itself.
         """
-        from polygraphy_layerprec.selection import constraints_of
+        from polygraphy_layerprec.selection import constraints_of, constraints_of_members
 
         constraints = constraints_of(selection)
         if self.save_script is not None:
             self._save_script(ranking, constraints, graph)
-        if self.save_onnx is not None and model_path is not None and ranking.precision == "qdq":
+        of_pairs = ranking.precision == "qdq"
+        if self.save_onnx is not None and model_path is not None and of_pairs:
             save_fewer_pairs(constraints, graph, model_path, self.save_onnx)
         elif self.save_onnx is not None and model_path is not None:
             self._save_onnx(ranking, constraints, model_path, external_data_folder)
-        self._save_texts(constraints)
+        self._save_texts(constraints_of_members(selection) if of_pairs else constraints)
 
     def _save_script(
         self, ranking: Ranking, constraints: tuple[Constraint, ...], graph: Graph | None
@@ -221,8 +222,8 @@ class ArtefactArgs(BaseArgs):
             if unnamed:
                 G_LOGGER.warning(
                     f"{unnamed} of the selected layers have no name in the model, or one that is "
-                    f"taken for an option, so these arguments leave them out. `--save-script` "
-                    f"keeps them."
+                    f"taken for an option, so these arguments leave them out. "
+                    f"`{'--save-onnx' if emitter.of_pairs else '--save-script'}` keeps them."
                 )
             write_text_file(path, emitter.render(constraints))
             G_LOGGER.info(f"Saved arguments to {path}")
