@@ -91,39 +91,57 @@ def fit_of(
         channel_axis: Axis of the channels, None without.
     """
     magnitudes = np.abs(values.astype(np.float32, copy=False))
-    finite = np.isfinite(magnitudes)
-    if not finite.all():
+    count = magnitudes.size
+    largest = magnitudes.max(initial=0.0)
+    if not np.isfinite(largest):
+        finite = np.isfinite(magnitudes)
+        count = int(np.count_nonzero(finite))
         magnitudes = np.where(finite, magnitudes, np.float32(0.0))
+        largest = magnitudes.max(initial=0.0)
     widths = limits / largest_step
     bounds = np.minimum(limits, _FLOAT_MAX).astype(np.float32)
-    beyond = magnitudes > bounds
-    clipped = int(np.count_nonzero(beyond))
-    clipping_power = 0.0
-    if clipped:
-        excess = (magnitudes - bounds)[beyond].astype(np.float64)
-        clipping_power = float(np.dot(excess, excess))
-    smallest = (_EVEN_ZERO if has_even_steps else _FP8_ZERO) * widths
-    small = magnitudes <= smallest.astype(np.float32)
-    zeroed = int(np.count_nonzero(small)) - int(np.count_nonzero(magnitudes == 0.0))
-    channels = _channels(magnitudes / widths.astype(np.float32), channel_axis)
+    clipped, clipping_power = _clipping(magnitudes, bounds, float(largest))
+    smallest = ((_EVEN_ZERO if has_even_steps else _FP8_ZERO) * widths).astype(np.float32)
+    zeroed = int(np.count_nonzero(magnitudes <= smallest)) - (
+        magnitudes.size - int(np.count_nonzero(magnitudes))
+    )
     return PairFit(
-        int(np.count_nonzero(finite)),
+        count,
         clipped,
         max(zeroed, 0),
         clipping_power,
         float(np.square(widths).mean()) * magnitudes.size / 12.0,
-        channels,
+        _channels(magnitudes, widths.astype(np.float32), channel_axis),
         largest_step,
         has_even_steps,
-        float(magnitudes.max(initial=0.0)),
+        float(largest),
     )
 
 
-def _channels(steps: npt.NDArray[Any], axis: int | None) -> tuple[float, ...]:
-    if axis is None or not steps.size:
-        return (float(steps.max(initial=0.0)),)
-    others = tuple(other for other in range(steps.ndim) if other != axis)
-    return tuple(float(step) for step in steps.max(axis=others))
+def _clipping(
+    magnitudes: npt.NDArray[Any], bounds: npt.NDArray[Any], largest: float
+) -> tuple[int, float]:
+    """How many values are clipped, and the sum of squares of what is clipped off."""
+    if largest <= float(bounds.min(initial=np.inf)):
+        return 0, 0.0
+    beyond = magnitudes > bounds
+    excess = (magnitudes - bounds)[beyond].astype(np.float64)
+    return int(np.count_nonzero(beyond)), float(np.dot(excess, excess))
+
+
+def _channels(
+    magnitudes: npt.NDArray[Any], widths: npt.NDArray[Any], axis: int | None
+) -> tuple[float, ...]:
+    """Largest magnitude of each channel in units of its scale."""
+    if axis is None or not magnitudes.size:
+        others: tuple[int, ...] = tuple(range(magnitudes.ndim))
+    else:
+        others = tuple(other for other in range(magnitudes.ndim) if other != axis)
+    if widths.ndim == 0:
+        found = magnitudes.max(axis=others, initial=0.0) / widths
+    else:
+        found = (magnitudes / widths).max(axis=others, initial=0.0)
+    return tuple(float(step) for step in np.ravel(found))
 
 
 def describe_fit(name: str, fit: PairFit) -> tuple[str, str, float] | None:

@@ -124,8 +124,8 @@ def _told(
     graph: QuantizedGraph, layer: RankedLayer, unit: Sequence[Node], fits: Mapping[str, PairFit]
 ) -> RankedLayer:
     kind, told = layer.kind, []
-    worst = _worst_fit(graph, unit, fits)
-    if worst is not None and layer.share >= _TELLING_SHARE:
+    worst = _worst_fit(graph, unit, fits) if layer.share >= _TELLING_SHARE else None
+    if worst is not None:
         kind, words = worst[:2]
         told.append(words)
     told.append(layer.reason)
