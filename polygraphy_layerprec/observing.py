@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from polygraphy_layerprec.execution.comparison.side_by_side import (
     compare_samples,
 )
 from polygraphy_layerprec.execution.samples.given import check_samples
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import FP16, Precision
 from polygraphy_layerprec.ranking.assembly import (
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
 __all__ = ["Observed", "Observer", "RankRequest", "half_of_free_memory", "observe"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
+
+_LARGE_ERROR: Final = 0.3
+"""Share of a result that is lost; from here on what follows is no linear response."""
+
+_MOST_MEASURED: Final = 32
+_SAMPLES_MEASURED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +221,20 @@ class Observed:
             raise nothing_to_rank(whole, self.comparison)
         if not self.comparison.observations.judged:
             raise nothing_to_judge(whole, self.comparison, self._observer.counted)
-        return self._with_measured_ids(merge_units(self._observer.graph, observed))
+        merged = merge_units(self._observer.graph, observed)
+        return self._with_measured_ids(self._with_measured_pairs(merged))
+
+    def _with_measured_pairs(self, observed: list[LayerObservation]) -> list[LayerObservation]:
+        """Measures pairs of which little is left: a gradient tells what small errors do."""
+        if not isinstance(self._observer.graph, QuantizedGraph) or self._of_loss:
+            return observed
+        large = [layer for layer in observed if layer.sums.introduced_error > _LARGE_ERROR]
+        worst = sorted(large, key=lambda layer: -layer.sums.introduced_error)[:_MOST_MEASURED]
+        if not worst or self._request.impact == "exact":
+            return observed
+        names = {first_output(layer.outputs) for layer in worst}
+        samples = self.comparison.samples_of_ids[:_SAMPLES_MEASURED]
+        return with_exact_impacts(observed, self._measure(names, samples))
 
     def _with_measured_ids(self, observed: list[LayerObservation]) -> list[LayerObservation]:
         """Measures what no gradient says: another id than was meant is another row of a table."""

@@ -22,6 +22,14 @@ _NORM_OPS: Final = frozenset(
 )
 _LARGEST_PATTERN: Final = 16  # layers: what is larger holds a norm, and is none
 
+_TOLD_KINDS: Final = frozenset(
+    {
+        *("inexact integers", "cancellation", "underflow"),
+        *("saturation", "outlier channel", "lost values", "wasted range", "dead channels"),
+    }
+)
+"""Kinds of trouble that say something beside the share of the error."""
+
 
 @dataclass(frozen=True, slots=True)
 class CulpritGroup:
@@ -120,7 +128,7 @@ def _trouble(layers: Sequence[RankedLayer]) -> str:
     if guards:
         parts.append(_counted(len(guards), "keeps outputs finite", "keep outputs finite"))
     kinds = [*dict.fromkeys(layer.kind for layer in rest)]
-    parts += [kind for kind in kinds if kind in {"inexact integers", "cancellation", "underflow"}]
+    parts += [kind for kind in kinds if kind in _TOLD_KINDS]
     share = sum(layer.share for layer in rest)
     if rest:
         figure = f"{float(f'{100 * share:.2g}'):g} % of the error"

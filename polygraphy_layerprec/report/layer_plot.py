@@ -28,6 +28,11 @@ _STYLES: Final = {
     "underflow": ("s", "#2b87c8"),
     "cancellation": ("D", "#8e4bb5"),
     "long reduction": ("h", "#0c8a7d"),
+    "saturation": ("^", "#b3541e"),
+    "outlier channel": ("*", "#a3278f"),
+    "lost values": ("P", "#3f6fb5"),
+    "wasted range": ("X", "#4f8a3a"),
+    "dead channels": ("d", "#6b5aa8"),
     "rounding": ("o", "#77818e"),
     "exact": ("o", "#b7bdc5"),
 }

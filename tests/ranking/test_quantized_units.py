@@ -101,6 +101,22 @@ def test_a_saturated_scale_comes_first_with_that_reason():
     assert "of 'a4' are clipped to" in first.reason
 
 
+def test_pairs_that_leave_little_are_measured_and_not_foretold():
+    reference, inputs = deep(), samples()
+    model = quantised(reference, inputs[0], ops={"MatMul"})
+    (scale,) = (t for t in model.graph.initializer if t.name == "a4_scale")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 100, "a4_scale"))
+
+    graph, ranking = ranked(model, reference, inputs)
+
+    exact = measure_exact_impacts(graph, inputs, precision=QDQ)
+    measured = {layer.name for layer in ranking.layers if layer.impact_method == "exact"}
+    assert measured == {layer.name for layer in ranking.layers if layer.introduced_error > 0.3}
+    assert "/layer.5/MatMul" in measured
+    (layer,) = (layer for layer in ranking.layers if layer.name == "/layer.5/MatMul")
+    assert layer.impact == pytest.approx(exact["m5"])
+
+
 def test_a_decision_names_its_members():
     reference, inputs = cnn(), [cnn_inputs()]
 

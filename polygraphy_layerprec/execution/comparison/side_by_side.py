@@ -72,7 +72,8 @@ class Comparison:
     """`If` nodes where reference and candidate took different branches."""
 
     id_sample_count: int = 0
-    """Samples in which floats that are taken for integers are not exact."""
+    """Samples in which layers have an effect that no gradient tells: floats that are taken for
+    integers are not exact, or pairs of a quantised model may err by much."""
 
     id_samples: dict[int, Sample] = field(default_factory=dict)
     """The first of these samples, by index in the data set."""
@@ -93,7 +94,7 @@ class Comparison:
 
     @property
     def samples_of_ids(self) -> list[Sample]:
-        """The first samples in which floats that are taken for integers are not exact."""
+        """The first samples in which layers have an effect that no gradient tells."""
         return list(self.id_samples.values())
 
     @property
@@ -241,6 +242,7 @@ class SampleComparer:
         self._spread.add_impacts(comparison.observations, counted, sample=index)
         if self._paths.inexact_integers:
             comparison.observations.add_inexact_integers(self._paths.inexact_integers)
+        if self._paths.inexact_integers or isinstance(self._plan.graph, QuantizedGraph):
             comparison.id_sample_count, comparison.id_samples = 1, {index: sample}
         self._paths.forget()
         comparison.outputs.add(counted, result.candidate)

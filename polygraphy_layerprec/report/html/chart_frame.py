@@ -33,6 +33,11 @@ KIND_MARKERS: Final = {
     "underflow": "square",
     "cancellation": "diamond",
     "long reduction": "hex",
+    "saturation": "triangle_pin",
+    "outlier channel": "star",
+    "lost values": "plus",
+    "wasted range": "cross",
+    "dead channels": "asterisk",
     "rounding": "circle",
     "exact": "circle",
 }
