@@ -1,15 +1,17 @@
-"""What two other tools keep in FP32 on the same models, at what cost, and what it is worth.
+"""What other tools keep in FP32 on the same models, at what cost, and what it is worth.
 
 Usage: python benchmarks/peers.py --peer-env DIR --digits cnn.onnx --digits-inputs cnn.npz
 
-The tools are ModelOpt AutoCast and auto_mixed_precision of onnxconverter-common. They live in a
-virtual environment of their own, which is made in DIR on the first run. The output error is that of
-our emulation with their FP32 layers, not of their own runtime, which does not round on a CPU.
+The tools are ModelOpt AutoCast, auto_mixed_precision and float16 of onnxconverter-common, and
+float16 of ONNX-Runtime. They live in a virtual environment of their own, made in DIR on the
+first run. The output error is that of our emulation with their FP32 layers, not of their own
+runtime, which does not round on a CPU. The demo, with its planted hazards, is always measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,16 +25,24 @@ from benchmarks.given_models import GivenModel, add_arguments, given_models
 from benchmarks.isolated import Measurement, measure
 from benchmarks.peer_choice import fp32_layers
 from benchmarks.peer_environment import PeerEnvironment, peer_environment
-from polygraphy_layerprec.pipeline import measure_output_error, rank_model
+from polygraphy_layerprec.pipeline import measure_output_error, rank_model, select_constraints
 from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.selection import SelectionRequest
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import Ranking
 
 __all__ = ["main"]
 
-_PEERS = {"ModelOpt AutoCast": "autocast", "auto_mixed_precision": "auto_mixed_precision"}
+_PEERS = {
+    "ModelOpt AutoCast": ("autocast", True),
+    "auto_mixed_precision": ("auto_mixed_precision", True),
+    "onnxconverter-common float16": ("converter_float16", False),
+    "ONNX-Runtime float16": ("onnxruntime_float16", False),
+}
+"""What each of them does, and whether it takes a sample."""
 _MIB = 1 << 20
+_EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "make_demo_model.py"
 
 
 def main() -> None:
@@ -42,11 +52,12 @@ def main() -> None:
     lines = [
         "# What other tools keep in FP32",
         "",
-        "| model | tool | seconds | peak memory | layers in FP32 | output error |",
-        "|---|---|---|---|---|---|",
+        "| model | tool | seconds | peak memory | layers in FP32 | operations | output error |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for given in given_models(arguments):
-        lines += _rows(given, environment, arguments.timeout)
+    with tempfile.TemporaryDirectory() as folder:
+        for given in [_demo(Path(folder)), *given_models(arguments)]:
+            lines += _rows(given, environment, arguments.timeout)
     text = "\n".join([*lines, ""])
     print(text)
     if arguments.output:
@@ -62,30 +73,40 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _demo(folder: Path) -> GivenModel:
+    subprocess.run([sys.executable, str(_EXAMPLE), str(folder)], check=True, capture_output=True)
+    return GivenModel("demo", "demo", folder / "demo.onnx", folder / "demo_inputs.npz")
+
+
 def _rows(given: GivenModel, environment: PeerEnvironment, timeout_seconds: float) -> list[str]:
     rank = {"model": str(given.model), "samples": [str(given.inputs)], "impact": "adjoint"}
     own = measure("benchmarks.cost_tasks:rank", rank)
-    samples = [given.sample()]
-    ranking = rank_model(given.model, samples, precision=FP16)
-    count = len(ranking.layers)
-    rows = [_row(given, "all in FP16", None, f"0 / {count}", _error(given, ranking, set()))]
-    for title, task in _PEERS.items():
+    ranking = rank_model(given.model, [given.sample()], precision=FP16)
+    rows = [_row(given, "all in FP16", None, ranking, set())]
+    for title, (task, takes_sample) in _PEERS.items():
         try:
-            cost, kept = _peer(given, task, ranking, environment, timeout_seconds)
+            cost, kept = _peer(given, task, takes_sample, ranking, environment, timeout_seconds)
         except RuntimeError as error:
-            reason = str(error).replace("|", "/")
-            rows.append(f"| {given.title} | {title} | left out: {reason} | | | |")
+            reason = str(error).rpartition(" / ")[2].replace("|", "/")
+            rows.append(f"| {given.title} | {title} | left out: {reason} | | | | |")
             continue
-        label = f"{len(kept)} / {count}"
-        rows.append(_row(given, title, cost, label, _error(given, ranking, kept)))
+        rows.append(_row(given, title, cost, ranking, kept))
+        if not kept:  # which is the first row again
+            continue
         ours = {layer.outputs[0] for layer in ranking.layers[: len(kept)]}
-        rows.append(_row(given, "this ranking", own, label, _error(given, ranking, ours)))
+        rows.append(_row(given, f"this ranking, {len(kept)} layers", own, ranking, ours))
+    chosen = select_constraints(
+        ranking, SelectionRequest(), model=given.model, samples=[given.sample()]
+    )
+    ours = {layer.outputs[0] for layer in chosen.layers}
+    rows.append(_row(given, "this choice, by the default criterion", None, ranking, ours))
     return rows
 
 
 def _peer(
     given: GivenModel,
     task: str,
+    takes_sample: bool,  # noqa: FBT001 - of a table
     ranking: Ranking,
     environment: PeerEnvironment,
     timeout_seconds: float,
@@ -94,9 +115,10 @@ def _peer(
         raise RuntimeError(environment.problem)
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "mixed.onnx")
+        sample = {"sample": str(given.inputs)} if takes_sample else {}
         cost = measure(
             f"benchmarks.peer_tasks:{task}",
-            {"model": str(given.model), "sample": str(given.inputs), "output": output},
+            {"model": str(given.model), "output": output, **sample},
             python=environment.python,
             timeout_seconds=timeout_seconds,
         )
@@ -113,12 +135,17 @@ def _error(given: GivenModel, ranking: Ranking, kept: set[str]) -> float:
 
 
 def _row(
-    given: GivenModel, title: str, cost: Measurement | None, kept: str, output_error: float
+    given: GivenModel, title: str, cost: Measurement | None, ranking: Ranking, kept: set[str]
 ) -> str:
     time, memory = "-", "-"
     if cost is not None:
         time, memory = f"{cost.seconds:.1f}", f"{cost.peak_bytes / _MIB:.0f} MiB"
-    return f"| {given.title} | {title} | {time} | {memory} | {kept} | {output_error:.2e} |"
+    flops = sum(layer.flops for layer in ranking.layers if layer.outputs[0] in kept)
+    share = flops / sum(layer.flops for layer in ranking.layers)
+    return (
+        f"| {given.title} | {title} | {time} | {memory} | {len(kept)} / {len(ranking.layers)} | "
+        f"{share:.1%} | {_error(given, ranking, kept):.2e} |"
+    )
 
 
 if __name__ == "__main__":
