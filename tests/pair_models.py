@@ -9,7 +9,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.model_parts import build_model, node, normal, tensor
 
-__all__ = ["GRANULARITIES", "cnn", "cnn_inputs", "mlp", "mlp_inputs", "quantised", "run_whole"]
+__all__ = [
+    "GRANULARITIES",
+    "cnn",
+    "cnn_inputs",
+    "in_fp16",
+    "mlp",
+    "mlp_inputs",
+    "quantised",
+    "run_whole",
+]
 
 LARGEST = {TensorProto.INT8: 127.0, TensorProto.FLOAT8E4M3FN: 448.0}
 GRANULARITIES = ("tensor", "channel", "block")
@@ -195,3 +204,18 @@ def quantised(
     ).run()
     onnx.checker.check_model(made)
     return made
+
+
+def in_fp16(model):
+    """A quantised model that computes in FP16 around its pairs, inputs and outputs in FP32."""
+    half = TensorProto.FLOAT16
+    for constant in model.graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(constant).astype(np.float16)
+            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
+    for one in model.graph.node:
+        one.input[:] = ["x16" if name == "x" else name for name in one.input]
+        one.output[:] = ["y16" if name == "y" else name for name in one.output]
+    model.graph.node.insert(0, node("Cast", ["x"], "x16", name="/in", to=half))
+    model.graph.node.append(node("Cast", ["y16"], "y", name="/out/Cast", to=TensorProto.FLOAT))
+    return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
@@ -30,7 +31,7 @@ def identify(graph: Graph) -> ModelIdentity:
     of a quantised model is known as that model.
     """
     if isinstance(graph, QuantizedGraph):
-        return identify(graph.quantized)
+        return replace(identify(graph.quantized), layer_count=len(graph.decisions))
     digest = hashlib.sha256()
     for node in graph.nodes:
         guards = [(guard.condition, guard.value) for guard in node.guards]

@@ -110,6 +110,11 @@ def pair_warnings(graph: Graph) -> list[str]:
             f"What quantisation did to {len(unknown)} constants, {unknown[0]!r} the first, is not "
             f"known and not part of any error: the model holds them quantised alone{remedy}."
         )
+    if any(pair.is_half for pair in graph.by_output.values()):
+        warnings.append(
+            "The model computes in FP16 around its pairs, which is taken for FP32 here: what FP16 "
+            "does to these parts is ranked by `--precision fp16` on the float model."
+        )
     biases = [p for p in graph.by_output.values() if p.is_bias]
     if biases:
         warnings.append(

@@ -17,7 +17,7 @@ from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import QDQ
 from tests.model_parts import save_with_external_data
-from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised, run_whole
+from tests.pair_models import cnn, cnn_inputs, in_fp16, mlp, mlp_inputs, quantised, run_whole
 
 pytestmark = pytest.mark.onnxrt
 
@@ -118,3 +118,16 @@ def test_what_builds_with_its_pairs_builds_without_some(case, tmp_path, tensorrt
         save_pruned_onnx(graph, source, target, kept.outputs)
 
         assert tensorrt.build(tensorrt.parse(onnx.load(target))) is not None
+
+
+def test_a_model_in_fp16_keeps_its_type(tmp_path):
+    onnx.save(in_fp16(quantised(mlp(), mlp_inputs(), ops={"MatMul"})), tmp_path / "model.onnx")
+    graph = pass_pairs_by(load_graph(tmp_path / "model.onnx"), load_graph(mlp()))
+    inputs, target = mlp_inputs(1), str(tmp_path / "pruned.onnx")
+
+    for kept in sets_of(graph):
+        save_pruned_onnx(graph, str(tmp_path / "model.onnx"), target, kept.outputs)
+
+        measured = executor_for(graph, QDQ).run(inputs, planner_for(graph, QDQ).plan(kept))["y"]
+        error = np.linalg.norm(run_whole(target, inputs)["y"] - measured)
+        assert error < 0.02 * np.linalg.norm(measured)

@@ -177,13 +177,13 @@ class _Pruning:
         for name, weight in weights.items():
             if name in read:
                 self._add(model, name, weight)
-        for name, weight in self._floats.values():
-            self._add(model, name, weight)
+        for output, (name, weight) in self._floats.items():
+            self._add(model, name, weight, self._graph.by_output[output].float_type)
         return model
 
-    def _add(self, model: ModelProto, name: str, weight: Weight) -> None:
+    def _add(self, model: ModelProto, name: str, weight: Weight, kind: int | None = None) -> None:
         tensor = model.graph.initializer.add(
-            name=name, data_type=weight.tensor_type, dims=weight.shape
+            name=name, data_type=kind or weight.tensor_type, dims=weight.shape
         )
         self.pending.append(PendingWeight(tensor, weight, FP16))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from onnx import helper
+from onnx import TensorProto, helper
 
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.kernels.node_session import create_session
@@ -108,20 +108,25 @@ def _model_of(quantized: Graph, pair: Pair) -> bytes:
     """A model of the pair alone, from `x` and its constants to `y`."""
     places = {name: f"c{place}" for place, name in enumerate(pair.constants)}
     nodes, name = [], "x"
+    kinds = {"x": quantized.element_type(pair.source)}
+    if pair.is_half and not pair.is_stored:  # the float graph is in FP32
+        kinds["x"] = TensorProto.FLOAT
+        nodes.append(helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16))
+        name = "half"
     for place, proto in enumerate(pair.nodes):
         node = helper.make_node(proto.op_type, [], [], domain=proto.domain)
         node.attribute.extend(proto.attribute)
         node.input.extend([name, *(places.get(other, "") for other in proto.input[1:])])
-        name = "y" if place == len(pair.nodes) - 1 else "q"
+        name = f"t{place}"
         node.output.append(name)
         nodes.append(node)
-    kinds = {"x": quantized.element_type(pair.source)}
+    nodes.append(helper.make_node("Cast", [name], ["y"], to=TensorProto.FLOAT))
     kinds |= {places[name]: weight.tensor_type for name, weight in pair.constants.items()}
     graph = helper.make_graph(
         nodes,
         "pair",
         [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
-        [helper.make_tensor_value_info("y", pair.float_type, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
     )
     opsets = [helper.make_opsetid(domain, v) for domain, v in quantized.opsets.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=quantized.ir_version)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundPairs", "find_pairs"]
 
 _DOMAINS: Final = frozenset({"", "com.microsoft"})
+_FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 _QUANTIZE: Final = "QuantizeLinear"
 _DEQUANTIZE: Final = "DequantizeLinear"
 
@@ -96,6 +97,9 @@ class _Finder:
         if kind not in (STORED_TYPES if is_stored else RANKED_TYPES):
             known = " and ".join(RANKED_TYPES.values())
             return f"it is {_type_name(kind)}; {known} are ranked, which TensorRT computes in"
+        floats = graph.element_type(node.outputs[0])
+        if floats not in _FLOATS:
+            return f"it gives {_type_name(floats)}, not FLOAT or FLOAT16"
         return ""
 
     def _why_out_of_reach(self, node: Node) -> str:

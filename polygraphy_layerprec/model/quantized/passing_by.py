@@ -16,6 +16,7 @@ from polygraphy_layerprec.model.quantized.finding import find_pairs, is_pair_nod
 from polygraphy_layerprec.model.quantized.floats import check_reference, find_float_weight
 from polygraphy_layerprec.model.quantized.records import QuantizedGraph, UnrankedNode
 from polygraphy_layerprec.model.quantized.units import carried_tensors, find_units
+from polygraphy_layerprec.model.quantized.widening import widen_model, widen_weights
 from polygraphy_layerprec.model.roles import Role
 
 if TYPE_CHECKING:
@@ -61,12 +62,11 @@ def pass_pairs_by(
         )
     unknown = tuple(pair.source for pair in stored if pair.output not in floats)
     rewired = _Rewiring(quantized, found.pairs, floats)
-    graph = build_graph(
-        rewired.model(),
-        name=quantized.name,
-        folder=quantized.folder,
-        known_weights={**rewired.kept_weights, **floats},
-    )
+    model, weights = rewired.model(), {**rewired.kept_weights, **floats}
+    if any(pair.is_half for pair in found.pairs.values()):
+        widen_model(model)
+        weights = widen_weights(weights, quantized.folder)
+    graph = build_graph(model, name=quantized.name, folder=quantized.folder, known_weights=weights)
     return _with_pairs(graph, rewired, quantized, reference, reference_path, unknown, found)
 
 

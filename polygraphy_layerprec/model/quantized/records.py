@@ -94,6 +94,11 @@ class Pair:
         return _LARGEST[self.element_type]
 
     @property
+    def is_half(self) -> bool:
+        """Whether it stands among tensors of FP16, which the float graph has in FP32."""
+        return self.float_type == TensorProto.FLOAT16
+
+    @property
     def is_bias(self) -> bool:
         """Whether it is of INT32, as biases are stored."""
         return self.element_type == TensorProto.INT32

@@ -9,16 +9,17 @@ from onnx import TensorProto, helper, numpy_helper
 from polygraphy_layerprec.execution.emulation.quantized_runs import executor_for
 from polygraphy_layerprec.model import ModelError, load_graph
 from polygraphy_layerprec.model.quantized import pass_pairs_by
+from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import QDQ
 from tests.model_parts import build_model, node, normal, save_with_external_data, tensor
-from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised, run_whole
+from tests.pair_models import cnn, cnn_inputs, in_fp16, mlp, mlp_inputs, quantised, run_whole
 from tests.quantized_models import MODELS
 
 pytestmark = pytest.mark.onnxrt
 
 INT8, FP8 = TensorProto.INT8, TensorProto.FLOAT8E4M3FN
 CASES = [
-    *((INT8, "tensor", opset) for opset in (13, 17, 19, 21, 22, 23)),
+    *((INT8, "tensor", opset) for opset in (13, 17, 19, 21, 22, 23, 24, 25)),
     *((INT8, "channel", opset) for opset in (13, 21)),
     *((FP8, granularity, opset) for granularity in ("tensor", "channel") for opset in (19, 21)),
     *((kind, "block", 21) for kind in (INT8, FP8)),
@@ -311,3 +312,20 @@ def test_weights_of_the_reference_stay_on_disk(tmp_path):
     assert graph.weights["wq_DequantizeLinear_Output"].path is not None
     made, inputs = executor_for(graph, QDQ).run(mlp_inputs()), mlp_inputs()
     np.testing.assert_allclose(made["y"], run_whole(mlp(), inputs)["y"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_reference", [True, False], ids=["reference", "alone"])
+def test_fp16_around_pairs_is_taken_for_fp32(with_reference):
+    reference, inputs = mlp(), mlp_inputs()
+
+    graph = passed_by(in_fp16(mlp_pairs()), reference if with_reference else None)
+
+    executor, planner = executor_for(graph, QDQ), planner_for(graph, QDQ)
+    made, lowered = executor.run(inputs), executor.run(inputs, planner.plan())
+    assert all(graph.element_type(name) != TensorProto.FLOAT16 for name in graph.types)
+    if with_reference:
+        expected = run_whole(reference, inputs)["y"]
+        np.testing.assert_allclose(made["y"], expected, rtol=1e-5, atol=1e-5)
+    whole = run_whole(mlp_pairs(), inputs)["y"]
+    assert np.linalg.norm(lowered["y"] - whole) < 0.02 * np.linalg.norm(whole)
+    assert len(graph.units) == 2
