@@ -24,7 +24,7 @@ nitpicky: Final = True
 nitpick_ignore_regex: Final = [
     (r"py:.*", r"(?!polygraphy_layerprec\.).*"),
     # A graph is opaque.
-    (r"py:class", r"polygraphy_layerprec\.model\.(external_data|graph|weights)\..*"),
+    (r"py:class", r"polygraphy_layerprec\.model\.(external_data|graph|node|weights)\..*"),
     (r"py:class", r"polygraphy_layerprec\..*\.(Loss|Outputs|Progress|Sample|Runner|ImpactMethod)"),
 ]
 myst_heading_anchors: Final = 4
