@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable
 from polygraphy_layerprec.report.headline import ErrorMark, Verdict
+from polygraphy_layerprec.report.numbers import format_impact
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedSide, RankingAgreement
@@ -16,7 +17,7 @@ __all__ = ["judge_agreement", "move_data"]
 
 _TIP: Final = (
     "{op}",
-    "impact {first_impact:error} and {second_impact:error}",
+    "impact {first_text} and {second_text}",
     "place {first} and {second}",
     "{reason}",
 )
@@ -24,7 +25,7 @@ _DETAILS: Final = (
     ("Name", "{name}", "name"),
     ("What sets the two apart", "{reason}", ""),
     ("Place", "{first} in the first ranking, {second} in the second", ""),
-    ("Impact", "{first_impact:error} and {second_impact:error}", ""),
+    ("Impact", "{first_text} and {second_text}", ""),
     ("Introduced error", "{first_introduced:error} and {second_introduced:error}", ""),
     ("Cumulative error", "{first_cumulative:error} and {second_cumulative:error}", ""),
     ("Kind", "{first_kind} and {second_kind}", ""),
@@ -72,6 +73,8 @@ def move_data(agreement: RankingAgreement) -> dict[str, Any]:
             "distance": [abs(move.shift) for move in moves],
             "first_impact": [move.first_impact for move in moves],
             "second_impact": [move.second_impact for move in moves],
+            "first_text": [format_impact(move.first_impact, move.first_kind) for move in moves],
+            "second_text": [format_impact(move.second_impact, move.second_kind) for move in moves],
             "first_introduced": [move.first_introduced_error for move in moves],
             "second_introduced": [move.second_introduced_error for move in moves],
             "first_cumulative": [move.first_cumulative_error for move in moves],

@@ -12,7 +12,7 @@ from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.headline import judge_ranking, judge_verification
-from polygraphy_layerprec.report.numbers import format_error, format_percent
+from polygraphy_layerprec.report.numbers import format_error, format_impact, format_percent
 from polygraphy_layerprec.report.series import largest_magnitude
 from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
@@ -232,8 +232,8 @@ def format_agreement_markdown(agreement: RankingAgreement, *, top: int = 10) -> 
             code_span(move.op),
             str(move.first_rank),
             str(move.second_rank),
-            format_error(move.first_impact),
-            format_error(move.second_impact),
+            format_impact(move.first_impact, move.first_kind),
+            format_impact(move.second_impact, move.second_kind),
             escape_markdown(move.reason),
         ]
         for move in moved

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render_page"]
 
-_LINE_LENGTH: Final = 40  # at the least: every place to break costs the browser time
+_LINE_LENGTH: Final = 24  # at the least: every place to break costs the browser time
 
 
 def render_page(template: str, content: Mapping[str, Any]) -> str:
