@@ -35,6 +35,7 @@ LINES_SHOWN: Final = 25
 
 _INDENT: Final = "  "
 _NAMES_SHOWN: Final = 6
+_LONGEST: Final = 240  # characters of one place, however narrow the terminal
 _BAD: Final = frozenset({"broken", "unreachable"})
 
 
@@ -129,7 +130,7 @@ def _unmeasured(ranking: Ranking, width: int) -> Section:
 
 
 def _group_lines(text: str, width: int) -> list[str]:
-    return wrap_text(shorten(text, 3 * width), width, indent=_INDENT)
+    return wrap_text(shorten(text, max(3 * width, _LONGEST)), width, indent=_INDENT)
 
 
 def _chosen(
@@ -161,7 +162,7 @@ def _chosen_lines(
     kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers))
     reason = printable(kinds if is_told else layers[0].reason)
     text = f"{where} | {shorten(reason, 2 * width, cut='end')}"
-    return wrap_text(shorten(text, 3 * width), width, indent=_INDENT)
+    return wrap_text(shorten(text, max(3 * width, _LONGEST)), width, indent=_INDENT)
 
 
 def _sets(decision: Decision | None, hint: str, width: int) -> Section:

@@ -100,6 +100,7 @@ def test_a_shard_that_cannot_be_is_refused(folder, shard):
         (["--tolerance", "1e-3"], "a criterion"),
         (["--save-script", "x.py"], "a file that keeps layers in FP32"),
         (["--save-report", "x.md"], "a report"),
+        (["--format", "json"], "`--format`"),
     ],
 )
 def test_a_part_is_refused_beside_what_needs_the_whole(folder, options, what):

@@ -226,7 +226,7 @@ class Rank(RankingSubtool):
 
     def _wishes_for_the_whole(self) -> dict[str, bool]:
         """What says something of all samples, in words, and whether it is asked for."""
-        measure = self.arg_groups[MeasureArgs]
+        measure, files = self.arg_groups[MeasureArgs], self.arg_groups[ReportFileArgs]
         return {
             **self._wishes_for_engines(),
             "`--save-ranking`": self.arg_groups[RankingReportArgs].save_ranking is not None,
@@ -235,5 +235,6 @@ class Rank(RankingSubtool):
             "a choice of layers": self._chooses(),
             "a criterion": self.arg_groups[CriterionArgs].is_given,
             "a file that keeps layers in FP32": self.arg_groups[ArtefactArgs].is_wanted,
-            "a report": self.arg_groups[ReportFileArgs].is_wanted,
+            "a report": files.is_wanted,
+            "`--format`": files.is_markdown or files.is_json,
         }
