@@ -51,7 +51,7 @@ def commands_to_run(
         script_path = _NEW_SCRIPT
         words = [*without_options(arguments, REPORT_OPTIONS), "--save-script", script_path]
         line = shlex.join(["polygraphy", "layerprec", *words])
-        commands.append(Command("Save a script that keeps these layers in FP32:", line))
+        commands.append(Command("Save a script that has TensorRT do so:", line))
     builds = build_commands(
         model_path,
         script_path,

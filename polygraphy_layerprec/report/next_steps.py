@@ -95,6 +95,8 @@ def format_build_commands(
         external_data_dir=external_data_dir,
     ):
         lines += [f"    {version}:", f"      {command}"]
+    if shape_ranges and all(low == high for low, high in shape_ranges.values()):
+        lines.append("    The profile is the one shape of your samples: widen it for others.")
     if not _TYPED_BY_TENSORS.isdisjoint(installed or _ALL):
         lines.append(
             f"    On TensorRT 11 and RTX, `--{precision}` builds an FP32 engine without a word."

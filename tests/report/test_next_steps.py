@@ -101,6 +101,22 @@ def test_an_engine_for_dynamic_shapes_gets_the_shapes_that_were_seen():
     ]
 
 
+@pytest.mark.parametrize(
+    ("ranges", "is_told"),
+    [
+        ({"ids": ((8, 19), (8, 19))}, True),
+        ({"ids": ((8, 19), (8, 19)), "mask": ((1, 19), (8, 19))}, False),
+        ({}, False),
+    ],
+)
+def test_a_profile_of_a_single_shape_is_told(ranges, is_told):
+    lines = format_build_commands(
+        "m.onnx", "c.py", precision="fp16", installed=["rtx"], shape_ranges=ranges
+    )
+
+    assert any("one shape of your samples" in line for line in lines) is is_told
+
+
 def test_all_kinds_are_shown_where_none_is_installed():
     lines = format_build_commands("m.onnx", "c.py", precision="bf16", installed=[])
 
