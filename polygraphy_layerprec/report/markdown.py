@@ -12,7 +12,12 @@ from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.headline import judge_ranking, judge_verification
-from polygraphy_layerprec.report.numbers import format_error, format_impact, format_percent
+from polygraphy_layerprec.report.numbers import (
+    format_error,
+    format_impact,
+    format_magnitude,
+    format_percent,
+)
 from polygraphy_layerprec.report.series import largest_magnitude
 from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
@@ -271,7 +276,7 @@ def _layer_cells(layer: RankedLayer, *, is_kept: bool) -> list[str]:
         nonfinite_word(layer) or format_percent(layer.share),
         format_error(layer.introduced_error),
         format_error(layer.cumulative_error),
-        format_error(largest_magnitude(layer)),
+        format_magnitude(largest_magnitude(layer)),
         escape_markdown(layer.reason),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["format_error", "format_impact", "format_percent", "format_result"]
+__all__ = ["format_error", "format_impact", "format_magnitude", "format_percent", "format_result"]
 
 _WITHOUT_NUMBER: Final = {"overflow": "overflow", "guard": "NaN/Inf"}
 
@@ -13,7 +13,7 @@ _INFINITE_ERROR: Final = 1e30
 
 
 def format_error(error: float | None) -> str:
-    """Returns an error or a magnitude in two digits, and a dash for None."""
+    """Returns an error in two digits, and a dash for None."""
     if error is None:
         return "\N{EN DASH}"
     if not error <= _INFINITE_ERROR:  # NaN as well
@@ -24,6 +24,11 @@ def format_error(error: float | None) -> str:
 def format_impact(impact: float, kind: str) -> str:
     """Returns an impact as an error, or a word where its kind of trouble leaves no number."""
     return _WITHOUT_NUMBER.get(kind) or format_error(impact)
+
+
+def format_magnitude(value: float) -> str:
+    """Returns a largest |x| in two digits: a mask of 3.4e+38 is not infinite."""
+    return "0" if value == 0.0 else f"{value:.1e}"
 
 
 def format_result(error: float | None) -> str:

@@ -8,6 +8,7 @@ from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.numbers import (
     format_error,
     format_impact,
+    format_magnitude,
     format_percent,
     format_result,
 )
@@ -49,3 +50,8 @@ def test_one_is_singular_and_thousands_are_grouped():
 )
 def test_what_loses_values_has_no_number_for_an_impact(kind, text):
     assert format_impact(4.9e-12, kind) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.4e38, "3.4e+38"), (math.inf, "inf"), (0.0, "0")])
+def test_a_large_magnitude_is_not_called_infinite(value, text):
+    assert format_magnitude(value) == text

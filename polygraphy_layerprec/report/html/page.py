@@ -13,6 +13,7 @@ from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.numbers import (
     format_error,
+    format_magnitude,
     format_percent,
     format_result,
 )
@@ -55,6 +56,7 @@ def _environment() -> Environment:
         "printable": printable,
         "shorten": lambda text, width: shorten(printable(text), width),
         "stability": describe_stability,
+        "magnitude": format_magnitude,
         "json": _script_json,
     }
     environment.globals["asset"] = lambda name: _asset(environment, name)
