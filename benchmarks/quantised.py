@@ -132,7 +132,13 @@ def _models(arguments: argparse.Namespace, folder: Path) -> Iterator[FloatModel]
             found = onnx.load(extract(model, packages, own))
             onnx.save(onnx.version_converter.convert_version(found, _OPSET), newer)
             quant_pre_process(newer, own / "folded.onnx", skip_symbolic_shape=True)
-            yield FloatModel(model.title, own / "folded.onnx", [model.sample()])
+            yield FloatModel(model.title, own / "folded.onnx", _mirrored(model.sample()))
+
+
+def _mirrored(sample: Sample) -> list[Sample]:
+    """A picture in four ways: as it is, mirrored along either axis and along both."""
+    ways: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2))
+    return [{name: np.flip(v, axes).copy() for name, v in sample.items()} for axes in ways]
 
 
 def _tools(peers: Path | None) -> dict[str, Callable[[FloatModel, Path], str]]:

@@ -47,7 +47,8 @@ Sample = Mapping[str, np.ndarray[Any, Any]]
 _LARGE_ERROR: Final = 0.3
 """Share of a result that is lost; from here on what follows is no linear response."""
 
-_MOST_MEASURED: Final = 32
+_LARGE_MEASURED: Final = 32
+_WORST_MEASURED: Final = 16
 _SAMPLES_MEASURED: Final = 8
 
 
@@ -225,16 +226,21 @@ class Observed:
         return self._with_measured_ids(self._with_measured_pairs(merged))
 
     def _with_measured_pairs(self, observed: list[LayerObservation]) -> list[LayerObservation]:
-        """Measures pairs of which little is left: a gradient tells what small errors do."""
+        """Measures the worst pairs, and those of which little is left.
+
+        A gradient orders hundreds of them at once, but errors of this size go together and are not
+        small, and the first few decide.
+        """
         if not isinstance(self._observer.graph, QuantizedGraph) or self._of_loss:
             return observed
-        large = [layer for layer in observed if layer.sums.introduced_error > _LARGE_ERROR]
-        worst = sorted(large, key=lambda layer: -layer.sums.introduced_error)[:_MOST_MEASURED]
-        if not worst or self._request.impact == "exact":
+        if self._request.impact != "adjoint":
             return observed
-        names = {first_output(layer.outputs) for layer in worst}
+        large = [layer for layer in observed if layer.sums.introduced_error > _LARGE_ERROR]
+        large.sort(key=lambda layer: -layer.sums.introduced_error)
+        worst = sorted(observed, key=lambda layer: -layer.impact_power)[:_WORST_MEASURED]
+        names = {first_output(layer.outputs) for layer in (*large[:_LARGE_MEASURED], *worst)}
         samples = self.comparison.samples_of_ids[:_SAMPLES_MEASURED]
-        return with_exact_impacts(observed, self._measure(names, samples))
+        return with_exact_impacts(observed, self._measure(names, samples)) if names else observed
 
     def _with_measured_ids(self, observed: list[LayerObservation]) -> list[LayerObservation]:
         """Measures what no gradient says: another id than was meant is another row of a table."""

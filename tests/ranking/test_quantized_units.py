@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from polygraphy_layerprec import observing
 from polygraphy_layerprec.model import identify, load_graph
 from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.pipeline import measure_exact_impacts, rank_model
@@ -52,6 +53,13 @@ def ranked(model, reference, inputs, **options):
     return graph, rank_model(graph, inputs, precision=QDQ, **options)
 
 
+@pytest.fixture
+def foretold(monkeypatch):
+    """Has no layer measured but those that lose much."""
+    monkeypatch.setattr(observing, "_WORST_MEASURED", 0)
+
+
+@pytest.mark.usefixtures("foretold")
 def test_impacts_are_those_of_a_run_for_each_layer():
     reference, inputs = deep(), samples()
     model = quantised(reference, inputs[0], ops={"MatMul"})
@@ -101,6 +109,7 @@ def test_a_saturated_scale_comes_first_with_that_reason():
     assert "of 'a4' are clipped to" in first.reason
 
 
+@pytest.mark.usefixtures("foretold")
 def test_pairs_that_leave_little_are_measured_and_not_foretold():
     reference, inputs = deep(), samples()
     model = quantised(reference, inputs[0], ops={"MatMul"})
@@ -115,6 +124,21 @@ def test_pairs_that_leave_little_are_measured_and_not_foretold():
     assert "/layer.5/MatMul" in measured
     (layer,) = (layer for layer in ranking.layers if layer.name == "/layer.5/MatMul")
     assert layer.impact == pytest.approx(exact["m5"])
+
+
+def test_the_worst_are_measured_and_the_others_foretold(monkeypatch):
+    monkeypatch.setattr(observing, "_WORST_MEASURED", 3)
+    reference, inputs = deep(), samples()
+
+    graph, ranking = ranked(quantised(reference, inputs[0], ops={"MatMul"}), reference, inputs)
+
+    exact = measure_exact_impacts(graph, inputs, precision=QDQ)
+    measured = [layer for layer in ranking.layers if layer.impact_method == "exact"]
+    assert len(measured) == 3
+    assert [layer.impact for layer in measured] == pytest.approx(
+        [exact[layer.outputs[0]] for layer in measured]
+    )
+    assert {layer.impact_method for layer in ranking.layers[5:]} == {"adjoint"}
 
 
 def test_a_decision_names_its_members():
