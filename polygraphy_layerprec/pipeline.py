@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.divergence.judges import judges_for
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.comparison.exact_impacts import measure_exact_impacts
 from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets, held_out_count
@@ -169,11 +170,11 @@ def select_constraints(
         progress: Called with sets measured, 0, and what is going on.
 
     Raises:
-        ValueError: If the request is not valid, or the model is another one than was ranked.
+        UserError: If the request is not valid, or the model is another one than was ranked.
     """
     if model is None:
         if judges:
-            raise ValueError(_needs_model(judges[0].criteria[0]))
+            raise UserError(_needs_model(judges[0].criteria[0]))
         return select_layers(ranking, request)
     graph = model if isinstance(model, Graph) else load_graph(model)
     every = list(samples)
@@ -213,7 +214,7 @@ def measure_curve(
         progress: As in `select_constraints`.
 
     Raises:
-        ValueError: If the model is another one than was ranked.
+        UserError: If the model is another one than was ranked.
     """
     if model is None:
         return error_curve(ranking)

@@ -12,6 +12,7 @@ import polygraphy
 from polygraphy import comparator
 
 from polygraphy_layerprec.backend.polygraphy_options import ALIASES, Compare, PolygraphyOptions
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.records import Criterion
 
 __all__ = ["COMPARISONS", "ComparisonFunction", "comparison_functions"]
@@ -37,7 +38,7 @@ def comparison_functions(options: PolygraphyOptions) -> tuple[ComparisonFunction
     """Returns the functions that are asked for.
 
     Raises:
-        ValueError: If this Polygraphy lacks one.
+        UserError: If this Polygraphy lacks one.
     """
     if options.script is not None:
         criterion = Criterion("outputs that the comparison script fails", 0.0)
@@ -190,7 +191,7 @@ def _metric_function(name: str, metric: _Metric, limits: Mapping[str, float]) ->
     earlier, option, other, passes = metric.earlier
     both = getattr(comparator.CompareFunc, earlier, None)
     if both is None:
-        raise ValueError(
+        raise UserError(
             f"This Polygraphy, {polygraphy.__version__}, has no {name!r} to compare with.\n"
             f"Install a newer one, or give a tolerance that it has, like `--atol`."
         )

@@ -38,7 +38,7 @@ def polygraphy_judges(options: PolygraphyOptions, outputs: Iterable[str]) -> tup
         outputs: Outputs of the model.
 
     Raises:
-        ValueError: If this Polygraphy lacks a function, or the model lacks an output.
+        UserError: If this Polygraphy lacks a function, or the model lacks an output.
     """
     parts = OutputParts(options.outputs, outputs)
     return tuple(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polygraphy_layerprec.distribution.part import PartConditions
 from polygraphy_layerprec.distribution.partial_file import PartialFile
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.model.digest import reference_digest
@@ -37,18 +38,18 @@ def check_parts(parts: Sequence[PartialFile]) -> PartConditions:
     """Returns how all parts were measured, once they are those of one ranking.
 
     Raises:
-        ValueError: If two differ in anything but their shard, or overlap, or one is missing; the
+        UserError: If two differ in anything but their shard, or overlap, or one is missing; the
             text names the files, what differs, and what to do.
     """
     if not parts:
-        raise ValueError("there is no part")
+        raise UserError("there is no part")
     first = parts[0]
     by_number: dict[int, PartialFile] = {}
     for part in parts:
         _check_same(first, part)
         other = by_number.setdefault(part.shard.number, part)
         if other is not part:
-            raise ValueError(
+            raise UserError(
                 f"{other.path!r} and {part.path!r} overlap: both are shard {part.shard}.\n"
                 f"Name each part once."
             )
@@ -56,7 +57,7 @@ def check_parts(parts: Sequence[PartialFile]) -> PartConditions:
     missing = [number for number in range(1, count + 1) if number not in by_number][:10]
     if missing:
         named = ", ".join(f"{number}/{count}" for number in missing)
-        raise ValueError(
+        raise UserError(
             f"{count - len(by_number)} of {count} parts are missing: {named}"
             f"{' and more' if count - len(by_number) > len(missing) else ''}.\n"
             f"Rank the rest with `--shard {missing[0]}/{count} --save-partial FILE.npz`."
@@ -75,7 +76,7 @@ def merge_parts(
         progress: As in `rank_model`.
 
     Raises:
-        ValueError: If the parts are not those of one ranking, or of another model, or made by
+        UserError: If the parts are not those of one ranking, or of another model, or made by
             other versions than those that merge them; or if one is damaged.
         ExecutionError: As `rank_model`.
     """
@@ -106,20 +107,20 @@ def _check_here(part: PartialFile, graph: Graph) -> None:
         conditions, model=identify(graph), versions=installed_versions(), precision="fp16"
     )
     if conditions.model.digest != here.model.digest:
-        raise ValueError(
+        raise UserError(
             f"{part.path!r} is about another model than {graph.name!r}.\n"
             f"Note: Their digests are: {conditions.model.digest!r} and {here.model.digest!r}.\n"
             f"Give the model that was ranked with `--model`."
         )
     if conditions.reference != reference_digest(graph):
-        raise ValueError(
+        raise UserError(
             f"{part.path!r} compares with another reference than was given here.\n"
             f"Give the float model that each `rank` was given with `--reference`."
         )
     if conditions.versions != here.versions:
         raise _differ("versions", part.path, "this program", conditions.versions, here.versions)
     if conditions.precision not in {*PRECISIONS, QDQ.name}:
-        raise ValueError(
+        raise UserError(
             f"{part.path!r} is in {conditions.precision!r:.60}, this program knows "
             f"{', '.join((*PRECISIONS, QDQ.name))}."
         )
@@ -134,14 +135,14 @@ def _check_same(first: PartialFile, part: PartialFile) -> None:
             raise _differ(field.name, first.path, part.path, ours, theirs)
 
 
-def _differ(name: str, first: str, second: str, ours: Any, theirs: Any) -> ValueError:
+def _differ(name: str, first: str, second: str, ours: Any, theirs: Any) -> UserError:
     if name == "versions":
         known, others = dict(ours), dict(theirs)
         packages = sorted(p for p in known | others if known.get(p) != others.get(p))
         ours = ", ".join(f"{package} {known.get(package)}" for package in packages)
         theirs = ", ".join(f"{package} {others.get(package)}" for package in packages)
     other = second if second == "this program" else repr(second)
-    return ValueError(
+    return UserError(
         f"{first!r} and {other} differ in `{name}`, so their numbers do not add up.\n"
         f"Note: They have: {ours!r:.200} and {theirs!r:.200}.\n"
         f"{_WHAT_TO_DO.get(name, _SAME_OPTIONS)}"

@@ -18,6 +18,7 @@ from polygraphy_layerprec.divergence.caveats import Caveat
 from polygraphy_layerprec.divergence.nonfinite import NonFiniteVisit
 from polygraphy_layerprec.divergence.pair_fit import PairFit
 from polygraphy_layerprec.divergence.sums import DivergenceSums
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.comparison.observation import ObservedLayer
 from polygraphy_layerprec.execution.comparison.output_divergence import ObservedOutput
 
@@ -140,7 +141,7 @@ def comparison_from(
         node_count: Nodes of the whole model.
 
     Raises:
-        ValueError: If anything is missing, of the wrong type or size, or no such number can be.
+        UserError: If anything is missing, of the wrong type or size, or no such number can be.
     """
     columns = Columns(arrays)
     observed = nothing.observations
@@ -162,7 +163,7 @@ def comparison_from(
         nothing.first_failures[node] = (_count("failures", sample), reason)
     for node, kind, op in record.caveats:
         if node not in observed.layers:
-            raise ValueError(f"caveats name the node {node}, which was not measured")
+            raise UserError(f"caveats name the node {node}, which was not measured")
         observed.layers[node].caveats.add(Caveat(kind, op))
     for name, fit in record.pair_fits:
         nothing.pair_fits[name] = _checked_fit(name, fit)
@@ -175,7 +176,7 @@ def _checked_fit(name: str, fit: PairFit) -> PairFit:
     numbers = [getattr(fit, field.name) for field in dataclasses.fields(PairFit)]
     flat = [x for number in numbers for x in (number if isinstance(number, tuple) else (number,))]
     if any(not 0.0 <= x < float("inf") for x in flat) or not fit.largest_step:
-        raise ValueError(f"the fit of the pair {name!r:.60} has a number that cannot be")
+        raise UserError(f"the fit of the pair {name!r:.60} has a number that cannot be")
     return fit
 
 
@@ -222,7 +223,7 @@ def _layers(
     shares = columns.figures("reader_shares", len(pairs))
     for (node, reader), share in zip(pairs, shares, strict=True):
         if node not in layers or reader not in layers:
-            raise ValueError(f"readers name the nodes {node} and {reader}, not both measured")
+            raise UserError(f"readers name the nodes {node} and {reader}, not both measured")
         layers[node].readers[reader] = share
     return layers
 
@@ -234,7 +235,7 @@ def _visits(columns: Columns, node_count: int) -> dict[int, tuple[int, NonFinite
     visits = {}
     for (node, sample), parent, flag in zip(pairs, parents, flags, strict=True):
         if not -1 <= parent < node:  # a way back to itself has no end
-            raise ValueError(f"visit_parents leads from the node {node} to {parent}")
+            raise UserError(f"visit_parents leads from the node {node} to {parent}")
         visit = NonFiniteVisit(
             None if parent < 0 else parent, has_nan=bool(flag & 1), in_reference=bool(flag & 2)
         )
@@ -277,10 +278,10 @@ def _type_of(field: dataclasses.Field[Any]) -> type[np.generic]:
 
 def _count(name: str, value: int) -> int:
     if value < 0:
-        raise ValueError(f"{name} must not be negative, got {value}")
+        raise UserError(f"{name} must not be negative, got {value}")
     return value
 
 
 def _check_index(name: str, index: int, below: int) -> None:
     if not 0 <= index < below:
-        raise ValueError(f"{name} names the node {index}, the model has {below}")
+        raise UserError(f"{name} names the node {index}, the model has {below}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.model.digest import reference_digest
@@ -33,7 +34,7 @@ class Shard:
     def __post_init__(self) -> None:
         """Raises ValueError unless `1 <= number <= count`."""
         if not 1 <= self.number <= self.count:
-            raise ValueError(f"a shard must be from 1/N to N/N, got {self}")
+            raise UserError(f"a shard must be from 1/N to N/N, got {self}")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

@@ -19,6 +19,7 @@ from polygraphy_layerprec.distribution.observed_arrays import (
     observed_record,
 )
 from polygraphy_layerprec.distribution.part import Part, PartConditions, Shard
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.samples.given import check_sample
 from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.files.npz_file import NpzFile
@@ -57,7 +58,7 @@ def save_partial(part: Part, path: str, graph: Graph) -> None:
         graph: The model, whose inputs the samples are for.
 
     Raises:
-        ValueError: If `path` cannot be written.
+        UserError: If `path` cannot be written.
         OSError: If writing fails half-way.
     """
     kept = part.comparison
@@ -92,7 +93,7 @@ class PartialFile:
         """Reads the record.
 
         Raises:
-            ValueError: If the file is none of a part, or of another version; the text names it.
+            UserError: If the file is none of a part, or of another version; the text names it.
             OSError: If it cannot be read.
         """
         self.path = path
@@ -122,7 +123,7 @@ class PartialFile:
             graph: The model that was measured.
 
         Raises:
-            ValueError: If a number or a sample is wrong; the text names the file.
+            UserError: If a number or a sample is wrong; the text names the file.
         """
         record = self._record
         try:
@@ -160,21 +161,21 @@ def open_partial(path: str | os.PathLike[str]) -> PartialFile:
 def _read_record(arrays: NpzFile) -> _Record:
     stored = arrays.get(_RECORD)
     if stored is None or stored.dtype != np.uint8 or len(stored.shape) != 1:
-        raise ValueError("it holds no record of what was measured")
+        raise UserError("it holds no record of what was measured")
     if stored.shape[0] > _LARGEST_RECORD_BYTES:
-        raise ValueError(f"its record has {stored.shape[0]} bytes")
+        raise UserError(f"its record has {stored.shape[0]} bytes")
     text = np.asarray(stored).tobytes().decode()
     content = json.loads(text, parse_constant=_reject_constant)
     if not isinstance(content, dict):
-        raise ValueError("its record is no JSON object")  # noqa: TRY004 - the file is wrong
+        raise UserError("its record is no JSON object")
     version = content.get("partial_version")
     if version != PARTIAL_VERSION:
-        raise ValueError(
+        raise UserError(
             f"its partial_version is {version!r:.60}, this program reads {PARTIAL_VERSION}"
         )
     record = from_json_value(_Record, content)
     if record.shard.count != record.conditions.shard_count:
-        raise ValueError(f"it is shard {record.shard} of {record.conditions.shard_count}")
+        raise UserError(f"it is shard {record.shard} of {record.conditions.shard_count}")
     return record
 
 
@@ -185,12 +186,12 @@ def _check_samples(found: Comparison, record: _Record) -> None:
     samples = found.observations.samples
     # The number first: what a file claims to be the size of a data set may be any.
     if not len(samples) == found.sample_count == len(held) or samples != set(held):
-        raise ValueError(
+        raise UserError(
             f"it does not hold the {len(held)} samples of shard {record.shard} of {size}"
         )
     for index in (*record.id_samples, *record.lost_samples):
         if index not in held:
-            raise ValueError(f"it keeps the sample {index}, which is none of the shard's")
+            raise UserError(f"it keeps the sample {index}, which is none of the shard's")
 
 
 def _sample_name(index: int, place: int) -> str:
@@ -209,18 +210,18 @@ def _storable(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _restored(arrays: NpzFile, name: str, wanted: GraphInput) -> Any:
     stored = arrays.get(name)
     if stored is None:
-        raise ValueError(f"{name} is missing")
+        raise UserError(f"{name} is missing")
     if stored.dtype != wanted.dtype and stored.dtype == np.dtype(f"u{wanted.dtype.itemsize}"):
         return np.asarray(stored).view(wanted.dtype)
     return stored
 
 
 def _reject_constant(token: str) -> NoReturn:
-    raise ValueError(f"{token} is not a finite number")
+    raise UserError(f"{token} is not a finite number")
 
 
-def _unreadable(path: str, reason: str) -> ValueError:
-    return ValueError(
+def _unreadable(path: str, reason: str) -> UserError:
+    return UserError(
         f"{path!r} is not a partial ranking that can be read: {reason.rstrip('.')}.\n"
         f"Save one with `polygraphy layerprec rank MODEL --shard 1/4 --save-partial FILE.npz`."
     )

@@ -14,6 +14,7 @@ from polygraphy_layerprec.divergence.output_errors import (
     largest_error,
     worst_relative_error,
 )
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.precision import QDQ, is_floating
 from polygraphy_layerprec.records import Criterion, Judgement
 
@@ -223,7 +224,7 @@ class _WorstJudging:
     def judgements(self) -> tuple[Judgement, ...]:
         criterion = self._worst.criterion
         if not self._judged and self._judge.needs_floats:
-            raise ValueError(
+            raise UserError(
                 f"{criterion.text!r} is about floats, and none of these outputs has any.\n"
                 f"Judge integers by the share that differs: `--tolerance`."
             )

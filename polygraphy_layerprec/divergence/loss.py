@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polygraphy_layerprec.divergence.probes import target_of
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import Criterion, Judgement
 
@@ -46,7 +47,7 @@ def loss_seeds(loss: Loss, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
         outputs: Reference outputs by name.
 
     Raises:
-        ValueError: If the loss is not a finite number, its gradients do not fit the outputs or are
+        UserError: If the loss is not a finite number, its gradients do not fit the outputs or are
             not finite, there are too many output elements for differences, or the loss is smaller
             than the noise of FP32 moves it.
     """
@@ -70,7 +71,7 @@ def _check_scale(
     """Checks that a loss is more than what rounding in FP32 moves it by."""
     moved = [np.sum((gradient * floats[name]) ** 2) for name, gradient in gradients.items()]
     if scale < _FP32_NOISE * float(np.sqrt(np.sum(moved))):
-        raise ValueError(
+        raise UserError(
             f"The loss is {scale:.3g} at the FP32 outputs, which is noise: rounding in FP32 moves "
             f"it by as much. So it is for a distance from what the model itself gives.\n"
             f"Return the quantity and not its distance from a reference, or leave out "
@@ -90,17 +91,17 @@ def _checked(
     given: Any, floats: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, npt.NDArray[np.float64]]:
     if not isinstance(given, Mapping):
-        raise ValueError(  # noqa: TRY004 - one error for all that is wrong with a loss
+        raise UserError(
             f"The loss must return its gradients by the name of the output, got {type(given)!r}."
         )
     for name, gradient in given.items():
         if name not in floats or np.shape(gradient) != floats[name].shape:
-            raise ValueError(
+            raise UserError(
                 f"The loss gives a gradient of shape {np.shape(gradient)} for {name!r}, but the "
                 f"outputs are: { {n: y.shape for n, y in floats.items()} }."
             )
         if not np.isfinite(gradient).all():
-            raise ValueError(f"The loss gives a gradient for {name!r} that is not finite.")
+            raise UserError(f"The loss gives a gradient for {name!r} that is not finite.")
     return {name: np.asarray(gradient, np.float64) for name, gradient in given.items()}
 
 
@@ -152,7 +153,7 @@ def _differences(
 ) -> dict[str, npt.NDArray[np.float64]]:
     count = sum(y.size for y in floats.values())
     if count > _MOST_DIFFERENCES:
-        raise ValueError(
+        raise UserError(
             f"The outputs have {count} elements, too many to find the gradient of the loss by "
             f"differences (at most {_MOST_DIFFERENCES}).\n"
             f"Return the loss with its gradients: `return value, {{'output': gradient}}`."
@@ -185,5 +186,5 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError):
         number = float("nan")
     if not np.isfinite(number):
-        raise ValueError(f"The loss must return a finite number, got {value!r}.")
+        raise UserError(f"The loss must return a finite number, got {value!r}.")
     return number

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import Criterion, Judgement
 
@@ -72,7 +73,7 @@ class _MetricJudging:
         (criterion,) = self._judge.criteria
         before = self._value(self._references)
         if self._judge.is_percent and not before:
-            raise ValueError(
+            raise UserError(
                 f"The metric `{self._judge.name}` is 0 in FP32, of which there is no percentage.\n"
                 f"Give `--max-drop` in the metric's own unit, and see whether the metric finds the "
                 f"labels and outputs that it expects."
@@ -92,7 +93,7 @@ class _MetricJudging:
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise ValueError(
+            raise UserError(
                 f"The metric `{self._judge.name}` must return a finite number, "
                 f"got {returned!r:.80}."
             )

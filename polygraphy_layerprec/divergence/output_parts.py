@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.precision import is_floating
 
 __all__ = ["OutputParts", "parse_per_output"]
@@ -31,7 +32,7 @@ class OutputParts:
             outputs: Outputs of the model.
 
         Raises:
-            ValueError: If an output is unknown, or an index is not one.
+            UserError: If an output is unknown, or an index is not one.
         """
         self._parts: dict[str, dict[str, tuple[Any, ...] | None]] = {}
         self._outputs = tuple(outputs)
@@ -66,7 +67,7 @@ class OutputParts:
             rest: Whether to add `the rest of` each output of which parts are named, in one row.
 
         Raises:
-            ValueError: If an output has fewer axes than an index of it.
+            UserError: If an output has fewer axes than an index of it.
         """
         parts = {
             text: _part(array, text, index)
@@ -117,7 +118,7 @@ def parse_per_output(texts: Iterable[str], value_of: Callable[[str], _Value]) ->
     """Returns values by output, of words like `0.1` and `boxes:0.1`; an empty name is all others.
 
     Raises:
-        ValueError: If a value is not of its type, or an output is named twice.
+        UserError: If a value is not of its type, or an output is named twice.
     """
     values: dict[str, _Value] = {}
     for text in texts:
@@ -125,9 +126,9 @@ def parse_per_output(texts: Iterable[str], value_of: Callable[[str], _Value]) ->
         try:
             value = value_of(word)
         except ValueError as error:
-            raise ValueError(f"must be VALUE or NAME:VALUE, got {text!r}: {error}") from error
+            raise UserError(f"must be VALUE or NAME:VALUE, got {text!r}: {error}") from error
         if name in values:
-            raise ValueError(f"names {name or 'all outputs'!r} twice")
+            raise UserError(f"names {name or 'all outputs'!r} twice")
         values[name] = value
     return values
 
@@ -140,11 +141,11 @@ def _part(
     try:
         part = np.asarray(array[index])
     except (IndexError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{text!r} does not fit an output of shape {array.shape}: {error}."
         ) from error
     if array.size and not part.size:  # which would meet any criterion
-        raise ValueError(f"{text!r} selects nothing of an output of shape {array.shape}.")
+        raise UserError(f"{text!r} selects nothing of an output of shape {array.shape}.")
     return part
 
 
@@ -154,14 +155,14 @@ def _parse(text: str, known: tuple[str, ...]) -> tuple[str, tuple[Any, ...] | No
     sliced = _SLICED.fullmatch(text)
     name = text if sliced is None else sliced["name"]
     if name not in known:
-        raise ValueError(
+        raise UserError(
             f"The model has no output named {name!r}.\nNote: Its outputs are: {list(known)!r}."
             f"{_bracket_hint(text, known)}"
         )
     assert sliced is not None
     axes = [axis.strip() for axis in sliced["index"].split(",")]
     if not all(map(_AXIS.fullmatch, axes)) or axes.count("...") > 1:
-        raise ValueError(
+        raise UserError(
             f"{text!r} is no part of an output: write an index as numpy has it, like "
             f"{name}[..., 4:]."
         )

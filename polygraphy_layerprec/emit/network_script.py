@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_text_file
 from polygraphy_layerprec.records import Constraint, NetworkWidths
 
@@ -112,14 +113,14 @@ def render_network_script(
         widths: The plan for the network; without one, the script decides for each layer.
 
     Raises:
-        ValueError: If the precision or the type of inputs and outputs is none of the above.
+        UserError: If the precision or the type of inputs and outputs is none of the above.
     """
     if precision.name not in _PRECISIONS:
         message = f"precision must be one of {sorted(_PRECISIONS)}, got {precision.name!r}"
-        raise ValueError(message)
+        raise UserError(message)
     if io_precision not in _IO_PRECISIONS:
         message = f"io_precision must be one of {_IO_PRECISIONS}, got {io_precision!r}"
-        raise ValueError(message)
+        raise UserError(message)
     widths = widths or NetworkWidths()
     settings = {
         "MODEL_NAME": str(model_name),
@@ -150,7 +151,7 @@ def save_network_script(text: str, path: str) -> None:
         path: File to write; its folder must exist.
 
     Raises:
-        ValueError: If `path` cannot be written.
+        UserError: If `path` cannot be written.
         OSError: If writing fails half-way.
     """
     write_text_file(path, text)

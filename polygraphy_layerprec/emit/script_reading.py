@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.emit.network_script import render_network_script
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import Constraint, NetworkScript, NetworkWidths
 
@@ -35,7 +36,7 @@ def load_network_script(path: str | os.PathLike[str]) -> NetworkScript:
     """Returns what the literals of the script at `path` say. Nothing in it is executed.
 
     Raises:
-        ValueError: If it is no script as `rank --save-script` writes it.
+        UserError: If it is no script as `rank --save-script` writes it.
         OSError: If the file cannot be read.
     """
     path = os.fspath(path)
@@ -43,7 +44,7 @@ def load_network_script(path: str | os.PathLike[str]) -> NetworkScript:
         with open(path, encoding="utf-8") as file:
             return parse_network_script(file.read())
     except ValueError as error:  # Unicode errors as well
-        raise ValueError(
+        raise UserError(
             f"{path!r} is not a script of `polygraphy layerprec` that can be read: {error}.\n"
             f"Save one with `polygraphy layerprec rank MODEL --save-script FILE.py`."
         ) from error
@@ -53,19 +54,19 @@ def parse_network_script(text: str) -> NetworkScript:
     """Returns what the literals of a script say.
 
     Raises:
-        ValueError: If one is missing, is there twice, is no literal, or is of the wrong type.
+        UserError: If one is missing, is there twice, is no literal, or is of the wrong type.
     """
     settings = {**_DEFAULTS, **_read_settings(text)}
     missing = [name for name in _REQUIRED if name not in settings]
     if missing:
-        raise ValueError(f"it does not set {' or '.join(missing)}")
+        raise UserError(f"it does not set {' or '.join(missing)}")
     for name in ("MODEL_NAME", "MODEL_DIGEST"):
         if not isinstance(settings[name], str):
-            raise ValueError(f"{name} is not text")  # noqa: TRY004 - the file is wrong
+            raise UserError(f"{name} is not text")
     if settings["PRECISION"] not in tuple(PRECISIONS):
-        raise ValueError(f"PRECISION must be one of {sorted(PRECISIONS)}")
+        raise UserError(f"PRECISION must be one of {sorted(PRECISIONS)}")
     if settings["IO_PRECISION"] not in ("fp32", "low"):
-        raise ValueError("IO_PRECISION must be 'fp32' or 'low'")
+        raise UserError("IO_PRECISION must be 'fp32' or 'low'")
     constraints = _constraints("CONSTRAINTS", settings)
     widths = NetworkWidths(
         left=_constraints("LEFT_IN_FP32", settings),
@@ -95,12 +96,12 @@ def _read_settings(text: str) -> dict[str, Any]:
             if name not in _SETTINGS:
                 continue
             if name in found:
-                raise ValueError(f"it sets {name} twice")
+                raise UserError(f"it sets {name} twice")
             found[name] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
     except (SyntaxError, MemoryError, RecursionError) as error:
-        raise ValueError(f"it is no Python that can be parsed ({type(error).__name__})") from error
+        raise UserError(f"it is no Python that can be parsed ({type(error).__name__})") from error
     except TypeError as error:
-        raise ValueError(f"it holds more than literals ({error})") from error
+        raise UserError(f"it holds more than literals ({error})") from error
     return found
 
 
@@ -116,29 +117,29 @@ def _target(node: ast.stmt) -> str:
 
 def _constraints(setting: str, settings: Mapping[str, Any]) -> tuple[Constraint, ...]:
     if not isinstance(settings[setting], (list, tuple)):
-        raise ValueError(f"{setting} is not a list")  # noqa: TRY004 - the file is wrong
+        raise UserError(f"{setting} is not a list")
     return tuple(_constraint(item) for item in settings[setting])
 
 
 def _names(setting: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     names = settings[setting]
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
-        raise ValueError(f"{setting} must be names, got {names!r:.60}")
+        raise UserError(f"{setting} must be names, got {names!r:.60}")
     return tuple(names)
 
 
 def _constraint(item: Any) -> Constraint:
     fields = item.keys() | _OPTIONAL_FIELDS if isinstance(item, dict) else frozenset()
     if fields != _CONSTRAINT_FIELDS:
-        raise ValueError(f"a constraint must have {sorted(_CONSTRAINT_FIELDS)}, got {item!r:.60}")
+        raise UserError(f"a constraint must have {sorted(_CONSTRAINT_FIELDS)}, got {item!r:.60}")
     for field in ("name", "op", "reason"):
         if not isinstance(item[field], str):
             message = f"{field!r} of a constraint must be text, got {item[field]!r:.60}"
-            raise ValueError(message)  # noqa: TRY004 - the file is wrong
+            raise UserError(message)
     for field in ("inputs", "outputs", "trace"):
         names = item.get(field, ())
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
-            raise ValueError(f"{field!r} of a constraint must be names, got {names!r:.60}")
+            raise UserError(f"{field!r} of a constraint must be names, got {names!r:.60}")
     return Constraint(
         item["name"],
         item["op"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from polygraphy_layerprec.errors import UserError
+
 __all__ = ["EmulationError", "ExecutionError", "NodeError"]
 
 
-class ExecutionError(ValueError):
+class ExecutionError(UserError):
     """The run as a whole cannot go on; the text says why and what to do."""
 
 

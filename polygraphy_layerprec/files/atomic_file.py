@@ -8,6 +8,8 @@ import stat
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
+from polygraphy_layerprec.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -18,26 +20,26 @@ def check_writable(path: str) -> None:
     """Checks, before work begins, that `path` can be written once it is done.
 
     Raises:
-        ValueError: If it cannot; the text says why and what to do.
+        UserError: If it cannot; the text says why and what to do.
     """
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     if os.path.isdir(target):
-        raise ValueError(f"Cannot write {path!r}: it is a directory.\nGive the name of a file.")
+        raise UserError(f"Cannot write {path!r}: it is a directory.\nGive the name of a file.")
     if not os.path.isdir(folder):
-        raise ValueError(
+        raise UserError(
             f"Cannot write {path!r}: the directory {folder!r} does not exist.\n"
             f"Create it first, or give another path."
         )
     if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
-        raise ValueError(
+        raise UserError(
             f"Cannot write {path!r}: it is not a regular file.\nGive the name of a file."
         )
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"Cannot write {path!r}: the directory {folder!r} is not writable.\n"
             f"Note: The system says: {error.strerror}.\n"
             f"Give a path in a directory of yours, or change its permissions."
@@ -70,7 +72,7 @@ def write_files(writes: Mapping[str, Callable[[BinaryIO], str | None]]) -> None:
             return another path in the same folder, for a file that is named by its content.
 
     Raises:
-        ValueError: If a path cannot be written.
+        UserError: If a path cannot be written.
         OSError: If writing fails half-way, for example on a full disk; the file name is the path.
     """
     for path in writes:

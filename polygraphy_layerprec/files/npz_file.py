@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.lib import format as npy
 
+from polygraphy_layerprec.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -58,7 +60,7 @@ class StoredArray:
         """Reads the elements, fresh memory each time.
 
         Raises:
-            ValueError: If the file is damaged.
+            UserError: If the file is damaged.
         """
         del copy
         what = _ONE if self.member is None else _SEVERAL
@@ -86,7 +88,7 @@ class NpzFile(Mapping[str, StoredArray]):
         """Reads the headers.
 
         Raises:
-            ValueError: If the file is none of arrays, or is damaged.
+            UserError: If the file is none of arrays, or is damaged.
             OSError: If it cannot be read.
         """
         with _told_by_file(path), zipfile.ZipFile(path) as archive:
@@ -109,7 +111,7 @@ def open_npy(path: str) -> StoredArray:
     """Returns the array of an `.npy` file, which is read when it is asked for.
 
     Raises:
-        ValueError: If it is none of an array, or is damaged.
+        UserError: If it is none of an array, or is damaged.
         OSError: If it cannot be read.
     """
     with _told_by_file(path, _ONE):
@@ -123,7 +125,7 @@ def _stored_in(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> St
         try:
             shape, dtype = _read_header(file, info.file_size)
         except ValueError as error:
-            raise ValueError(f"{info.filename!r}: {error}") from error
+            raise UserError(f"{info.filename!r}: {error}") from error
     return StoredArray(path, info.filename, dtype, shape)
 
 
@@ -132,13 +134,13 @@ def _read_header(file: IO[bytes], size_bytes: int) -> tuple[tuple[int, ...], np.
     version = npy.read_magic(start)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
-        raise ValueError(f"it is an array of format {version}, which has fields")
+        raise UserError(f"it is an array of format {version}, which has fields")
     shape, _, dtype = read(start)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are not read: they may run programs")
+        raise UserError("it holds Python objects, which are not read: they may run programs")
     claimed = start.tell() + math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed != size_bytes:
-        raise ValueError(f"it says that it is {dtype} {list(shape)}, but has {size_bytes} bytes")
+        raise UserError(f"it says that it is {dtype} {list(shape)}, but has {size_bytes} bytes")
     return tuple(shape), dtype
 
 
@@ -150,4 +152,4 @@ def _told_by_file(path: str, what: str = _SEVERAL) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it cannot be opened; within, zipfile goes where damaged numbers lead it
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{path!r} is not {what}: {reason:.300}") from error
+        raise UserError(f"{path!r} is not {what}: {reason:.300}") from error

@@ -9,6 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_text_file
 from polygraphy_layerprec.files.record_codec import from_json_value, to_json_value
 from polygraphy_layerprec.precision import PRECISIONS, QDQ
@@ -29,13 +30,13 @@ def save_ranking(ranking: Ranking, path: str | os.PathLike[str]) -> None:
     The same ranking gives the same bytes. The file appears complete or not at all.
 
     Raises:
-        ValueError: If the suffix is neither, a number is not finite, or `path` cannot be written.
+        UserError: If the suffix is neither, a number is not finite, or `path` cannot be written.
         OSError: If writing fails half-way.
     """
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _RENDERERS:
-        raise ValueError(
+        raise UserError(
             f"Cannot save a ranking as {path!r}: its name must end in "
             f"{' or '.join(RANKING_SUFFIXES)}."
         )
@@ -46,7 +47,7 @@ def load_ranking(path: str | os.PathLike[str]) -> Ranking:
     """Returns the ranking that `save_ranking` wrote to the JSON file `path`.
 
     Raises:
-        ValueError: If the file is not such a ranking, or one of another schema version.
+        UserError: If the file is not such a ranking, or one of another schema version.
         OSError: If the file cannot be read.
     """
     path = os.fspath(path)
@@ -64,7 +65,7 @@ def _read_ranking(path: str) -> Ranking:
     _check_version(content)
     ranking = from_json_value(Ranking, content)
     if ranking.precision not in {*PRECISIONS, QDQ.name}:
-        raise ValueError(
+        raise UserError(
             f"its precision is {ranking.precision!r:.60}, this program knows "
             f"{', '.join((*PRECISIONS, QDQ.name))}"
         )
@@ -76,16 +77,16 @@ def _read_ranking(path: str) -> Ranking:
 def _check_shares(layer: RankedLayer, where: str) -> None:
     """Checks what forecasts take the root of, or multiply by."""
     if layer.impact < 0.0:
-        raise ValueError(f"{where}.impact must not be negative, got {layer.impact}")
+        raise UserError(f"{where}.impact must not be negative, got {layer.impact}")
     shares = [("weight_share", layer.weight_share)]
     shares += [(f"readers[{index}]", share) for index, (_, share) in enumerate(layer.readers)]
     for name, share in shares:
         if not 0.0 <= share <= 1.0:
-            raise ValueError(f"{where}.{name} must be from 0 to 1, got {share}")
+            raise UserError(f"{where}.{name} must be from 0 to 1, got {share}")
 
 
-def _unreadable(path: str, reason: str) -> ValueError:
-    return ValueError(
+def _unreadable(path: str, reason: str) -> UserError:
+    return UserError(
         f"{path!r} is not a ranking that can be read: {reason}.\n"
         f"Save one with `polygraphy layerprec rank MODEL --save-ranking FILE.json`."
     )
@@ -123,12 +124,12 @@ RANKING_SUFFIXES: Final = tuple(_RENDERERS)
 
 
 def _reject_constant(token: str) -> NoReturn:
-    raise ValueError(f"{token} is not a finite number")
+    raise UserError(f"{token} is not a finite number")
 
 
 def _check_version(content: Any) -> None:
     if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")  # noqa: TRY004 - the file is wrong, not a caller
+        raise UserError("it holds no JSON object")
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise ValueError(f"its schema_version is {version!r}, this program reads {SCHEMA_VERSION}")
+        raise UserError(f"its schema_version is {version!r}, this program reads {SCHEMA_VERSION}")

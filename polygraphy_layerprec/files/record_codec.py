@@ -9,6 +9,7 @@ import typing
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.records import MaybeInfinite
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def to_json_value(record: object) -> Any:
     """Returns `record` as JSON values: records become objects in field order, tuples arrays.
 
     Raises:
-        ValueError: If a number is NaN, or infinite and not `MaybeInfinite`; the text names it.
+        UserError: If a number is NaN, or infinite and not `MaybeInfinite`; the text names it.
     """
     return _encode(record, "")
 
@@ -41,7 +42,7 @@ def from_json_value(record_type: type[_Record], value: Any) -> _Record:
     of later and earlier programs can still be read.
 
     Raises:
-        ValueError: If a field is missing or of the wrong type; the text names it.
+        UserError: If a field is missing or of the wrong type; the text names it.
     """
     return cast("_Record", _decode(record_type, value, ""))
 
@@ -58,7 +59,7 @@ def _encode(value: object, where: str) -> Any:
     if isinstance(value, tuple):
         return [_encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} must be finite to be saved, got {value}")
+        raise UserError(f"{where} must be finite to be saved, got {value}")
     return value
 
 
@@ -91,7 +92,7 @@ def _decode_record(expected: type[Any], value: Any, where: str) -> Any:
         elif field.name in value:
             arguments[field.name] = _decode(field.type, value[field.name], name)
         elif field.is_required:
-            raise ValueError(f"{name} is missing")
+            raise UserError(f"{name} is missing")
     return expected(**arguments)
 
 
@@ -144,8 +145,8 @@ def _decode_scalar(expected: type[Any], value: Any, where: str) -> Any:
     return value
 
 
-def _wrong(where: str, wanted: str, value: Any) -> ValueError:
-    return ValueError(f"{where or 'the file'} must be {wanted}, got {value!r:.60}")
+def _wrong(where: str, wanted: str, value: Any) -> UserError:
+    return UserError(f"{where or 'the file'} must be {wanted}, got {value!r:.60}")
 
 
 def _join(where: str, name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_text_file
 from polygraphy_layerprec.files.record_codec import from_json_value, to_json_value
 from polygraphy_layerprec.records import SavedVerdict
@@ -54,14 +55,14 @@ def load_verdict(path: str | os.PathLike[str]) -> SavedVerdict:
     """Returns the verdict that `save_verdict` wrote.
 
     Raises:
-        ValueError: If the file is no such verdict, or one of another schema version.
+        UserError: If the file is no such verdict, or one of another schema version.
         OSError: If it cannot be read.
     """
     try:
         with open(path, encoding="utf-8") as file:
             return _read_verdict(json.load(file))
     except (ValueError, RecursionError) as error:  # JSON and Unicode errors as well
-        raise ValueError(
+        raise UserError(
             f"{os.fspath(path)!r} is not a verdict that can be read: {error}.\n"
             f"Save one with `--save-verdict FILE.json`."
         ) from error
@@ -70,7 +71,7 @@ def load_verdict(path: str | os.PathLike[str]) -> SavedVerdict:
 def _read_verdict(content: Any) -> SavedVerdict:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ValueError(
+        raise UserError(
             f"its schema_version is {version!r:.60}, this program reads {SCHEMA_VERSION}"
         )
     return from_json_value(SavedVerdict, content)
@@ -88,11 +89,11 @@ def verdict_on_choice(
     """Returns the verdict of a choice.
 
     Raises:
-        ValueError: If nothing was measured for it.
+        UserError: If nothing was measured for it.
     """
     decision = selection.decision
     if decision is None:
-        raise ValueError(
+        raise UserError(
             "There is no verdict to save: nothing was measured.\n"
             "Name the model, for example: --model model.onnx."
         )
@@ -123,11 +124,11 @@ def verdict_on_verification(verification: Verification) -> SavedVerdict:
     """Returns the verdict of a verification.
 
     Raises:
-        ValueError: If it ended before anything was judged.
+        UserError: If it ended before anything was judged.
     """
     lowered, outcome, kind = verification.lowered, verification.outcome, verification.verdict
     if lowered is None or outcome is None or kind is None:
-        raise ValueError("There is no verdict to save: engines do not agree in FP32.")
+        raise UserError("There is no verdict to save: engines do not agree in FP32.")
     return SavedVerdict(
         verb="verify",
         passed=verification.passed,

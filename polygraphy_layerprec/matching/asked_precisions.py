@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.script_reading import load_network_script
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.files.ranking_file import load_ranking
@@ -59,7 +60,7 @@ def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisio
     """Returns what an emitted script keeps in FP32, read from its literals without running it.
 
     Raises:
-        ValueError: If it is no such script, or was made for another model.
+        UserError: If it is no such script, or was made for another model.
         OSError: If it cannot be read.
     """
     path = os.fspath(path)
@@ -98,13 +99,13 @@ def asked_by_ranking(
     """Returns what a saved ranking proposes to keep in FP32, as its forecast has it.
 
     Raises:
-        ValueError: If the file is no ranking, is about another model, or the request is not valid.
+        UserError: If the file is no ranking, is about another model, or the request is not valid.
         OSError: If it cannot be read.
     """
     path = os.fspath(path)
     found = load_ranking(path)
     if found.precision not in PRECISIONS:
-        raise ValueError(
+        raise UserError(
             f"The ranking {path!r} is about the pairs of a quantised model, and this is about FP16 "
             f"and BF16.\nMeasure sets of pairs with `polygraphy layerprec constrain`."
         )
@@ -125,21 +126,21 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
     """Returns which layers a mixed-precision form of the model keeps in FP32.
 
     Raises:
-        ValueError: If it is no ONNX model, ONNX-Runtime cannot load it, or it lacks layers.
+        UserError: If it is no ONNX model, ONNX-Runtime cannot load it, or it lacks layers.
         OSError: If it cannot be read.
     """
     path = os.fspath(path)
     mixed = read_mixed_onnx(path, graph)
     if mixed.missing:
         total = len(mixed.missing) + len(mixed.kept) + mixed.lowered_count
-        raise ValueError(
+        raise UserError(
             f"{path!r} is not a mixed-precision form of {graph.name!r}: it lacks "
             f"{len(mixed.missing)} of {total} layers, or does not tell their types.\n"
             f"Note: The first is {mixed.missing[0].op} {mixed.missing[0].name!r}.\n"
             f"Make it from this model, with every node under its name."
         )
     if len(mixed.precisions) > 1:
-        raise ValueError(
+        raise UserError(
             f"{path!r} has layers in {' and in '.join(mixed.precisions)}.\n"
             f"One low precision at a time can be verified."
         )
@@ -170,7 +171,7 @@ def _loading_problem(path: str, fatal: tuple[str, ...]) -> str:
     except ExecutionError as error:
         # The CPU has no kernel for most operators in BF16, which says nothing against the model.
         if "NOT_IMPLEMENTED" not in str(error):
-            raise ValueError(f"{path!r} does not load.\nNote: {error}") from error
+            raise UserError(f"{path!r} does not load.\nNote: {error}") from error
         return f"{path!r} is valid, but does not run on the CPU: {error}"
     return ""
 

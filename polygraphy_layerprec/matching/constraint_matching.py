@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.emit.name_bridge import shorten
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.model.digest import are_comparable
@@ -48,7 +49,7 @@ def check_same_model(
         made: What was made for it, in words: `The script 'constraints.py'`.
 
     Raises:
-        ValueError: If the digests differ, or cannot be compared and a tensor is missing.
+        UserError: If the digests differ, or cannot be compared and a tensor is missing.
     """
     found = identify(graph)
     if digest == found.digest:
@@ -56,7 +57,7 @@ def check_same_model(
     missing = [tensor for tensor in tensors if tensor and tensor not in graph.producers]
     if are_comparable(digest, found.digest) or missing:
         lacks = f" It makes no tensor {missing[0]!a}." if missing else ""
-        raise ValueError(
+        raise UserError(
             f"{made} is about another model: {name!r}, digest {_shortened(digest)}.\n"
             f"Note: {found.name!r} has digest {_shortened(found.digest)}.{lacks} A model that was "
             f"exported again is another one, even under the same name.\n"

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.errors import UserError
+
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
@@ -63,12 +65,12 @@ def check_tensors_of_model(graph: Graph, names: Sequence[str]) -> None:
         names: Names of tensors.
 
     Raises:
-        ValueError: If none bears the name of one of its values, or one made of a node's.
+        UserError: If none bears the name of one of its values, or one made of a node's.
     """
     values = graph.producers.keys() | set(graph.outputs)
     layer_of = _LayerNames((node.name, node.proto.name) for node in graph.nodes)
     if not any(name in values or layer_of(name) for name in names):
-        raise ValueError(nothing_in_common(names, list(graph.producers), model_name=graph.name))
+        raise UserError(nothing_in_common(names, list(graph.producers), model_name=graph.name))
 
 
 def nothing_in_common(names: Sequence[str], wanted: Sequence[str], *, model_name: str) -> str:

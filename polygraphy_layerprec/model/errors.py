@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from onnx.checker import ValidationError
 
+from polygraphy_layerprec.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,7 +24,7 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (
 )
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A model that cannot be read; the text says what is wrong, where, and what to do."""
 
 

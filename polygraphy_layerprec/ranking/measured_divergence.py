@@ -12,6 +12,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Literal
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.matching.tensor_matching import match_tensors, nothing_in_common
 from polygraphy_layerprec.ranking.measurement_gaps import describe_gaps
 from polygraphy_layerprec.ranking.order import order_layers
@@ -61,7 +62,7 @@ def with_measured_divergences(
         warnings: Further things to say.
 
     Raises:
-        ValueError: If no tensor belongs to a layer or is an output.
+        UserError: If no tensor belongs to a layer or is an output.
     """
     matched = match_tensors(
         ranking, comparison.names, tensor_layers=tensor_layers, model_tensors=model_tensors
@@ -70,7 +71,7 @@ def with_measured_divergences(
     outputs = {output.name for output in ranking.output_error.outputs}
     if not matched and not outputs.intersection(comparison.names):
         wanted = [layer.outputs[0] for layer in ranking.layers if layer.outputs]
-        raise ValueError(nothing_in_common(comparison.names, wanted, model_name=ranking.model.name))
+        raise UserError(nothing_in_common(comparison.names, wanted, model_name=ranking.model.name))
     layers = _order_measured(ranking, comparison, measured)
     gaps = describe_gaps(ranking, comparison, matched, measured, model_tensors=model_tensors)
     return replace(

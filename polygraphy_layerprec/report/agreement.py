@@ -45,7 +45,7 @@ def save_agreement(agreement: RankingAgreement, path: str | os.PathLike[str]) ->
     The same agreement gives the same bytes. The file appears complete or not at all.
 
     Raises:
-        ValueError: If a number is not finite, or `path` cannot be written.
+        UserError: If a number is not finite, or `path` cannot be written.
         OSError: If writing fails half-way.
     """
     write_text_file(os.fspath(path), format_agreement_json(agreement))
@@ -55,7 +55,7 @@ def format_agreement_json(agreement: RankingAgreement) -> str:
     """Returns what `save_agreement` writes.
 
     Raises:
-        ValueError: If a number is not finite.
+        UserError: If a number is not finite.
     """
     content = {"schema_version": AGREEMENT_SCHEMA_VERSION, **to_json_value(agreement)}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

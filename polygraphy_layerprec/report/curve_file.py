@@ -22,7 +22,7 @@ def save_curve(points: Iterable[CurvePoint], path: str) -> None:
     """Writes one row for each point; what was not measured is empty.
 
     Raises:
-        ValueError: If `path` cannot be written.
+        UserError: If `path` cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.report.broken_axis import break_axis
 from polygraphy_layerprec.report.plot_axis import break_y_axis
@@ -24,7 +25,7 @@ def save_curve_plot(points: Sequence[CurvePoint], path: str) -> None:
     Same points, same bytes.
 
     Raises:
-        ValueError: If `path` cannot be written, or matplotlib is not installed.
+        UserError: If `path` cannot be written, or matplotlib is not installed.
     """
     figure = _figure()
     axes = figure.add_subplot()
@@ -54,7 +55,7 @@ def _figure() -> Any:
         import matplotlib as mpl  # noqa: PLC0415 - an optional dependency
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "Drawing a curve needs matplotlib.\n"
             "Install it with `pip install 'polygraphy-layerprec[plot]'`, or save a `.csv` file."
         ) from error

@@ -6,6 +6,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.report.broken_axis import break_axis
 from polygraphy_layerprec.report.columns import printable, shorten
@@ -46,10 +47,10 @@ def check_plot_package() -> None:
     """Checks, before work begins, that what draws pictures is installed.
 
     Raises:
-        ValueError: If it is not; the text says what to install.
+        UserError: If it is not; the text says what to install.
     """
     if find_spec("matplotlib") is None:
-        raise ValueError(
+        raise UserError(
             "A picture needs matplotlib.\n"
             "Install it with `pip install 'polygraphy-layerprec[plot]'`."
         )
@@ -59,7 +60,7 @@ def save_layer_plot(report: RankingReport, path: str) -> None:
     """Draws a ranking, in the format that the ending of `path` names; same report, same bytes.
 
     Raises:
-        ValueError: If `path` cannot be written, or matplotlib is not installed.
+        UserError: If `path` cannot be written, or matplotlib is not installed.
     """
     check_plot_package()
     import matplotlib as mpl  # noqa: PLC0415 - an optional dependency

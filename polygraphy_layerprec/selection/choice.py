@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polygraphy_layerprec.divergence.judges import default_tolerance
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
@@ -47,7 +48,7 @@ def select_layers(
         held_out: The same on samples that are not to choose by: only the chosen set is measured.
 
     Raises:
-        ValueError: If more than one of tolerance, number and share is given, one is out of its
+        UserError: If more than one of tolerance, number and share is given, one is out of its
             range, or an expression is not valid or matches no layer.
     """
     _check(request)
@@ -56,7 +57,7 @@ def select_layers(
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([is_required(layer) for layer in ranking.layers], bool) & allowed)
     if request.by != "layer" and measure is None:
-        raise ValueError(f"`--by {request.by}` measures sets, and so needs the model: `--model`.")
+        raise UserError(f"`--by {request.by}` measures sets, and so needs the model: `--model`.")
     size = _requested_size(request, len(ranking.layers))
     requested = None if size is None else _first(size, named, allowed)
     if request.choose is not None or (measure is None and _is_default(ranking, request)):
@@ -135,15 +136,15 @@ def _check(request: SelectionRequest) -> None:
         if value is not None
     ]
     if len(given) > 1:
-        raise ValueError(f"Only one of {', '.join(given)} can decide which layers stay in FP32.")
+        raise UserError(f"Only one of {', '.join(given)} can decide which layers stay in FP32.")
     if request.by != "layer" and given and given != ["--tolerance"]:
-        raise ValueError(f"`--by {request.by}` and {given[0]} cannot go together: leave out one.")
+        raise UserError(f"`--by {request.by}` and {given[0]} cannot go together: leave out one.")
     if request.tolerance is not None and not request.tolerance >= 0.0:
-        raise ValueError(f"`--tolerance` must be 0 or more, got {request.tolerance}.")
+        raise UserError(f"`--tolerance` must be 0 or more, got {request.tolerance}.")
     if request.top_k is not None and request.top_k < 0:
-        raise ValueError(f"`--top-k` must be 0 or more, got {request.top_k}.")
+        raise UserError(f"`--top-k` must be 0 or more, got {request.top_k}.")
     if request.fp32_fraction is not None and not 0.0 <= request.fp32_fraction <= 1.0:
-        raise ValueError(f"`--fp32-fraction` must lie in [0, 1], got {request.fp32_fraction}.")
+        raise UserError(f"`--fp32-fraction` must lie in [0, 1], got {request.fp32_fraction}.")
 
 
 def _matching(layers: Sequence[RankedLayer], patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -152,11 +153,11 @@ def _matching(layers: Sequence[RankedLayer], patterns: Sequence[str]) -> npt.NDA
         try:
             expression = re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
+            raise UserError(f"{pattern!r} is not a regular expression: {error}.") from error
         hits = np.array([bool(expression.search(layer.name)) for layer in layers], bool)
         if not hits.any():
             like = f"\nNote: Names look like {layers[0].name!r}." if layers else ""
-            raise ValueError(
+            raise UserError(
                 f"No layer of the ranking matches {pattern!r}.{like}\n"
                 f"Correct `--keep` or `--allow`."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.records import Ranking, Selection
 from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
@@ -23,23 +24,23 @@ def recorded_choice(ranking: Ranking, forecast: SetForecast, number: int | None)
         number: Which set, from 1; None for the one that was chosen.
 
     Raises:
-        ValueError: If the ranking lists no sets, or none of this number, or a set names a layer
+        UserError: If the ranking lists no sets, or none of this number, or a set names a layer
             that the ranking lacks.
     """
     decision = ranking.decision
     if decision is None:
-        raise ValueError(
+        raise UserError(
             "`--choose` takes a set from the list that `rank` makes, and this ranking has none.\n"
             "Make it anew with `rank --save-ranking`."
         )
     chosen = decision.chosen if number is None else number
     if not 1 <= chosen <= len(decision.sets):
-        raise ValueError(f"`--choose` must lie in [1, {len(decision.sets)}], got {chosen}.")
+        raise UserError(f"`--choose` must lie in [1, {len(decision.sets)}], got {chosen}.")
     found = decision.sets[chosen - 1]
     try:
         kept = forecast.mask(found.layers)
     except KeyError as error:
-        raise ValueError(f"Set {chosen} names {error}, which the ranking lacks.") from error
+        raise UserError(f"Set {chosen} names {error}, which the ranking lacks.") from error
     layers = tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep)
     if chosen != decision.chosen:
         blamed = [layer.name for layer in layers if layer.overflow]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
+from polygraphy_layerprec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -64,7 +65,7 @@ def save_fewer_pairs(
     outputs = [name for constraint in constraints for name in constraint.outputs if name]
     try:
         summary = save_pruned_onnx(graph, model_path, output_path, outputs)
-    except ValueError as error:  # data files in the way, or a model that cannot be rewritten
+    except UserError as error:  # data files in the way, or a model that cannot be rewritten
         G_LOGGER.critical(f"Cannot save {output_path!r}: {str(error).rstrip('.')}.")
     if summary.dequantized_constants:
         G_LOGGER.warning(

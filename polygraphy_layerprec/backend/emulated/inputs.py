@@ -11,7 +11,7 @@ from polygraphy_layerprec._native import export
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
 from polygraphy_layerprec.backend.made_up_inputs import plan_and_tell
 from polygraphy_layerprec.backend.sample_files import read_samples
-from polygraphy_layerprec.execution.samples.given import SampleError, check_sample
+from polygraphy_layerprec.execution.samples.given import check_sample
 from polygraphy_layerprec.execution.samples.plausible import DEFAULT_SEED, draw_samples
 from polygraphy_layerprec.model import Graph
 
@@ -58,7 +58,7 @@ class PlausibleInputs:
         """Yields one array for each input, by name, for each sample."""
         if self._plan is None:
             graph, _ = util.invoke_if_callable(self._graph)
-            with critical_errors(SampleError):
+            with critical_errors():
                 self._plan = plan_and_tell(graph, self._shapes, self._val_range)
         yield from draw_samples(self._plan, seed=self._seed, iterations=self._iterations)
 
@@ -80,7 +80,7 @@ class InputsFromFiles:
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yields one array for each input, by name, for each sample, once they fit the model."""
         graph, _ = util.invoke_if_callable(self._graph)
-        with critical_errors(SampleError):
+        with critical_errors():
             for path in self._paths:
                 for where, sample in read_samples(path, graph.inputs):
                     yield check_sample(sample, graph.inputs, where=where)

@@ -93,7 +93,7 @@ class PrecisionsFromScript(BaseLoader):
             PolygraphyException: If it is no such script, or was made for another model.
         """
         graph, _ = util.invoke_if_callable(self._graph)
-        with critical_errors(ValueError):
+        with critical_errors():
             return asked_by_script(self._script, graph)
 
 
@@ -133,7 +133,7 @@ class PrecisionsFromRanking(BaseLoader):
                 it is not valid.
         """
         graph, _ = util.invoke_if_callable(self._graph)
-        with critical_errors(ValueError):
+        with critical_errors():
             return asked_by_ranking(self._ranking, graph, self._request)
 
 

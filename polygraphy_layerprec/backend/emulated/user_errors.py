@@ -1,4 +1,4 @@
-"""How what the user can mend reaches the user of Polygraphy's loaders and runners."""
+"""How what the user can fix reaches the user of Polygraphy's loaders and runners."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.model import ModelError
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.terminal_output import printable_log
 
 if TYPE_CHECKING:
@@ -17,18 +16,14 @@ __all__ = ["critical_errors"]
 
 
 @contextlib.contextmanager
-def critical_errors(*others: type[Exception]) -> Iterator[None]:
-    """Makes errors of the model, the emulation and its files critical, and so without a traceback.
-
-    Args:
-        others: Further types whose text is meant for the user.
+def critical_errors() -> Iterator[None]:
+    """Makes errors that the user can fix critical, and so without a traceback.
 
     Raises:
         PolygraphyException: In place of such an error.
     """
-    mendable: tuple[type[Exception], ...] = (ExecutionError, ModelError, OSError, *others)
     try:
         yield
-    except mendable as error:
+    except (UserError, OSError) as error:
         with printable_log():
             G_LOGGER.critical(str(error))

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from polygraphy_layerprec.emit.mixed_onnx.lowering import lower_graph, with_counts
 from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_files
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.errors import told_damage
@@ -67,7 +68,7 @@ def save_mixed_onnx(
         external_threshold_bytes: Size of all weights above which they go to their own file.
 
     Raises:
-        ValueError: As `lower_model`, if the output would replace the input or one of its data
+        UserError: As `lower_model`, if the output would replace the input or one of its data
             files, or if external data cannot be read.
         OSError: If a file cannot be read or written.
     """
@@ -97,7 +98,7 @@ def refuse_overwriting(written: Iterable[str], read: Iterable[str]) -> None:
     for path in written:
         kept_path = kept.get(os.path.realpath(path))
         if kept_path is not None:
-            raise ValueError(
+            raise UserError(
                 f"the output must not replace a file of the input, got {path!r} for {kept_path!r}"
             )
 
@@ -120,7 +121,7 @@ def write_model_files(
         kept: Files that are never replaced or removed.
 
     Raises:
-        ValueError: If one of those would be replaced.
+        UserError: If one of those would be replaced.
         OSError: If a file cannot be read or written.
     """
     counts = ConversionCounts()

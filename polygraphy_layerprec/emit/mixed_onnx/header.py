@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnx import ModelProto, helper
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.model.operators import normal_domain
 from polygraphy_layerprec.model.schemas import signature
 
@@ -49,7 +50,7 @@ def _opsets(graph: Graph) -> dict[str, int]:
         formals = signature(node.proto, node.opset)
         here = signature(node.proto, version)
         if version != node.opset and (formals is None or here is None or formals != here):
-            raise ValueError(
+            raise UserError(
                 f"{node.name!r} is in a local function of opset {node.opset}, and the model has "
                 f"opset {version}, where {node.op_type} is another operator"
             )

@@ -10,6 +10,7 @@ from polygraphy_layerprec.emit.mixed_onnx.newer_opset import OLDEST_OPSETS, in_n
 from polygraphy_layerprec.emit.mixed_onnx.rewriting import Rewriting
 from polygraphy_layerprec.emit.mixed_onnx.summary import LoweringSummary
 from polygraphy_layerprec.emit.mixed_onnx.weights import ConversionCounts
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.plan import KeptLayers, Plan, Planner, Target, Verdict, Width
 from polygraphy_layerprec.plan.operands import LOW_TENSOR_TYPES
@@ -51,7 +52,7 @@ def lower_model(
             precision.
 
     Raises:
-        ValueError: If a name in `fp32_outputs` is not that of a layer's output, if an option is
+        UserError: If a name in `fp32_outputs` is not that of a layer's output, if an option is
             unknown, if the model's opset is too old for the precision, or if it is not valid.
     """
     graph = model if isinstance(model, Graph) else load_graph(model)
@@ -74,19 +75,19 @@ def lower_graph(
         io_precision: As for `lower_model`.
 
     Raises:
-        ValueError: As `lower_model`.
+        UserError: As `lower_model`.
     """
     if io_precision not in _IO_WIDTHS:
-        raise ValueError(f"io_precision must be one of {sorted(_IO_WIDTHS)}, got {io_precision!r}")
+        raise UserError(f"io_precision must be one of {sorted(_IO_WIDTHS)}, got {io_precision!r}")
     if precision.name not in LOW_TENSOR_TYPES:
         known = ", ".join(sorted(LOW_TENSOR_TYPES))
-        raise ValueError(f"precision must be one of {known}, got {precision.name!r}")
+        raise UserError(f"precision must be one of {known}, got {precision.name!r}")
     newer = in_newer_opset(graph, precision)
     opsets = None if newer is None else (graph.opset(), newer.opset())
     graph = graph if newer is None else newer
     oldest = OLDEST_OPSETS[precision.name]
     if graph.opset() < oldest:
-        raise ValueError(
+        raise UserError(
             f"the opset must be {oldest} or newer for {precision.name}, got {graph.opset()}, and "
             f"onnx's version converter cannot raise it: export the model again"
         )
@@ -109,7 +110,7 @@ def _require_known(fp32_outputs: Collection[str], graph: Graph) -> None:
             known = {other[:_MOST_COMPARED]: other for other in sorted(graph.producers)}
             close = difflib.get_close_matches(name[:_MOST_COMPARED], known)
             nearest = ", ".join(repr(known[match]) for match in close)
-            raise ValueError(
+            raise UserError(
                 f"fp32_outputs must name outputs of layers, got {name!r}; "
                 f"nearest: {nearest or 'none'}"
             )

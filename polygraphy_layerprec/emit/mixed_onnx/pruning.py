@@ -16,6 +16,7 @@ from polygraphy_layerprec.emit.mixed_onnx.files import (
     write_model_files,
 )
 from polygraphy_layerprec.emit.mixed_onnx.weights import PendingWeight
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.model.quantized.finding import is_pair_node
 from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.plan import KeptLayers
@@ -59,7 +60,7 @@ def save_pruned_onnx(
         kept_outputs: As for `prune_pairs`.
 
     Raises:
-        ValueError: As `prune_pairs`, or if the output would replace a file of the input.
+        UserError: As `prune_pairs`, or if the output would replace a file of the input.
         OSError: If a file cannot be read or written.
     """
     weights = (*graph.quantized.weights.values(), *graph.weights.values())
@@ -86,7 +87,7 @@ def prune_pairs(
         kept_outputs: Tensors that the layers make which are kept; others of their units follow.
 
     Raises:
-        ValueError: If a body of a loop or a branch holds large constants.
+        UserError: If a body of a loop or a branch holds large constants.
     """
     pruning = _Pruning(graph, kept_outputs)
     return pruning.model, pruning.pending, pruning.summary()
@@ -209,7 +210,7 @@ def _refuse_data_in_bodies(nodes: Collection[NodeProto]) -> None:
                 tensors += body.initializer
                 _refuse_data_in_bodies(body.node)
             if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
-                raise ValueError(
+                raise UserError(
                     f"the {node.op_type} {node.name!r} holds constants of more than 4 KB, which "
                     f"only the main graph may: export the model with its constants outside"
                 )

@@ -14,7 +14,6 @@ from polygraphy_layerprec.divergence.gain import NodeGains, output_gains, reader
 from polygraphy_layerprec.divergence.loss import Loss, loss_seeds
 from polygraphy_layerprec.divergence.probes import output_scales, probe_count, target_seeds
 from polygraphy_layerprec.execution.comparison.tape_recorder import TapeRecorder, tensors_of
-from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.probes.integer_gains import gains_by_rule
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class AdjointSpread:
             count = probe_count(shapes, work=self._recorder.sweep_work)
             probes = [target_seeds(targets, rng=rng) for _ in range(count)]
         else:
-            probes = [_loss_probe(self._loss, reference)]
+            probes = [loss_seeds(self._loss, reference)]
             observations.saw_gradient |= any(np.any(seed) for seed in probes[0].values())
         decisions = {name: target.decision for name, target in targets.items() if target.decision}
         impacts = self._recorder.tape.sweep(*probes, decisions=decisions)
@@ -71,13 +70,6 @@ class AdjointSpread:
 
 def _elements(arrays: Sample) -> int:
     return sum(array.size for array in arrays.values())
-
-
-def _loss_probe(loss: Loss, reference: Sample) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        return loss_seeds(loss, reference)
-    except ValueError as error:  # what is wrong with the loss is the user's to mend
-        raise ExecutionError(str(error)) from error
 
 
 class GainSpread:

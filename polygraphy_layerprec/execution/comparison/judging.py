@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.records import Judgement
 
 if TYPE_CHECKING:
@@ -36,26 +34,16 @@ class JudgedOutputs:
         """Adds the outputs of one sample, and the sample.
 
         Raises:
-            ExecutionError: If a criterion does not fit them.
+            UserError: If a criterion does not fit them.
         """
         counted = {name: reference[name] for name in self._outputs if name in reference}
-        with _told_as_the_users():
-            for judging in self._judging:
-                judging.add(counted, candidate, sample)
+        for judging in self._judging:
+            judging.add(counted, candidate, sample)
 
     def judgements(self) -> tuple[Judgement, ...]:
         """Returns the judgements by all criteria.
 
         Raises:
-            ExecutionError: If a metric is no number.
+            UserError: If a metric is no number.
         """
-        with _told_as_the_users():
-            return tuple(found for judging in self._judging for found in judging.judgements())
-
-
-@contextmanager
-def _told_as_the_users() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # what is wrong with a criterion is the user's to mend
-        raise ExecutionError(str(error)) from error
+        return tuple(found for judging in self._judging for found in judging.judgements())

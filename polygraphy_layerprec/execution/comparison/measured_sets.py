@@ -58,7 +58,7 @@ class MeasuredSets:
             progress: Called with sets measured, 0, and what is going on.
 
         Raises:
-            ValueError: If the model is another one than was ranked.
+            UserError: If the model is another one than was ranked.
         """
         check_ranked_model(graph, ranking, made="The ranking")
         part, counted = part_that_counts(graph, outputs)

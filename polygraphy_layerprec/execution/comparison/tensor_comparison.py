@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
 from polygraphy_layerprec.records import OutputDivergence
 
@@ -163,10 +164,10 @@ class TensorComparison:
         """Adds what another comparison, of further samples or tensors, has seen.
 
         Raises:
-            ValueError: If it is about another precision.
+            UserError: If it is about another precision.
         """
         if other.precision != self.precision:
-            raise ValueError(
+            raise UserError(
                 f"Cannot merge a comparison in {other.precision.name} with one in "
                 f"{self.precision.name}."
             )
@@ -183,7 +184,7 @@ class TensorComparison:
         """Returns the comparison that `to_json_value` made `value` from.
 
         Raises:
-            ValueError: If it is not one, or is about another precision.
+            UserError: If it is not one, or is about another precision.
         """
         comparison = cls(precision)
         try:
@@ -192,9 +193,9 @@ class TensorComparison:
                 sums = DivergenceSums(**fields["sums"])
                 comparison._tensors[name] = TensorDivergence(**{**fields, "sums": sums})
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"This is no saved comparison that can be read: {error}.") from error
+            raise UserError(f"This is no saved comparison that can be read: {error}.") from error
         if saved_precision != precision.name:
-            raise ValueError(
+            raise UserError(
                 f"The saved comparison is in {saved_precision!r}, not in {precision.name!r}."
             )
         return comparison

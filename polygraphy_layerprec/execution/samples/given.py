@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -31,7 +33,7 @@ _MORE_THAN_ANY_MACHINE: Final = 1 << 48
 _MOST_NAMES_QUOTED: Final = 20
 
 
-class SampleError(ValueError):
+class SampleError(UserError):
     """Input data that the model cannot take; the text says what is wrong, where, what to do."""
 
 

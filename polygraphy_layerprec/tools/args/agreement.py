@@ -98,21 +98,15 @@ class AgreementArgs(BaseArgs):
         from polygraphy_layerprec.files.verdict_file import load_verdict
         from polygraphy_layerprec.report.before_after import compare_scripts, compare_verdicts
 
-        try:
-            if self.kind == "scripts":
-                return compare_scripts(*map(load_network_script, (self.first, self.second)))
-            return compare_verdicts(*map(load_verdict, (self.first, self.second)))
-        except ValueError as error:  # what is wrong with a file is the user's to mend
-            G_LOGGER.critical(str(error))
+        if self.kind == "scripts":
+            return compare_scripts(*map(load_network_script, (self.first, self.second)))
+        return compare_verdicts(*map(load_verdict, (self.first, self.second)))
 
     def load_rankings(self) -> tuple[Ranking, Ranking]:
         """Returns both rankings."""
         from polygraphy_layerprec.files.ranking_file import load_ranking
 
-        try:
-            return load_ranking(self.first), load_ranking(self.second)
-        except ValueError as error:  # what is wrong with a file is the user's to mend
-            G_LOGGER.critical(str(error))
+        return load_ranking(self.first), load_ranking(self.second)
 
 
 def _kind_of(path: str) -> str:

@@ -10,6 +10,7 @@ from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.args.output_path import check_output_path
 from polygraphy_layerprec.tools.pair_artefacts import check_files_for, save_fewer_pairs
 
@@ -161,7 +162,7 @@ class ArtefactArgs(BaseArgs):
                 io_precision=self.io_precision,
                 widths=widths,
             )
-        except ValueError as error:  # a precision that TensorRT does not have
+        except UserError as error:  # a precision that TensorRT does not have
             G_LOGGER.critical(f"Cannot save {self.save_script!r}: {error}.")
         save_network_script(text, self.save_script)
         G_LOGGER.info(f"Saved the script to {self.save_script}")
@@ -195,7 +196,7 @@ class ArtefactArgs(BaseArgs):
                 io_precision=self.io_precision,
                 external_data_folder=external_data_folder,
             )
-        except ValueError as error:  # a model that cannot be lowered, or data files in the way
+        except UserError as error:  # a model that cannot be lowered, or data files in the way
             G_LOGGER.critical(f"Cannot save {self.save_onnx!r}: {str(error).rstrip('.')}.")
         show_left("the mixed-precision model", summary.left_in_fp32)
         show_deviating(summary.deviating)

@@ -12,6 +12,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.user_script import load_function
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class ComparisonArgs(BaseArgs):
             outputs: Outputs of the model.
 
         Raises:
-            ValueError: If Polygraphy lacks a function, or the model an output.
+            UserError: If Polygraphy lacks a function, or the model an output.
         """
         if self.first_option is None:
             return ()
@@ -170,7 +171,7 @@ class ComparisonArgs(BaseArgs):
         """Returns the outputs that are judged, and the parts of others.
 
         Raises:
-            ValueError: If the model lacks an output.
+            UserError: If the model lacks an output.
         """
         return () if self.first_option is None else self._given().covered(outputs)
 
@@ -192,47 +193,47 @@ def _per_output(
 
     try:
         return parse_per_output(args_util.get(args, name) or (), value_of)
-    except ValueError as error:
+    except UserError as error:
         G_LOGGER.critical(f"`--{name.replace('_', '-')}` {error}.")
 
 
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not finite")
+        raise UserError(f"{text} is not finite")
     return value
 
 
 def _not_negative(text: str) -> float:
     value = _number(text)
     if value < 0.0:
-        raise ValueError(f"{text} is negative")
+        raise UserError(f"{text} is negative")
     return value
 
 
 def _share(text: str) -> float:
     value = _number(text)
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{text} is not in [0, 1]")
+        raise UserError(f"{text} is not in [0, 1]")
     return value
 
 
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
-        raise ValueError(f"{text} is negative")
+        raise UserError(f"{text} is negative")
     return value
 
 
 def _statistic(text: str) -> str:
     if text not in _STATISTICS:
-        raise ValueError(f"there are {', '.join(_STATISTICS)}")
+        raise UserError(f"there are {', '.join(_STATISTICS)}")
     return text
 
 
 def _top_k(text: str) -> int | tuple[int, int]:
     found = _TOP_K.fullmatch(text)
     if found is None:
-        raise ValueError("there is top-K, and top-K,axis=A")
+        raise UserError("there is top-K, and top-K,axis=A")
     number, axis = found.groups()
     return int(number) if axis is None else (int(number), int(axis))

@@ -10,6 +10,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.terminal_output import wrapped
 from polygraphy_layerprec.tools.args.comparison import ComparisonArgs
 from polygraphy_layerprec.tools.args.output_path import check_output_path
@@ -149,16 +150,13 @@ class CriterionArgs(BaseArgs):
         """
         if self.option_for_model is None and not others:
             return ()
-        try:
-            return (
-                *others,
-                *self._metric_judges(),
-                *self._own_judges(precision, outputs),
-                *self.arg_groups[ComparisonArgs].judges(outputs),
-                *(() if others else self._judges_of_the_rest(precision, outputs)),
-            )
-        except ValueError as error:  # what is wrong with a criterion is the user's to mend
-            G_LOGGER.critical(str(error))
+        return (
+            *others,
+            *self._metric_judges(),
+            *self._own_judges(precision, outputs),
+            *self.arg_groups[ComparisonArgs].judges(outputs),
+            *(() if others else self._judges_of_the_rest(precision, outputs)),
+        )
 
     def warn_of_criteria(self, lowered: Outcome | None) -> None:
         """Warns where a criterion says nothing, as what the lowered model leaves shows."""
@@ -173,10 +171,7 @@ class CriterionArgs(BaseArgs):
             return
         from polygraphy_layerprec.files.verdict_file import save_verdict
 
-        try:
-            save_verdict(make(), self.verdict_path)
-        except ValueError as error:  # there is none
-            G_LOGGER.critical(str(error))
+        save_verdict(make(), self.verdict_path)
         G_LOGGER.info(f"Saved the verdict to {self.verdict_path}")
 
     def _metric_judges(self) -> list[Judge]:
@@ -240,7 +235,7 @@ def _positive(args: argparse.Namespace, name: str) -> dict[str, float]:
     option = f"--{name.replace('_', '-')}"
     try:
         limits = parse_per_output(args_util.get(args, name) or (), float)
-    except ValueError as error:
+    except UserError as error:
         G_LOGGER.critical(f"`{option}` {error}.")
     for limit in limits.values():
         if not 0 < limit < float("inf"):  # NaN as well

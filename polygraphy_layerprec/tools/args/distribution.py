@@ -9,6 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.args.output_path import check_output_path
 
 if TYPE_CHECKING:
@@ -107,5 +108,5 @@ def _parse_shard(text: str | None) -> Shard | None:
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
     try:
         return Shard(int(found[1]), int(found[2])) if found else Shard(0, 0)
-    except ValueError:
+    except UserError:
         G_LOGGER.critical(f"`--shard` must be like 1/4, from 1/N to N/N, got: {text!r}.")

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import check_writable
 
 if TYPE_CHECKING:
@@ -31,5 +32,5 @@ def check_output_path(path: str | None, *, option: str, suffixes: Sequence[str] 
         )
     try:
         check_writable(path)
-    except ValueError as error:
+    except UserError as error:
         G_LOGGER.critical(f"{error}\nNote: The path was given with `{option}`.")

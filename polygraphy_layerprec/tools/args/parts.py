@@ -68,11 +68,8 @@ class PartArgs(BaseArgs):
         from polygraphy_layerprec.distribution.merging import check_parts
         from polygraphy_layerprec.distribution.partial_file import open_partial
 
-        try:
-            parts = [open_partial(path) for path in self.paths]
-            check_parts(parts)
-        except ValueError as error:  # what is wrong with a file is the user's to mend
-            G_LOGGER.critical(str(error))
+        parts = [open_partial(path) for path in self.paths]
+        check_parts(parts)
         return parts
 
     def load_graph(self) -> Graph:

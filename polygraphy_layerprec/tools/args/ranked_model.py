@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
-from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec._native import export
 
 if TYPE_CHECKING:
     import argparse
@@ -63,10 +63,7 @@ class RankedModelArgs(BaseArgs):
         from polygraphy_layerprec.files.ranking_file import load_ranking
         from polygraphy_layerprec.matching.earlier_versions import ranking_of_today
 
-        try:
-            ranking = load_ranking(self.path)
-        except ValueError as error:  # what is wrong with the file is the user's to fix
-            G_LOGGER.critical(str(error))
+        ranking = load_ranking(self.path)
         return ranking if graph is None else ranking_of_today(graph, ranking)
 
     def load_graph(self) -> Graph | None:

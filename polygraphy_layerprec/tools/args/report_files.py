@@ -100,11 +100,11 @@ class ReportFileArgs(BaseArgs):
         if self.is_page:
             from polygraphy_layerprec.report.html.packages import check_report_packages
 
-            _run(check_report_packages)
+            check_report_packages()
         if self.save_plot is not None:
             from polygraphy_layerprec.report.layer_plot import check_plot_package
 
-            _run(check_plot_package)
+            check_plot_package()
 
     @property
     def is_wanted(self) -> bool:
@@ -123,7 +123,7 @@ class ReportFileArgs(BaseArgs):
             return
         from polygraphy_layerprec.terminal_output import write_output
 
-        _run(lambda: write_output(make()))
+        write_output(make())
 
     def save_ranking(self, report: RankingReport) -> None:
         """Saves the files that were asked for about a ranking."""
@@ -140,7 +140,7 @@ class ReportFileArgs(BaseArgs):
             from polygraphy_layerprec.report.layer_plot import save_layer_plot
 
             path = self.save_plot
-            _run(lambda: save_layer_plot(report, path))
+            save_layer_plot(report, path)
             G_LOGGER.info(f"Saved the picture to {self.save_plot}")
 
     def save_verification(self, verification: Verification) -> None:
@@ -183,11 +183,3 @@ class ReportFileArgs(BaseArgs):
         text = page() if self.is_page else "\n".join(markdown()) + "\n"
         write_text_file(self.save_report, text)
         G_LOGGER.info(f"Saved the report to {self.save_report}")
-
-
-def _run(work: Callable[[], object]) -> None:
-    """Does what a user may lack a package for."""
-    try:
-        work()
-    except ValueError as error:
-        G_LOGGER.critical(str(error))

@@ -114,10 +114,8 @@ class SavedOutputsArgs(BaseArgs):
                 candidate_runner=self.candidate_runner,
                 progress=progress,
             )
-        try:  # before the emulation, which takes longer
-            check_tensors_of_model(graph, saved.tensors.names)
-        except ValueError as error:
-            G_LOGGER.critical(str(error))
+        # Before the emulation, which takes longer.
+        check_tensors_of_model(graph, saved.tensors.names)
         G_LOGGER.info(
             f"Saved results: {count_of(len(saved.tensors.names), 'tensor')} of "
             f"{saved.tensors.sample_count} iterations | reference: {saved.reference!r}, candidate: "
@@ -143,13 +141,10 @@ class SavedOutputsArgs(BaseArgs):
                 " They come from made-up inputs, the divergences do not: give the inputs of the "
                 "saved results with `--load-inputs`."
             )
-        try:
-            return with_measured_divergences(
-                ranking,
-                saved.tensors,
-                backend="saved-outputs",
-                model_tensors={*graph.producers, *graph.weights},
-                warnings=[origin],
-            )
-        except ValueError as error:  # results of another model are the user's to mend
-            G_LOGGER.critical(str(error))
+        return with_measured_divergences(
+            ranking,
+            saved.tensors,
+            backend="saved-outputs",
+            model_tensors={*graph.producers, *graph.weights},
+            warnings=[origin],
+        )

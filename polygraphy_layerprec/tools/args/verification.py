@@ -9,6 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.args.precision_name import read_precision_name
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class VerificationArgs(BaseArgs):
         """Returns which layers stay in FP32.
 
         Raises:
-            ValueError: If a file is not what it should be, or is about another model.
+            UserError: If a file is not what it should be, or is about another model.
         """
         from polygraphy_layerprec.matching import asked_precisions
         from polygraphy_layerprec.selection import SelectionRequest
@@ -136,7 +137,7 @@ class VerificationArgs(BaseArgs):
         else:
             return asked_precisions.asked_by_nobody(self.precision or "fp16")
         if self.precision not in (None, asked.precision):
-            raise ValueError(
+            raise UserError(
                 f"`--precision` is {self.precision}, but {asked.source} is for {asked.precision}.\n"
                 f"Leave out `--precision`."
             )

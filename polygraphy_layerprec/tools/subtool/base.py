@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from polygraphy.tools.base import Tool
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
 from polygraphy_layerprec.tools.engine_groups import groups_of_builds
 from polygraphy_layerprec.tools.help_pages import arrange_help
@@ -35,7 +36,7 @@ _NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
 class LayerprecSubtool(Tool):
-    """Base of the subtools: reports what the user can mend in words, without a traceback."""
+    """Base of the subtools: reports what the user can fix in words, without a traceback."""
 
     def run_job(self, args: argparse.Namespace) -> int:
         """Does the work and returns the exit code; implemented by each subtool."""
@@ -50,7 +51,10 @@ class LayerprecSubtool(Tool):
     def parse(self, args: argparse.Namespace) -> None:
         """Reads the options; comes before anything is logged."""
         _escape_what_stdout_lacks()
-        super().parse(args)
+        try:
+            super().parse(args)
+        except UserError as error:
+            G_LOGGER.critical(str(error))
 
     def show_start_end_logging_impl(self, args: argparse.Namespace) -> bool:  # noqa: ARG002
         """Returns that Polygraphy does not log when the tool starts and ends: `run_impl` does.
@@ -60,7 +64,7 @@ class LayerprecSubtool(Tool):
         return False
 
     def run(self, args: argparse.Namespace) -> int:
-        """Runs the job; what the user can mend becomes a critical error, exit code 1.
+        """Runs the job; what the user can fix becomes a critical error, exit code 1.
 
         Not `run_impl`: Polygraphy logs before that, and there may be no reader by then.
         """
@@ -97,7 +101,7 @@ def _told(work: Callable[[], int]) -> int:
     """Returns the exit code of `work`; whatever ends it is told in words, without a traceback.
 
     Raises:
-        PolygraphyException: If the user can mend it; it was logged.
+        PolygraphyException: If the user can fix it; it was logged.
         BrokenPipeError: If nobody is there to be told.
     """
     try:
@@ -113,22 +117,13 @@ def _told(work: Callable[[], int]) -> int:
         if error.traceback_text:
             G_LOGGER.verbose(error.traceback_text)
         G_LOGGER.critical(str(error))
-    except _mendable_errors() as error:
+    except UserError as error:
         G_LOGGER.critical(str(error))
     except MemoryError:
         G_LOGGER.critical(
             "Out of memory.\n"
             "Use fewer or smaller samples, `--impact gain`, or a lower `--max-memory`."
         )
-
-
-def _mendable_errors() -> tuple[type[Exception], ...]:
-    # Found out only once something has been raised: `polygraphy -h` must not import onnx.
-    from polygraphy_layerprec.execution.errors import ExecutionError
-    from polygraphy_layerprec.execution.samples.given import SampleError
-    from polygraphy_layerprec.model import ModelError
-
-    return (ExecutionError, ModelError, SampleError)
 
 
 def _escape_what_stdout_lacks() -> None:

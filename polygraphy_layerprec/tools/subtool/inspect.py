@@ -43,13 +43,10 @@ class Inspect(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Shows the file, and compares it with a model if there is one."""
-        try:
-            if self.arg_groups[InspectionArgs].is_ranking:
-                digest, constraints = self._show_ranking()
-            else:
-                digest, constraints = self._show_script()
-        except ValueError as error:  # what is wrong with a file is the user's to mend
-            G_LOGGER.critical(str(error))
+        if self.arg_groups[InspectionArgs].is_ranking:
+            digest, constraints = self._show_ranking()
+        else:
+            digest, constraints = self._show_script()
         if self.arg_groups[InspectionArgs].model is None:
             return 0
         return 0 if self._fits_model(digest, constraints) else 1

@@ -99,7 +99,4 @@ class Merge(RankingSubtool):
         from polygraphy_layerprec.distribution.merging import merge_parts
 
         with progress_bar() as progress:
-            try:
-                return merge_parts(parts, graph, progress=progress)
-            except ValueError as error:  # what is wrong with a part is the user's to mend
-                G_LOGGER.critical(str(error))
+            return merge_parts(parts, graph, progress=progress)

@@ -184,8 +184,6 @@ class SelectingSubtool(LayerprecSubtool):
                     progress=progress,
                     **measured,
                 )
-        except ValueError as error:  # what is wrong with the request is the user's to mend
-            G_LOGGER.critical(str(error))
         except ExecutionError as error:
             if criterion.is_given:
                 raise
@@ -204,10 +202,7 @@ class SelectingSubtool(LayerprecSubtool):
 
         save = save_curve if path.lower().endswith(".csv") else save_curve_plot
         points = self._curve(ranking, measured)
-        try:
-            save(points, path)
-        except ValueError as error:  # no matplotlib
-            G_LOGGER.critical(str(error))
+        save(points, path)
         G_LOGGER.info(f"Saved the curve to {path}")
         return points
 

@@ -96,12 +96,9 @@ class Verify(LayerprecSubtool):
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
         graph = self.arg_groups[OnnxGraphArgs].load_graph()
-        try:
-            asked = self.arg_groups[VerificationArgs].load_asked(
-                graph, self.arg_groups[CriterionArgs].tolerance
-            )
-        except ValueError as error:  # what is wrong with a file is the user's to mend
-            G_LOGGER.critical(str(error))
+        asked = self.arg_groups[VerificationArgs].load_asked(
+            graph, self.arg_groups[CriterionArgs].tolerance
+        )
         verification = self._verify(graph, asked)
         if verification.verdict is not None:
             G_LOGGER.info(

@@ -15,6 +15,7 @@ from polygraphy_layerprec.backend.engines.obtained.layers import (
     float_type,
     split_metadata,
 )
+from polygraphy_layerprec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,12 +27,12 @@ def parse_layer_information(text: str) -> tuple[EngineLayer, ...]:
     """Returns the layers in the JSON of an engine inspector, none where it holds names alone.
 
     Raises:
-        ValueError: If it is no such JSON.
+        UserError: If it is no such JSON.
     """
     content = json.loads(text)
     layers = _entry(content, "layers")
     if not isinstance(layers, list):
-        raise ValueError("must be an object with a list of layers")  # noqa: TRY004 - a wrong text
+        raise UserError("must be an object with a list of layers")
     return tuple(
         EngineLayer(
             name=str(_entry(layer, "name") or ""),
