@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -42,6 +43,7 @@ from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix, spearman
 from benchmarks.peer_environment import peer_environment
 from benchmarks.real_models import REAL_MODELS, extract
+from polygraphy_layerprec import observing
 from polygraphy_layerprec.emit.mixed_onnx.pruning import save_pruned_onnx
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import load_graph
@@ -82,6 +84,7 @@ class Row:
     halving: int
     halving_by_truth: int
     sweep_seconds: float
+    ranking_seconds: float
     exact_seconds: float
     loop_seconds: float
 
@@ -188,13 +191,17 @@ def _with_modelopt(python: Path, model: FloatModel, target: Path, mode: str) -> 
 
 def _measure(model: FloatModel, tool: str, path: Path) -> Row:
     graph = pass_pairs_by(load_graph(path), load_graph(model.path), reference_path=str(model.path))
+    with patch.multiple(observing, _WORST_MEASURED=0, _LARGE_MEASURED=0):
+        started = time.perf_counter()
+        foretold = rank_model(graph, model.samples, precision=QDQ)
+        sweep_seconds = time.perf_counter() - started
     started = time.perf_counter()
     ranking = rank_model(graph, model.samples, precision=QDQ)
-    sweep_seconds = time.perf_counter() - started
+    ranking_seconds = time.perf_counter() - started
     started = time.perf_counter()
     truth = measure_exact_impacts(graph, model.samples, precision=QDQ)
     exact_seconds = time.perf_counter() - started
-    exact = [truth[layer.outputs[0]] for layer in ranking.layers]
+    exact = [truth[layer.outputs[0]] for layer in foretold.layers]
     sets = SetMeasurement(graph, model.samples, precision=QDQ, outputs=graph.outputs)
     outputs = {layer.outputs[0]: layer.outputs for layer in ranking.layers}
 
@@ -211,11 +218,12 @@ def _measure(model: FloatModel, tool: str, path: Path) -> Row:
         len(model.samples),
         ranking.output_error.measured,
         ranking.output_error.forecast,
-        spearman([layer.impact for layer in ranking.layers], exact),
-        spearman([layer.introduced_error for layer in ranking.layers], exact),
+        spearman([layer.impact for layer in foretold.layers], exact),
+        spearman([layer.introduced_error for layer in foretold.layers], exact),
         shortest_prefix(list(outputs), error_with, half),
         shortest_prefix(by_truth, error_with, half),
         sweep_seconds,
+        ranking_seconds,
         exact_seconds,
         _loop_seconds(graph, path, model.samples),
     )
@@ -240,7 +248,7 @@ def _loop_seconds(graph: QuantizedGraph, path: Path, samples: Sequence[Sample]) 
 
 _TITLES: Final = (
     *("model", "quantised by", "pairs", "layers", "error", "forecast", "Spearman to the truth"),
-    *("of the local error", "layers to halve the error, by the truth", "sweep"),
+    *("of the local error", "layers to halve the error, by the truth", "sweep", "ranking"),
     *("a run for each layer", "a saved model for each layer"),
 )
 _HEAD: Final = (f"| {' | '.join(_TITLES)} |", "|---" * len(_TITLES) + "|")
@@ -252,8 +260,9 @@ def _line(row: Row) -> str:
         f"| {row.title} | {row.tool} | {row.pairs} | {row.layers} | {row.error:.3g} | "
         f"{row.forecast:.3g} | {row.correlation:.3f} | {row.local_correlation:.2f} | "
         f"{row.halving}, {row.halving_by_truth} ({ratio:.2f}x) | {row.sweep_seconds:.1f} s | "
-        f"{row.exact_seconds:.1f} s ({row.exact_seconds / row.sweep_seconds:.0f}x) | "
-        f"{row.loop_seconds:.0f} s ({row.loop_seconds / row.sweep_seconds:.0f}x) |"
+        f"{row.ranking_seconds:.1f} s | "
+        f"{row.exact_seconds:.1f} s ({row.exact_seconds / row.ranking_seconds:.0f}x) | "
+        f"{row.loop_seconds:.0f} s ({row.loop_seconds / row.ranking_seconds:.0f}x) |"
     )
 
 

@@ -21,6 +21,7 @@ from polygraphy.logger import G_LOGGER
 from polygraphy_layerprec.backend.sample_files import read_samples
 from polygraphy_layerprec.backend.saved_results import compare_saved_results
 from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
+from polygraphy_layerprec.emit.mixed_onnx.pruning import prune_pairs
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.execution.errors import ExecutionError
@@ -28,6 +29,7 @@ from polygraphy_layerprec.execution.samples.given import SampleError, check_samp
 from polygraphy_layerprec.execution.samples.plausible import draw_samples, plan_inputs
 from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.model import ModelError, identify, load_graph
+from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.records import Constraint
@@ -48,11 +50,14 @@ from tests.models import (
     save_with_external_data,
     small_cnn,
 )
+from tests.pair_models import cnn, cnn_inputs, in_fp16, mlp, mlp_inputs, quantised
 from tests.rankings import troubled_ranking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
+
+    from polygraphy_layerprec.model import Graph
 
 __all__ = ["TARGETS", "Target", "prepare"]
 
@@ -86,7 +91,12 @@ def prepare() -> None:
 
 
 def _models() -> Sequence[bytes]:
-    models = (chain(4), small_cnn(), if_with_capture(), local_function(), quantize_dequantize())
+    models = [chain(4), small_cnn(), if_with_capture(), local_function(), quantize_dequantize()]
+    models += [
+        quantised(cnn(), cnn_inputs()),
+        quantised(mlp(), mlp_inputs(), ops={"MatMul"}, granularity="block"),
+        in_fp16(quantised(mlp(), mlp_inputs(), ops={"MatMul"})),
+    ]
     with open("model.onnx", "rb") as file:
         return [file.read(), *(model.SerializeToString() for model in models)]
 
@@ -97,12 +107,21 @@ def _read_model(path: str) -> None:
         identify(graph)
         for weight in graph.weights.values():
             weight.read()
+        with contextlib.suppress(ValueError):  # no pairs, or none that can be meant
+            _read_pairs(graph)
         with contextlib.suppress(MemoryError):  # here it is less than what the machine has
             list(draw_samples(plan_inputs(graph, shapes={}, val_range={})))
         with contextlib.suppress(ValueError):  # a model that cannot be lowered
             save_mixed_onnx(path, "mixed.onnx", [])
     with contextlib.suppress(ValueError):
         read_mixed_onnx(path, load_graph("model.onnx"))
+
+
+def _read_pairs(graph: Graph) -> None:
+    """As a quantised model, and as its own reference."""
+    for reference in (None, graph):
+        quantised = pass_pairs_by(graph, reference)
+        prune_pairs(quantised, [name for unit in quantised.units for name in unit])
 
 
 def _rankings() -> Sequence[bytes]:

@@ -17,6 +17,7 @@ from polygraphy_layerprec.emit.mixed_onnx.files import (
 )
 from polygraphy_layerprec.emit.mixed_onnx.weights import PendingWeight
 from polygraphy_layerprec.errors import UserError
+from polygraphy_layerprec.model.errors import told_damage
 from polygraphy_layerprec.model.quantized.finding import is_pair_node
 from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.plan import KeptLayers
@@ -66,7 +67,8 @@ def save_pruned_onnx(
     weights = (*graph.quantized.weights.values(), *graph.weights.values())
     read = {weight.path for weight in weights if weight.path is not None}
     refuse_overwriting([output_path], {os.fspath(model_path), *read})
-    model, pending, summary = prune_pairs(graph, kept_outputs)
+    with told_damage(model_path):
+        model, pending, summary = prune_pairs(graph, kept_outputs)
     size_bytes = sum(weight.stored_bytes for weight in pending)
     external = has_external_data(graph.quantized, model_path)
     separate = external or size_bytes > EXTERNAL_THRESHOLD_BYTES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import onnx
 from onnx import NodeProto, helper
 
-from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.errors import ModelError, told_damage
 from polygraphy_layerprec.model.graph import Graph, build_graph
 from polygraphy_layerprec.model.operators import Behavior, behavior_of, normal_domain
 from polygraphy_layerprec.model.quantized.finding import find_pairs, is_pair_node
@@ -46,6 +46,13 @@ def pass_pairs_by(
         ModelError: If there is no pair that can be ranked, a pair is damaged, or the reference is
             another model.
     """
+    with told_damage(quantized.name or "The model", ValueError):
+        return _pass_by(quantized, reference, reference_path)
+
+
+def _pass_by(
+    quantized: Graph, reference: Graph | None, reference_path: str | None
+) -> QuantizedGraph:
     found = find_pairs(quantized)
     if not found.pairs:
         raise _nothing_to_rank(quantized, found)
