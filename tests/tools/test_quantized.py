@@ -178,6 +178,19 @@ def test_parts_of_a_data_set_make_the_same_ranking(classified, tmp_path):
     )
 
 
+def test_workers_find_the_reference_and_make_the_same_ranking(classified, tmp_path):
+    pytest.importorskip("distributed")
+    options = ("--labels", "label", "--threads", "1", "--save-ranking")
+    classified(*RANK, *REFERENCE, *options, "one.json")
+
+    status, log = classified(*RANK, *REFERENCE, *options, "many.json", "--workers", "2")
+
+    assert status in (0, 1), log
+    one, many = load_ranking(tmp_path / "one.json"), load_ranking(tmp_path / "many.json")
+    assert many.layers == one.layers
+    assert many.conditions == one.conditions
+
+
 def test_parts_of_another_reference_are_refused(classified, tmp_path):
     other = classifier()
     other.graph.initializer[0].raw_data = normal(77, 8, 8).tobytes()
