@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from polygraphy_layerprec.execution.comparison.side_by_side import (
     SampleComparer,
     compare_samples,
 )
+from polygraphy_layerprec.execution.kernels.device import memory_for_activations
 from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.plan.quantized_planning import planner_for
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.ranking.order import LayerObservation
     from polygraphy_layerprec.records import RankedLayer
 
-__all__ = ["Observed", "Observer", "RankRequest", "half_of_free_memory", "observe"]
+__all__ = ["Observed", "Observer", "RankRequest", "observe"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 
@@ -123,7 +123,7 @@ class Observer:
         self.request = request
         self.graph, self.counted = part_that_counts(whole, request.outputs)
         self.plan = planner_for(self.graph, request.precision).plan()
-        self._budget_bytes = request.max_memory_bytes or half_of_free_memory()
+        self._budget_bytes = request.max_memory_bytes or memory_for_activations()
         if request.loss is not None and (request.impact != "adjoint" or request.exact_count):
             raise ExecutionError("A loss needs the adjoint: leave out `--impact` and `--exact`.")
 
@@ -291,11 +291,3 @@ class Observed:
                 progress=progress,
             )
         return self._guards
-
-
-def half_of_free_memory() -> int | None:
-    """Returns half of the memory that is free, in bytes; None where nobody knows."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):  # not on every platform
-        return None

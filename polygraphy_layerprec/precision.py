@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import largest_of, library_of, namespace_of, smallest_of
+
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from polygraphy_layerprec.arrays import ArrayLibrary
 
 __all__ = [
     "BF16",
@@ -27,6 +31,7 @@ __all__ = [
     "precision_named",
     "round_flat",
     "round_to_precision",
+    "rounder_like",
 ]
 
 CHUNK_ELEMENTS: Final = 1 << 16
@@ -141,8 +146,10 @@ def round_to_precision(
     Raises:
         ValueError: If the dtype is neither float32 nor float64.
     """
-    source = np.ascontiguousarray(values).reshape(-1)
-    result = np.empty(values.shape, values.dtype) if out is None else out
+    xp = namespace_of(values)
+    source = xp.ascontiguousarray(values).reshape(-1)
+    result = xp.empty(values.shape, values.dtype) if out is None else out
+    assert result is not None
     round_flat(source, result.reshape(-1), precision, saturate=saturate)
     return result
 
@@ -155,9 +162,23 @@ def round_flat(
     saturate: bool = False,
 ) -> None:
     """Writes the rounded `source` to `target`, which may be the same; both contiguous and 1-D."""
-    rounder = ChunkRounder(precision, source.dtype, saturate=saturate)
-    for chunk in chunks_of(source.size):
+    rounder = rounder_like(source, precision, saturate=saturate)
+    for chunk in chunks_of(source.size, like=source):
         rounder.round(source[chunk], target[chunk])
+
+
+def rounder_like(
+    values: npt.NDArray[np.floating], precision: Precision, *, saturate: bool = False
+) -> ChunkRounder | _DeviceRounder:
+    """Returns what rounds chunks of `values`.
+
+    Raises:
+        ValueError: If their dtype is neither float32 nor float64.
+    """
+    library = library_of(values)
+    if library is None:
+        return ChunkRounder(precision, values.dtype, saturate=saturate)
+    return _DeviceRounder(library, precision, values.dtype, saturate=saturate)
 
 
 class ChunkRounder:
@@ -170,8 +191,7 @@ class ChunkRounder:
     def __init__(
         self, precision: Precision, dtype: np.dtype[Any], *, saturate: bool = False
     ) -> None:
-        if dtype not in _CARRIERS:
-            raise ValueError(f"values must be float32 or float64, got {dtype}")
+        _check_carrier(dtype)
         self._precision = precision
         self._carrier = _CARRIERS[dtype]
         self._saturate = saturate
@@ -272,12 +292,56 @@ class ChunkRounder:
         target[:] = wide
 
 
+class _DeviceRounder:
+    """Rounds arrays of any size on a device, as `ChunkRounder` does, in one kernel."""
+
+    def __init__(
+        self,
+        library: ArrayLibrary,
+        precision: Precision,
+        dtype: np.dtype[Any],
+        *,
+        saturate: bool,
+    ) -> None:
+        _check_carrier(dtype)
+        self._library = library
+        self._precision = precision
+        self._saturate = saturate
+
+    def round(
+        self,
+        source: npt.NDArray[np.floating],
+        target: npt.NDArray[np.floating],
+        *,
+        keep_sign_of_zero: bool = True,
+    ) -> float:
+        """As `ChunkRounder.round`; returns the largest magnitude itself, or NaN."""
+        del keep_sign_of_zero  # which costs nothing here
+        # A NaN is in both, and `max` keeps the first.
+        largest = max(largest_of(source), -smallest_of(source)) if source.size else 0.0
+        self._library.round_flat(source, target, self._precision, self._saturate)
+        return largest
+
+
+def _check_carrier(dtype: np.dtype[Any]) -> None:
+    if dtype not in _CARRIERS:
+        raise ValueError(f"values must be float32 or float64, got {dtype}")
+
+
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether numbers of a type are floating-point: BF16 and narrower too, which numpy lacks."""
     return dtype.kind == "f" or (dtype.kind == "V" and dtype.name.startswith(("bfloat", "float")))
 
 
-def chunks_of(size: int) -> Iterator[slice]:
-    """Returns the slices of at most `CHUNK_ELEMENTS` that cover `range(size)` in order."""
-    for first in range(0, size, CHUNK_ELEMENTS):
-        yield slice(first, min(first + CHUNK_ELEMENTS, size))
+def chunks_of(size: int, *, like: object = None) -> Iterator[slice]:
+    """Returns the slices of at most `CHUNK_ELEMENTS` that cover `range(size)` in order.
+
+    On a device, which has no use for small ones, that is a single slice.
+
+    Args:
+        size: How many elements there are.
+        like: An array of theirs, if they may lie on a device.
+    """
+    step = CHUNK_ELEMENTS if library_of(like) is None else max(size, 1)
+    for first in range(0, size, step):
+        yield slice(first, min(first + step, size))

@@ -20,7 +20,7 @@ MODULES = sorted(
 
 PURE = (
     *("ranking.agreement", "ranking.correlation", "ranking.doubts", "ranking.order"),
-    *("divergence", "errors", "ranking.stability", "selection", "precision", "records"),
+    *("divergence", "errors", "ranking.stability", "selection", "arrays", "precision", "records"),
 )
 """The middle of the data path: numpy, the standard library, one another, and scipy's graphs."""
 

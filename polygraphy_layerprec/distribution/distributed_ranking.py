@@ -25,6 +25,7 @@ from polygraphy_layerprec.distribution.worker_tasks import (
     describe_worker,
     observe_sample,
 )
+from polygraphy_layerprec.divergence.activation_store import half_of_free_memory
 from polygraphy_layerprec.execution.comparison.side_by_side import no_sample
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.kernels.sessions import available_threads, threads_per_session
@@ -32,7 +33,7 @@ from polygraphy_layerprec.execution.samples.given import check_sample
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.model.digest import reference_digest
 from polygraphy_layerprec.model.quantized import QuantizedGraph
-from polygraphy_layerprec.observing import Observer, RankRequest, half_of_free_memory
+from polygraphy_layerprec.observing import Observer, RankRequest
 from polygraphy_layerprec.ranking.assembly import installed_versions
 
 if TYPE_CHECKING:

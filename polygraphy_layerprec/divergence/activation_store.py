@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -10,10 +11,22 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import library_of
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["ActivationStore", "SpillError"]
+    from polygraphy_layerprec.arrays import ArrayLibrary
+
+__all__ = ["ActivationStore", "SpillError", "half_of_free_memory"]
+
+
+def half_of_free_memory() -> int | None:
+    """Returns half of the memory that is free, in bytes; None where nobody knows."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):  # not on every platform
+        return None
 
 
 class SpillError(OSError):
@@ -30,6 +43,8 @@ class _Spilled:
 class ActivationStore:
     """Keeps arrays by key; beyond the budget, the oldest go to a temporary file.
 
+    Those of a device go to the host first, and to the file beyond half of what is free there.
+
     The backward sweep asks for the newest first, so the oldest are missed last.
     """
 
@@ -39,6 +54,8 @@ class ActivationStore:
         self._resident_bytes = 0
         self._spilled: dict[str, _Spilled] = {}
         self._file: IO[bytes] | None = None
+        self._moved: dict[str, ArrayLibrary] = {}
+        self._host_store: ActivationStore | None = None
 
     @property
     def resident_bytes(self) -> int:
@@ -52,7 +69,7 @@ class ActivationStore:
 
     def __contains__(self, key: str) -> bool:
         """Whether an array is kept under `key`."""
-        return key in self._resident or key in self._spilled
+        return key in self._resident or key in self._spilled or key in self._moved
 
     def put(self, key: str, values: npt.NDArray[Any]) -> bool:
         """Keeps `values`, which must not change any more, unless `key` is kept already.
@@ -83,6 +100,9 @@ class ActivationStore:
         """
         if key in self._resident:
             return self._resident[key]
+        if key in self._moved and self._host_store is not None:
+            there: npt.NDArray[Any] = self._moved[key].namespace.asarray(self._host_store.get(key))
+            return there
         entry = self._spilled[key]
         assert self._file is not None
         values = np.empty(entry.shape, entry.dtype)
@@ -93,7 +113,9 @@ class ActivationStore:
     def drop(self, key: str) -> None:
         """Forgets the array kept under `key`; the file keeps its length until it is closed."""
         values = self._resident.pop(key, None)
-        if values is None:
+        if self._moved.pop(key, None) is not None and self._host_store is not None:
+            self._host_store.drop(key)
+        elif values is None:
             del self._spilled[key]
         else:
             self._resident_bytes -= values.nbytes
@@ -103,6 +125,9 @@ class ActivationStore:
         self._resident.clear()
         self._resident_bytes = 0
         self._spilled.clear()
+        self._moved.clear()
+        if self._host_store is not None:
+            self._host_store.close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # of a full disk, which was told already
                 self._file.close()
@@ -111,6 +136,13 @@ class ActivationStore:
     def _spill(self) -> None:
         key, values = self._resident.popitem(last=False)
         self._resident_bytes -= values.nbytes
+        library = library_of(values)
+        if library is not None:
+            if self._host_store is None:
+                self._host_store = ActivationStore(half_of_free_memory())
+            self._host_store.put(key, library.to_host(values))
+            self._moved[key] = library
+            return
         try:
             offset = self._write(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
         except OSError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.caveats import Caveat, CaveatTrail, of_layer
 from polygraphy_layerprec.divergence.coherence import weighted_powers
 from polygraphy_layerprec.divergence.powers import sum_of_squares
@@ -177,7 +178,7 @@ class BackwardSweep:
         power = sum_of_squares(gradient.ravel())
         if not np.isfinite(power):
             gradient = np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-            power = float(np.linalg.norm(gradient.astype(np.float64)) ** 2)
+            power = sum_of_squares(gradient.astype(np.float64).ravel())
         present = self.gradients.get(name)
         self.gradients[name] = gradient if present is None else present + gradient
         readers = self._readers.setdefault(name, {})
@@ -229,7 +230,7 @@ def _from_gains(
         signs = rng.choice(np.array([-1, 1], dtype), size=shape or ())
         gain = entry.gains.get(name)
         size = power / max(signs.size, 1) if gain is None else gain**2 * mean_square
-        handed[name] = np.asarray(signs * dtype.type(np.sqrt(size)))
+        handed[name] = namespace_of(present[0]).asarray(signs * dtype.type(np.sqrt(size)))
     return handed
 
 

@@ -57,7 +57,7 @@ def weighted_powers(
         axes: The tensor's coherent axes.
     """
     product = error_from_halves(halves)
-    np.multiply(product, gradient.reshape(-1), out=product, casting="same_kind")
+    product *= gradient.reshape(-1)
     independent = sum_of_squares(product)
     groups = product
     coherent = independent

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.arrays import namespace_of
+
 __all__ = ["error_from_halves", "halves_of_error"]
 
 
 def halves_of_error(errors: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint16]:
     """Returns the upper halves of the FP32 bits of errors, of their shape."""
-    bits = np.ascontiguousarray(errors, np.float32).view(np.uint32)
-    return np.asarray(bits >> 16, np.uint16)
+    bits = namespace_of(errors).ascontiguousarray(errors, np.float32).view(np.uint32)
+    halves: npt.NDArray[np.uint16] = (bits >> 16).astype(np.uint16)
+    return halves
 
 
 def error_from_halves(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.arrays import (
+    count_true,
+    is_any_true,
+    largest_of,
+    namespace_of,
+    smallest_of,
+)
 from polygraphy_layerprec.divergence.error_halves import error_from_halves, halves_of_error
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.divergence.sums import DivergenceSums, merge_sums, relative_error
 from polygraphy_layerprec.precision import (
-    CHUNK_ELEMENTS,
-    ChunkRounder,
     chunks_of,
     round_flat,
     round_to_precision,
+    rounder_like,
 )
 
 if TYPE_CHECKING:
@@ -98,18 +104,18 @@ class _Measurement:
         self._introduced_rounded = introduced_rounded
         self._precision = precision
         self._error_halves = error_halves
-        size = min(reference.size, CHUNK_ELEMENTS)
-        self._difference = np.empty(size, reference.dtype)
+        first = next(chunks_of(reference.size, like=reference), slice(0, 0))
+        self._difference = namespace_of(reference).empty(first.stop, reference.dtype)
 
     @cached_property
-    def _rounder(self) -> ChunkRounder:
-        return ChunkRounder(self._precision, self._reference.dtype)
+    def _rounder(self) -> Any:
+        return rounder_like(self._reference, self._precision)
 
     def run(self, *, round_candidate: bool) -> DivergenceSums:
         return merge_sums(
             [
                 self._chunk(chunk, round_candidate=round_candidate)
-                for chunk in chunks_of(self._reference.size)
+                for chunk in chunks_of(self._reference.size, like=self._reference)
             ]
         )
 
@@ -136,7 +142,7 @@ class _Measurement:
         safe = all(binade < high for binade in binades) and max(binades) > low
         if safe and max(binades) < 2.0**self._precision.max_exponent:
             return self._sums_in_range(chunk, *compared)
-        if not any(binades) and not reference.any():
+        if not any(binades) and not is_any_true(reference != 0.0):
             return self._sums_in_range(chunk, *compared)
         finite = low < binades[0] < np.inf and (introduced is reference or binades[-1] < np.inf)
         if finite and self._precision.max_finite < high and not _has_nan(candidate):
@@ -174,11 +180,11 @@ class _Measurement:
         """Sums where everything is finite, in range, and can be squared."""
         difference = self._difference[: reference.size]
         np.abs(reference, out=difference)
-        max_abs = float(difference.max())
+        max_abs = largest_of(difference)
         small_count = zeros = 0
-        if difference.min() < self._precision.min_subnormal:
-            small_count = int(np.count_nonzero(difference < self._precision.min_subnormal))
-            zeros = int(np.count_nonzero(difference == 0.0))
+        if smallest_of(difference) < self._precision.min_subnormal:
+            small_count = count_true(difference < self._precision.min_subnormal)
+            zeros = count_true(difference == 0.0)
         np.subtract(rounded, reference, out=difference)
         introduced_power = sum_of_squares(difference)
         self._keep_error(chunk, difference)
@@ -225,9 +231,9 @@ class _Measurement:
         moved = reference if candidate is None else candidate
         return replace(
             sums,
-            max_abs=float(magnitudes.max()),
+            max_abs=largest_of(magnitudes),
             overflow_count=self._overflow_count(magnitudes),
-            candidate_nonfinite_count=int(np.count_nonzero(np.isinf(moved))),
+            candidate_nonfinite_count=count_true(np.isinf(moved)),
         )
 
     def _sums_anywhere(
@@ -262,18 +268,18 @@ class _Measurement:
             rounding_power=sum_of_squares(error_of(alone)),
             cumulative_power=sum_of_squares(error_of(moved)),
             incomparable_count=reference.size if candidate is None else 0,
-            max_abs=float(magnitudes.max()),
+            max_abs=largest_of(magnitudes),
             overflow_count=self._overflow_count(magnitudes),
-            underflow_count=int(np.count_nonzero(underflows)),
-            reference_nonfinite_count=reference.size - int(np.count_nonzero(finite)),
-            candidate_nonfinite_count=int(np.count_nonzero(finite & ~np.isfinite(moved))),
-            nan_count=int(np.count_nonzero(np.isnan(reference) | np.isnan(moved))),
+            underflow_count=count_true(underflows),
+            reference_nonfinite_count=reference.size - count_true(finite),
+            candidate_nonfinite_count=count_true(finite & ~np.isfinite(moved)),
+            nan_count=count_true(np.isnan(reference) | np.isnan(moved)),
         )
 
     def _overflow_count(self, magnitudes: Floats) -> int:
         with np.errstate(over="ignore"):  # FP32 ends where its largest number does
             threshold = magnitudes.dtype.type(self._precision.overflow_threshold)
-        return int(np.count_nonzero(magnitudes >= threshold))
+        return count_true(magnitudes >= threshold)
 
     @property
     def _least_rounding(self) -> float:
@@ -298,8 +304,8 @@ def _clip(values: Floats, precision: Precision) -> npt.NDArray[np.float64]:
 
 def _largest(values: Floats) -> float:
     """Largest magnitude of a 1-D array; NaN if there is one in it."""
-    return max(float(values.max()), -float(values.min()))
+    return max(largest_of(values), -smallest_of(values))
 
 
 def _has_nan(values: Floats | None) -> bool:
-    return values is not None and bool(np.isnan(values.max()))
+    return values is not None and bool(np.isnan(largest_of(values)))

@@ -7,9 +7,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from polygraphy_layerprec.precision import CHUNK_ELEMENTS, chunks_of
+from polygraphy_layerprec.arrays import library_of, namespace_of
+from polygraphy_layerprec.precision import chunks_of
 
-__all__ = ["squared_distance", "sum_of_squares"]
+__all__ = ["norm_of", "squared_distance", "sum_of_squares"]
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -20,6 +21,9 @@ _BLOCK_ELEMENTS: Final = 1 << 13
 
 def sum_of_squares(values: Floats) -> float:
     """Returns the sum of squares of a contiguous 1-D array, on the calling thread alone."""
+    library = library_of(values)
+    if library is not None:
+        return library.sum_of_squares(values)
     whole = values.size - values.size % _BLOCK_ELEMENTS
     blocks = values[:whole].reshape(-1, _BLOCK_ELEMENTS)
     sums = np.matmul(blocks[:, np.newaxis, :], blocks[:, :, np.newaxis])
@@ -27,12 +31,22 @@ def sum_of_squares(values: Floats) -> float:
     return float(sums.sum(dtype=np.float64)) + float(np.dot(rest, rest))
 
 
+def norm_of(values: Floats) -> float:
+    """Returns the L2 norm of a 1-D array."""
+    library = library_of(values)
+    if library is None:
+        return float(np.linalg.norm(values))
+    return float(np.sqrt(library.sum_of_squares(values)))
+
+
 def squared_distance(first: Floats, second: Floats) -> float:
     """Returns the sum of squares of the difference of two contiguous arrays of one shape."""
     first, second = first.reshape(-1), second.reshape(-1)
-    difference = np.empty(min(first.size, CHUNK_ELEMENTS), first.dtype)
+    difference = None
     total = 0.0
-    for chunk in chunks_of(first.size):
+    for chunk in chunks_of(first.size, like=first):
+        if difference is None:
+            difference = namespace_of(first).empty(chunk.stop - chunk.start, first.dtype)
         part = difference[: chunk.stop - chunk.start]
         np.subtract(first[chunk], second[chunk], out=part)
         total += sum_of_squares(part)

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import is_same, largest_of, library_of, smallest_of
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.execution.kernels.ort_tensors import fed_tensor, tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.ort_tensors import (
+    fed_tensor,
+    placed_tensor,
+    tensor_of,
+    value_of,
+)
 from polygraphy_layerprec.precision import round_to_precision
 
 if TYPE_CHECKING:
@@ -103,7 +109,7 @@ def entering_streams(
     for name in graph.outputs:
         if name in graph.weights:
             with contextlib.suppress(NodeError):  # as an output that cannot be computed
-                constant = tensor_of(graph.weights[name].read())
+                constant = placed_tensor(graph.weights[name].read())
                 streams[name] = Streams(constant, constant, constant, constant=True)
     return streams
 
@@ -129,7 +135,7 @@ def rounded_tensor(
         return tensor
     values = value_of(tensor)
     rounded = round_to_precision(values, precision, saturate=saturate)
-    return tensor if np.array_equal(rounded, values, equal_nan=True) else tensor_of(rounded)
+    return tensor if is_same(rounded, values) else tensor_of(rounded)
 
 
 def writable_array(tensor: ort.OrtValue) -> tuple[np.ndarray[Any, Any], ort.OrtValue]:
@@ -138,7 +144,7 @@ def writable_array(tensor: ort.OrtValue) -> tuple[np.ndarray[Any, Any], ort.OrtV
     Newer ONNX-Runtimes share their memory, older ones hand out a copy.
     """
     values = value_of(tensor)
-    if values.ctypes.data == tensor.data_ptr() or not values.size:
+    if library_of(values) is not None or values.ctypes.data == tensor.data_ptr() or not values.size:
         return values, tensor
     return values, tensor_of(values)
 
@@ -154,10 +160,10 @@ def largest_finite(values: np.ndarray[Any, Any]) -> float:
     """Returns the largest finite magnitude, 0 where there is none."""
     if not values.size:
         return 0.0
-    largest = max(float(values.max()), -float(values.min()))
+    largest = max(largest_of(values), -smallest_of(values))
     if not np.isfinite(largest):
         finite = values[np.isfinite(values)]
-        largest = float(np.abs(finite).max()) if finite.size else 0.0
+        largest = largest_of(np.abs(finite)) if finite.size else 0.0
     return largest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.chain import chain, sum_to
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
@@ -64,6 +65,7 @@ def _div(application: Application, gradient: Array) -> Gradients:
 def _pow(application: Application, gradient: Array) -> Gradients:
     """ONNX Pow: y = x^p, so dy/dx = p x^(p-1) and dy/dp = x^p ln x (power rule)."""
     base, exponent = application.input(0), application.input(1)
+    exponent = namespace_of(gradient).asarray(exponent)
     # A float64 or integer exponent would otherwise turn the whole product into float64.
     exponent = exponent.astype(base.dtype, copy=False)
     by_base = by_exponent = None
@@ -129,7 +131,7 @@ def _clip(application: Application, gradient: Array) -> Gradients:
     """ONNX Clip: y = min(max(x, low), high), so each of the three has dy/d. = [y is it]."""
     clipped = application.output()
     gradients: list[Array | None] = [None] * len(application.inputs)
-    inside = np.ones(clipped.shape, bool)
+    inside = np.ones_like(clipped, bool)
     for bound, is_beyond in ((1, np.less_equal), (2, np.greater_equal)):
         if not application.has_input(bound):
             continue

@@ -7,6 +7,7 @@ from math import sqrt
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.chain import sum_to
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
@@ -141,15 +142,16 @@ def _bias(application: Application, heads: _Heads) -> Array:
     queries, keys = heads.query.shape[2], heads.key.shape[2]
     minus_infinity, zero = heads.query.dtype.type(-np.inf), heads.query.dtype.type(0)
     attributes = application.attributes
-    offset = np.zeros((1, 1, 1, 1), np.int64)
+    xp = namespace_of(heads.query)
+    offset = xp.zeros((1, 1, 1, 1), np.int64)
     if application.has_input(_PAST_KEY):
         offset += application.input_shape(_PAST_KEY)[2]
-    allowed = np.ones((1, 1, queries, keys), bool)
+    allowed = xp.ones((1, 1, queries, keys), bool)
     if application.has_input(_KEY_LENGTHS):
-        lengths = application.input(_KEY_LENGTHS).reshape(-1, 1, 1, 1)
-        allowed = allowed & (np.arange(keys) < lengths)
+        lengths = xp.asarray(application.input(_KEY_LENGTHS)).reshape(-1, 1, 1, 1)
+        allowed = allowed & (xp.arange(keys) < lengths)
         offset = lengths - queries
-    ahead = np.arange(keys) - np.arange(queries)[:, None] - offset
+    ahead = xp.arange(keys) - xp.arange(queries)[:, None] - offset
     if attributes.get("is_causal", 0):
         allowed = allowed & (ahead <= 0)
     left, right = (attributes.get(f"{side}_window_size", -1) for side in ("left", "right"))
@@ -160,11 +162,11 @@ def _bias(application: Application, heads: _Heads) -> Array:
     bias: Array = np.where(allowed, zero, minus_infinity)
     if not application.has_input(_MASK):
         return bias
-    mask = application.input(_MASK)
+    mask = xp.asarray(application.input(_MASK))
     if mask.dtype == np.bool_:
         mask = np.where(mask, zero, minus_infinity)
     if mask.shape[-1] < keys:
-        missing = np.full((*mask.shape[:-1], keys - mask.shape[-1]), minus_infinity)
+        missing = xp.full((*mask.shape[:-1], keys - mask.shape[-1]), minus_infinity)
         mask = np.concatenate([mask, missing], axis=-1)
     masked: Array = bias + mask
     return masked

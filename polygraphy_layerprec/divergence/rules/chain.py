@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.arrays import is_all_true, namespace_of
+
 __all__ = ["chain", "finite", "sum_to"]
 
 Array = npt.NDArray[Any]
@@ -18,7 +20,7 @@ def finite(values: Array) -> Array:
     The argument itself comes back when all of it is finite.
     """
     is_finite = np.isfinite(values)
-    if is_finite.all():
+    if is_all_true(is_finite):
         return values
     return np.where(is_finite, values, values.dtype.type(0))
 
@@ -36,10 +38,11 @@ def sum_to(gradient: Array, shape: tuple[int, ...]) -> Array:
         for axis, size in enumerate(gradient.shape)
         if axis < added or (shape[axis - added] == 1 and size != 1)
     )
-    return np.asarray(gradient.sum(axis=stretched)).reshape(shape)
+    added_up: Array = gradient.sum(axis=stretched, keepdims=True).reshape(shape)
+    return added_up
 
 
 def chain(gradient: Array, derivative: Array, shape: tuple[int, ...] | None = None) -> Array:
     """Returns gradient times an elementwise derivative, summed to `shape` when that is given."""
-    product = finite(np.asarray(gradient * derivative))
+    product = finite(namespace_of(gradient).asarray(gradient * derivative))
     return product if shape is None else sum_to(product, shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
     Array,
@@ -68,7 +69,7 @@ def _spread(narrow: Array, kernel: Array, layout: Windows, group: int, product: 
         weight = kernel.reshape(group, -1, kernel.shape[1])
         spread = _applied(weight, columns, product, transposed=True)
         return spread.reshape(batch, channels, *layout.wide)
-    padded = np.zeros((batch, channels, *layout.padded), narrow.dtype)
+    padded = namespace_of(narrow).zeros((batch, channels, *layout.padded), narrow.dtype)
     parts = _tap_products(columns, kernel, prod(layout.kernel), group, product)
     for part, places in zip(parts, layout.taps(), strict=True):
         padded[places] += part.reshape(batch, channels, *layout.narrow)
@@ -100,7 +101,8 @@ def _gather(wide: Array, kernel: Array, layout: Windows, group: int, product: Pr
     for weight, places in zip(weights, layout.taps(), strict=True):
         part = _applied(weight, _grouped(padded[places], group), product, transposed=False)
         total = part if total is None else np.add(total, part, out=total)
-    return np.asarray(total).reshape(wide.shape[0], kernel.shape[0], *layout.narrow)
+    assert total is not None
+    return total.reshape(wide.shape[0], kernel.shape[0], *layout.narrow)
 
 
 def _correlate(narrow: Array, wide: Array, layout: Windows, *, group: int) -> Array:
@@ -122,7 +124,8 @@ def _grouped(values: Array, group: int) -> Array:
 def _grouped_kernel(kernel: Array, group: int) -> Array:
     """Returns one contiguous `(group, M/group, C/group)` for each tap."""
     taps = kernel.reshape(group, kernel.shape[0] // group, kernel.shape[1], -1)
-    return np.ascontiguousarray(np.moveaxis(taps, -1, 0))
+    moved: Array = namespace_of(kernel).ascontiguousarray(np.moveaxis(taps, -1, 0))
+    return moved
 
 
 def _applied(weight: Array, columns: Array, product: Product, *, transposed: bool) -> Array:
@@ -134,7 +137,8 @@ def _applied(weight: Array, columns: Array, product: Product, *, transposed: boo
 
 
 def _sum_to_channels(gradient: Array) -> Array:
-    return np.asarray(gradient.sum(axis=(0, *range(2, gradient.ndim))))
+    by_channel: Array = gradient.sum(axis=(0, *range(2, gradient.ndim)))
+    return by_channel
 
 
 def _transposed_windows(application: Application, gradient: Array) -> Windows:

@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.chain import sum_to
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
@@ -35,7 +36,7 @@ def _join(application: Application, output_gradients: Gradients) -> Gradients:
 def _transpose(application: Application, gradient: Array) -> Gradients:
     """ONNX Transpose: a permutation, undone by its inverse."""
     order = application.attributes.get("perm") or range(gradient.ndim)[::-1]
-    return [gradient.transpose(np.argsort(order))]
+    return [gradient.transpose(np.argsort(order).tolist())]
 
 
 @single_output_rule("Expand", since=8)
@@ -51,7 +52,7 @@ def _tile(application: Application, gradient: Array) -> Gradients:
     repeats = application.input(1).tolist()
     interleaved = [size for pair in zip(repeats, shape, strict=True) for size in pair]
     copies = tuple(range(0, 2 * len(shape), 2))
-    return [np.asarray(gradient.reshape(interleaved).sum(axis=copies)).reshape(shape)]
+    return [gradient.reshape(interleaved).sum(axis=copies, keepdims=True).reshape(shape)]
 
 
 @single_output_rule("Concat")
@@ -65,9 +66,10 @@ def _concat(application: Application, gradient: Array) -> Gradients:
 @rule("Split")
 def _split(application: Application, output_gradients: Gradients) -> Gradients:
     """ONNX Split: each output is a slice of x, so dx joins their gradients."""
-    dtype = next(g.dtype for g in output_gradients if g is not None)
+    present = next(g for g in output_gradients if g is not None)
+    xp = namespace_of(present)
     parts = [
-        np.zeros(shape, dtype) if gradient is None else gradient
+        xp.zeros(shape, present.dtype) if gradient is None else gradient
         for gradient, shape in zip(output_gradients, application.output_shapes, strict=True)
         if shape is not None
     ]
@@ -85,7 +87,7 @@ def _slice(application: Application, gradient: Array) -> Gradients:
     places = [slice(None)] * len(shape)
     for start, end, axis, step in zip(starts or (), ends or (), axes, steps, strict=True):
         places[axis] = _slice_of(shape[axis], start, end, step)
-    spread = np.zeros(shape, gradient.dtype)
+    spread = namespace_of(gradient).zeros(shape, gradient.dtype)
     spread[tuple(places)] = gradient
     return [spread]
 
@@ -134,7 +136,7 @@ def _reverse_sequence(application: Application, gradient: Array) -> Gradients:
 @single_output_rule("CenterCropPad", since=18)
 def _center_crop_pad(application: Application, gradient: Array) -> Gradients:
     """ONNX CenterCropPad: crops or pads around the centre, undone by the opposite."""
-    spread = np.zeros(application.input_shape(0), gradient.dtype)
+    spread = namespace_of(gradient).zeros(application.input_shape(0), gradient.dtype)
     overlap = []
     for size, narrow in zip(spread.shape, gradient.shape, strict=True):
         common, spare = min(size, narrow), abs(size - narrow)
@@ -152,7 +154,8 @@ def _compress(application: Application, gradient: Array) -> Gradients:
     shape = application.input_shape(0)
     axis = application.attributes.get("axis")
     selected = np.flatnonzero(application.input(1))
-    spread = np.zeros((prod(shape),) if axis is None else shape, gradient.dtype)
+    flat_shape = (prod(shape),) if axis is None else shape
+    spread = namespace_of(gradient).zeros(flat_shape, gradient.dtype)
     np.moveaxis(spread, axis or 0, 0)[selected] = np.moveaxis(gradient, axis or 0, 0)
     return [spread.reshape(shape)]
 
@@ -192,13 +195,14 @@ def _unpad(gradient: Array, axis: int, begin: int, end: int, mode: str) -> Array
     if begin == end == 0:
         return gradient
     moved = np.moveaxis(gradient, axis, 0)
-    spread = np.zeros((size, *moved.shape[1:]), gradient.dtype)
-    sources = np.arange(-begin, size + end)
+    xp = namespace_of(gradient)
+    spread = xp.zeros((size, *moved.shape[1:]), gradient.dtype)
+    sources = xp.arange(-begin, size + end)
     inside = (sources >= 0) & (sources < size)
     spread[sources[inside]] = moved[inside]
     if mode != "constant":
         outside = sources[~inside]
-        np.add.at(spread, _border_source(outside, size, mode), moved[~inside])
+        xp.add.at(spread, _border_source(outside, size, mode), moved[~inside])
     return np.moveaxis(spread, 0, axis)
 
 

@@ -6,6 +6,7 @@ from functools import reduce
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.chain import finite
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
@@ -25,8 +26,8 @@ def _max_pool(application: Application, gradient: Array) -> Gradients:
     layout = _pool_windows(application)
     values = layout.pad(application.input(0), -np.inf)
     largest = application.output()
-    spread = np.zeros(values.shape, gradient.dtype)
-    unclaimed = np.ones(gradient.shape, bool)
+    spread = np.zeros_like(values, gradient.dtype)
+    unclaimed = np.ones_like(gradient, bool)
     for places in layout.taps():
         hit = values[places] == largest
         hit &= unclaimed
@@ -41,7 +42,8 @@ def _average_pool(application: Application, gradient: Array) -> Gradients:
     layout = _pool_windows(application)
     includes_padding = bool(application.attributes.get("count_include_pad", 0))
     counts = layout.coverage(includes_padding=includes_padding)
-    share = gradient / reduce(np.multiply.outer, counts).astype(gradient.dtype)
+    taps = reduce(np.multiply.outer, counts).astype(gradient.dtype)
+    share = gradient / namespace_of(gradient).asarray(taps)
     return [_spread_evenly(share, layout)]
 
 
@@ -88,7 +90,7 @@ def _pool_windows(application: Application) -> Windows:
 
 
 def _spread_evenly(share: Array, layout: Windows) -> Array:
-    padded = np.zeros(share.shape[:2] + layout.padded, share.dtype)
+    padded = namespace_of(share).zeros(share.shape[:2] + layout.padded, share.dtype)
     for places in layout.taps():
         padded[places] += share
     return layout.crop(padded)

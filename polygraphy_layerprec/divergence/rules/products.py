@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.chain import sum_to
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
@@ -138,6 +139,6 @@ def _einsum_gradient(
     if len(sizes) == len(term):
         return product
     # A letter repeated within the term reads a diagonal, and the gradient lies on it alone.
-    full = np.zeros(shape, product.dtype)
+    full: Array = namespace_of(product).zeros(shape, product.dtype)
     np.einsum(f"{term}->{''.join(sizes)}", full)[...] = product
     return full

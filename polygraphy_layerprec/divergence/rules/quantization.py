@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.rules.chain import chain
 from polygraphy_layerprec.divergence.rules.registry import (
     Application,
@@ -66,7 +67,7 @@ def range_of(kind: str) -> tuple[float, float]:
 @single_output_rule("CastLike", since=15)
 def _cast_like(application: Application, gradient: Array) -> Gradients:
     """ONNX CastLike: a Cast; of the other input the type alone counts, so its gradient is 0."""
-    return gradient, np.zeros(application.input_shape(1), gradient.dtype)
+    return gradient, namespace_of(gradient).zeros(application.input_shape(1), gradient.dtype)
 
 
 @single_output_rule("Identity", "Cast", "Dropout", "Ceil", "Floor", "Round")

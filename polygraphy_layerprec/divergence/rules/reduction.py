@@ -38,7 +38,7 @@ def _reduce_extreme(application: Application, gradient: Array) -> Gradients:
     """ONNX ReduceMax, ReduceMin: dy/dx = [x = y], shared evenly between equals."""
     reduction = _reduction(application)
     hits = application.input(0) == reduction.keep(application.output())
-    count = np.asarray(hits.sum(axis=reduction.axes, keepdims=True)).astype(gradient.dtype)
+    count = hits.sum(axis=reduction.axes, keepdims=True).astype(gradient.dtype)
     return [hits * (reduction.keep(gradient) / count)]
 
 
@@ -84,10 +84,10 @@ def _reduce_prod(application: Application, gradient: Array) -> Gradients:
     reduction = _reduction(application)
     values = application.input(0)
     is_zero = values == 0
-    zeros = np.asarray(is_zero.sum(axis=reduction.axes, keepdims=True))
+    zeros = is_zero.sum(axis=reduction.axes, keepdims=True)
     # Dividing y by x leaves the product of the others, unless x is the only 0 among them.
     divisors = np.where(is_zero, values.dtype.type(1), values)
-    product = np.asarray(divisors.prod(axis=reduction.axes, keepdims=True))
+    product = divisors.prod(axis=reduction.axes, keepdims=True)
     reached = zeros == is_zero
     return [chain(reduction.keep(gradient) * product, reached / divisors)]
 

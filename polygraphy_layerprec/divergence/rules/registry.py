@@ -12,7 +12,7 @@ exist (at the root of 0, at a division by 0) says nothing, and must not spoil th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import wraps
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.arrays import library_of, namespace_of, on_host
 from polygraphy_layerprec.divergence.rules.chain import finite
 
 __all__ = [
@@ -219,14 +220,38 @@ def _present(values: Sequence[Value | None], position: int, what: str) -> Value:
 def _guarded(function: VectorJacobian) -> VectorJacobian:
     @wraps(function)
     def apply(application: Application, output_gradients: Gradients) -> Gradients:
-        dtype = next((g.dtype for g in output_gradients if g is not None), None)
+        like = next((g for g in output_gradients if g is not None), None)
         gradients: list[Array | None] = [None] * len(application.input_shapes)
-        if dtype is None:
+        if like is None:
             return gradients
+        xp = namespace_of(like)
         with np.errstate(all="ignore"):
-            for position, gradient in enumerate(function(application, output_gradients)):
+            handed = _where_it_can(function, application, output_gradients, like)
+            for position, gradient in enumerate(handed):
                 if gradient is not None and position in application.wanted:
-                    gradients[position] = finite(np.asarray(gradient, dtype))
+                    gradients[position] = finite(xp.asarray(gradient, like.dtype))
         return gradients
 
     return apply
+
+
+def _where_it_can(
+    function: VectorJacobian, application: Application, output_gradients: Gradients, like: Array
+) -> Gradients:
+    """Applies a rule where its arrays lie, or on the host if it knows numpy's alone."""
+    if library_of(like) is None:
+        return function(application, output_gradients)
+    try:
+        return function(application, output_gradients)
+    except (AttributeError, NotImplementedError, TypeError):
+        # So libraries of device arrays refuse what they lack, and numpy's arrays among theirs.
+        def moved(values: Array | None) -> Array | None:
+            return None if values is None else on_host(values)
+
+        hosted = replace(
+            application,
+            inputs=[moved(values) for values in application.inputs],
+            outputs=[moved(values) for values in application.outputs],
+            product=numpy_product,
+        )
+        return function(hosted, [moved(gradient) for gradient in output_gradients])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import namespace_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -87,7 +89,7 @@ class Windows:
         if self.padded == self.wide:
             return values
         leading = values.shape[: values.ndim - len(self.wide)]
-        padded = np.full(leading + self.padded, fill, values.dtype)
+        padded: Array = namespace_of(values).full(leading + self.padded, fill, values.dtype)
         self.crop(padded)[...] = values
         return padded
 

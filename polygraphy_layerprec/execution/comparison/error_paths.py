@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.divergence.probes import Target, merge_targets, target_of
 from polygraphy_layerprec.divergence.rules import find_rule
 from polygraphy_layerprec.execution.kernels.node_session import value_of
@@ -138,7 +139,7 @@ class ErrorPaths:
             deciders[source] = node.op_type
             tensor = tensors[source]
             if source not in self._targets and tensor.data_type().startswith("tensor"):
-                self._targets[source] = target_of(value_of(tensor))
+                self._targets[source] = target_of(on_host(value_of(tensor)))
         self._deciders[name] = deciders
 
     def targets(self, outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, Target]:

@@ -14,6 +14,7 @@ from polygraphy_layerprec.divergence.gain import NodeGains, output_gains, reader
 from polygraphy_layerprec.divergence.loss import Loss, loss_seeds
 from polygraphy_layerprec.divergence.probes import output_scales, probe_count, target_seeds
 from polygraphy_layerprec.execution.comparison.tape_recorder import TapeRecorder, tensors_of
+from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.probes.integer_gains import gains_by_rule
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ class AdjointSpread:
             probes = [loss_seeds(self._loss, reference)]
             observations.saw_gradient |= any(np.any(seed) for seed in probes[0].values())
         decisions = {name: target.decision for name, target in targets.items() if target.decision}
-        impacts = self._recorder.tape.sweep(*probes, decisions=decisions)
+        placed = [{name: _placed(seed) for name, seed in probe.items()} for probe in probes]
+        impacts = self._recorder.tape.sweep(*placed, decisions=decisions)
         self._recorder.finish()
         observations.add_impacts(impacts, sample=sample, judged=_elements(probes[0]))
+
+
+def _placed(seed: np.ndarray[Any, Any]) -> Any:
+    device = current_device()
+    return seed if device is None else device.array_from(seed)
 
 
 def _elements(arrays: Sample) -> int:

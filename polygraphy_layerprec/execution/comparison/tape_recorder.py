@@ -12,6 +12,7 @@ from polygraphy_layerprec.divergence.coherence import coherent_axes
 from polygraphy_layerprec.divergence.probes import sweep_work
 from polygraphy_layerprec.execution.kernels.fast_products import fast_product
 from polygraphy_layerprec.execution.kernels.node_session import value_of
+from polygraphy_layerprec.execution.kernels.weights_on_device import constants_from
 from polygraphy_layerprec.execution.streams import is_float, shape_of
 from polygraphy_layerprec.model import Graph, Role, WeightBuffer
 
@@ -104,7 +105,7 @@ class TapeRecorder:
     def _read_constants(self, names: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
         weights = [self._graph.weights[name] for name in names]
         self._buffer.reset(weights)
-        return {weight.name: weight.read(self._buffer) for weight in weights}
+        return constants_from(weights, lambda weight: weight.read(self._buffer))
 
 
 def tensors_of(node_run: NodeRun) -> dict[str, ort.OrtValue]:

@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from polygraphy_layerprec.execution.emulation.node_run import NodeRun
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.ort_tensors import placed_tensor, value_of
 from polygraphy_layerprec.execution.streams import Streams
 
 if TYPE_CHECKING:
@@ -89,6 +89,6 @@ def _truth(condition: ort.OrtValue) -> bool:
 
 def _stream(graph: Graph, name: str, tensors: Mapping[str, Streams]) -> Streams | None:
     if name in graph.weights:
-        constant = tensor_of(graph.weights[name].read())
+        constant = placed_tensor(graph.weights[name].read())
         return Streams(constant, constant, constant, constant=True)
     return tensors.get(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.execution.emulation.branches import (
     branches_taken,
     is_flipped,
@@ -150,8 +151,8 @@ class EmulatedExecutor:
             if name in tensors and tensors[name].reference.data_type().startswith("tensor")
         }
         return SampleComparison(
-            {name: value_of(stream.reference) for name, stream in streams.items()},
-            {name: value_of(stream.candidate) for name, stream in streams.items()},
+            {name: on_host(value_of(stream.reference)) for name, stream in streams.items()},
+            {name: on_host(value_of(stream.candidate)) for name, stream in streams.items()},
             union_of_overflows(streams),
             frozenset(
                 stream.nonfinite_from

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import helper
 
+from polygraphy_layerprec.arrays import namespace_of, on_host
 from polygraphy_layerprec.divergence.rules.cells import Multiply, Rounding, exactly
 from polygraphy_layerprec.divergence.rules.recurrent import run_recurrent, takes_default_steps
 from polygraphy_layerprec.execution.emulation.loops import body_graph, run_loop, run_scan
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.execution.kernels.node_session import NodeRunner
-from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.device import on_the_host
+from polygraphy_layerprec.execution.kernels.device_runner import fetched
+from polygraphy_layerprec.execution.kernels.ort_tensors import (
+    placed,
+    placed_tensor,
+    tensor_of,
+    value_of,
+)
 from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.model.operators import ITERATING, RECURRENT
 from polygraphy_layerprec.plan.batch_norm import (
@@ -30,7 +37,9 @@ from polygraphy_layerprec.precision import TF32, round_to_precision
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from polygraphy_layerprec.execution.kernels.device_runner import Runner
     from polygraphy_layerprec.execution.kernels.weights_in_use import WeightsInUse
+    from polygraphy_layerprec.execution.kernels.weights_on_device import WeightsOnDevice
     from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.plan.widths import Plan
     from polygraphy_layerprec.precision import Precision
@@ -42,7 +51,11 @@ class LoweredNodes:
     """Runs the lowered layers of one graph."""
 
     def __init__(
-        self, graph: Graph, precision: Precision, runner: NodeRunner, weights: WeightsInUse
+        self,
+        graph: Graph,
+        precision: Precision,
+        runner: Runner,
+        weights: WeightsInUse | WeightsOnDevice,
     ) -> None:
         self._graph = graph
         self._precision = precision
@@ -128,7 +141,7 @@ class LoweredNodes:
         self, node: Node, loaded: Mapping[str, ort.OrtValue]
     ) -> tuple[dict[str, ort.OrtValue], float]:
         names = parameter_names(node)
-        first, bias, mean, variance = (value_of(loaded[name]) for name in names)
+        first, bias, mean, variance = (on_host(value_of(loaded[name])) for name in names)
         scale, shift = fold_parameters(first, bias, mean, variance, epsilon_of(node))
         low = [self._rounded_weight(values) for values in (scale, shift)]
         made = [*low, np.zeros_like(scale), np.ones_like(scale)]
@@ -185,11 +198,11 @@ class LoweredNodes:
         rounded: Rounding,
         multiply: Multiply = np.matmul,
     ) -> list[ort.OrtValue | None]:
-        inputs = [value_of(feeds[name]) if name else None for name in node.inputs]
+        inputs = [on_host(value_of(feeds[name])) if name else None for name in node.inputs]
         with np.errstate(all="ignore"):
             made = run_recurrent(node.op_type, inputs, node.attributes, rounded, multiply)
         return [
-            tensor_of(np.ascontiguousarray(values, np.float32)) if name else None
+            placed_tensor(np.ascontiguousarray(values, np.float32)) if name else None
             for name, values in zip(node.outputs, made, strict=False)
         ]
 
@@ -203,6 +216,8 @@ class LoweredNodes:
     ) -> list[ort.OrtValue | None]:
         from polygraphy_layerprec.execution.emulation.planned import PlannedExecutor  # noqa: PLC0415
 
+        # What iterates takes small steps: it stays on the host.
+        feeds = {name: fetched(feed) for name, feed in feeds.items()}
         key = node.index, None if tf32 else target
         if key not in self._bodies:
             from polygraphy_layerprec.plan import KeptLayers, Planner  # noqa: PLC0415
@@ -210,7 +225,8 @@ class LoweredNodes:
             body = body_graph(self._graph, node, feeds)
             planner = Planner(body, self._precision, target)
             body_plan = planner.plan(KeptLayers.of_nodes(body.layers)) if tf32 else planner.plan()
-            executor = PlannedExecutor(body, self._precision, tf32=tf32)
+            with on_the_host():
+                executor = PlannedExecutor(body, self._precision, tf32=tf32)
             self._bodies[key] = body, body_plan, executor
         body, body_plan, executor = self._bodies[key]
 
@@ -222,11 +238,16 @@ class LoweredNodes:
             return made
 
         run: Any = run_loop if node.op_type == "Loop" else run_scan
-        result: list[ort.OrtValue | None] | None = run(node, body, run_body, feeds)
-        return self._runner.run(node, feeds) if result is None else result
+        with on_the_host():
+            result: list[ort.OrtValue | None] | None = run(node, body, run_body, feeds)
+        if result is None:
+            return self._runner.run(node, feeds)
+        return [None if made is None else placed(made) for made in result]
 
     def _rounded(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.asarray(round_to_precision(np.asarray(values, np.float32), self._precision))
+        narrow = namespace_of(values).asarray(values, np.float32)
+        rounded: np.ndarray[Any, Any] = round_to_precision(narrow, self._precision)
+        return rounded
 
     def _rounded_weight(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.asarray(round_to_precision(values, self._precision, saturate=True))

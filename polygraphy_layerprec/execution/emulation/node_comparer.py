@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import is_all_true, namespace_of
 from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
 from polygraphy_layerprec.execution.emulation.branches import join_branches
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
@@ -14,9 +15,10 @@ from polygraphy_layerprec.execution.emulation.node_gains import NodeGains, candi
 from polygraphy_layerprec.execution.emulation.node_run import NodeRun
 from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
 from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
-from polygraphy_layerprec.execution.kernels.node_session import NodeRunner, tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.device_runner import runner_of
+from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.row_lookup import narrow_lookup
-from polygraphy_layerprec.execution.kernels.weights_in_use import WeightsInUse
+from polygraphy_layerprec.execution.kernels.weights_on_device import weights_of
 from polygraphy_layerprec.execution.probes.accumulation import sum_of_terms
 from polygraphy_layerprec.execution.probes.decisions import count_flipped
 from polygraphy_layerprec.execution.probes.saturation import carry_overflows
@@ -56,9 +58,9 @@ class NodeComparer:
         self._precision = plan.precision
         self._keep_errors = keep_errors
         self._rounder = CastRounder(plan.precision)
-        self._runner = NodeRunner(plan.graph)
+        self._runner = runner_of(plan.graph)
         self._gains = NodeGains(self._runner, plan.precision, needs_gains=needs_gains)
-        self._weights = WeightsInUse(plan.graph)
+        self._weights = weights_of(plan.graph)
         self._lowered = LoweredNodes(plan.graph, plan.precision, self._runner, self._weights)
 
     def compare(
@@ -267,7 +269,9 @@ class NodeComparer:
             low = self._rounder.rounded(inexact or reference) if rounds else inexact or reference
             done = not rounds or (low is not None and self._rounder.round_in_place(candidate))
             values, rounded[index] = writable_array(candidate)
-            halves = np.empty(exact.shape, np.uint16) if self._keep_errors else None
+            halves = (
+                namespace_of(exact).empty(exact.shape, np.uint16) if self._keep_errors else None
+            )
             sums += measure_divergence(
                 exact,
                 values,
@@ -299,4 +303,4 @@ def _largest(tensor: ort.OrtValue) -> float:
 def _still_nonfinite(candidate: ort.OrtValue, origin: int | None) -> int | None:
     if origin is None or not is_float(candidate):
         return None
-    return None if np.isfinite(value_of(candidate)).all() else origin
+    return None if is_all_true(np.isfinite(value_of(candidate))) else origin

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
-    from polygraphy_layerprec.execution.kernels.node_session import NodeRunner
+    from polygraphy_layerprec.execution.kernels.device_runner import Runner
     from polygraphy_layerprec.execution.streams import Streams
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.precision import Precision
@@ -23,7 +23,7 @@ class NodeGains:
     """Measures gains for the nodes that need them."""
 
     def __init__(
-        self, runner: NodeRunner, precision: Precision, *, needs_gains: Callable[[Node], bool]
+        self, runner: Runner, precision: Precision, *, needs_gains: Callable[[Node], bool]
     ) -> None:
         self._runner = runner
         self._precision = precision

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.execution.emulation.checkpoints import Checkpoint
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
 from polygraphy_layerprec.execution.errors import NodeError
-from polygraphy_layerprec.execution.kernels.node_session import NodeRunner
-from polygraphy_layerprec.execution.kernels.ort_tensors import fed_tensor, tensor_of, value_of
-from polygraphy_layerprec.execution.kernels.weights_in_use import WeightsInUse
+from polygraphy_layerprec.execution.kernels.device_runner import runner_of
+from polygraphy_layerprec.execution.kernels.ort_tensors import (
+    fed_tensor,
+    placed_tensor,
+    tensor_of,
+    value_of,
+)
+from polygraphy_layerprec.execution.kernels.weights_on_device import weights_of
 from polygraphy_layerprec.execution.streams import is_float, rounded_tensor, writable_array
 from polygraphy_layerprec.model.operators import (
     PRODUCTS,
@@ -76,8 +82,8 @@ class PlannedExecutor:
         self._tf32 = tf32
         self._graph = graph
         self._precision = precision
-        self._runner = NodeRunner(graph)
-        self._weights = WeightsInUse(graph)
+        self._runner = runner_of(graph)
+        self._weights = weights_of(graph)
         self._lowered = LoweredNodes(graph, precision, self._runner, self._weights)
         self._sample: Sample = {}
         # By identity of the sample, which is kept so that no other takes its identity, and by node.
@@ -150,7 +156,7 @@ class PlannedExecutor:
                 outputs[name] = self._graph.weights[name].read()
             elif found is not None and found.tensor.data_type().startswith("tensor"):
                 low = plan is not None and plan.io_width is Width.LOW and not plan.is_low(name)
-                outputs[name] = value_of(self._cast(found) if low else found.tensor)
+                outputs[name] = on_host(value_of(self._cast(found) if low else found.tensor))
         return outputs
 
     def _is_taken(self, node: Node, held: Mapping[str, _Held]) -> bool:
@@ -237,7 +243,7 @@ class PlannedExecutor:
         results = node.branches[0 if truth else 1]
         for name, result in zip(node.outputs, results, strict=False):
             if result in self._graph.weights:
-                held[name] = _Held(tensor_of(self._graph.weights[result].read()), constant=True)
+                held[name] = _Held(placed_tensor(self._graph.weights[result].read()), constant=True)
             elif result in held:
                 held[name] = held[result]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import TensorProto, helper
 
-from polygraphy_layerprec.execution.kernels.node_session import create_session, tensor_of
-from polygraphy_layerprec.precision import FP16, round_flat
+from polygraphy_layerprec.execution.kernels.device import current_device
+from polygraphy_layerprec.execution.kernels.node_session import create_session, tensor_of, value_of
+from polygraphy_layerprec.precision import FP16, round_flat, round_to_precision
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -52,6 +53,10 @@ class CastRounder:
 
     def round_in_place(self, tensor: ort.OrtValue) -> bool:
         """Rounds a tensor in its own memory, if casts suit it; otherwise returns False."""
+        if self._is_there(tensor):
+            values = value_of(tensor)
+            round_flat(values.reshape(-1), values.reshape(-1), self.precision)
+            return True
         if self._casts is None or not _is_large_fp32(tensor):
             return False
         _cast(self._casts, tensor, out=tensor)
@@ -59,9 +64,16 @@ class CastRounder:
 
     def rounded(self, tensor: ort.OrtValue) -> ort.OrtValue | None:
         """Returns a rounded copy, or None where casts do not suit."""
+        if self._is_there(tensor):
+            return tensor_of(round_to_precision(value_of(tensor), self.precision))
         if self._casts is None or not _is_large_fp32(tensor):
             return None
         return _cast(self._casts, tensor)
+
+    @staticmethod
+    def _is_there(tensor: ort.OrtValue) -> bool:
+        device = current_device()
+        return device is not None and device.holds(tensor)
 
 
 def _is_large_fp32(tensor: ort.OrtValue) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import TensorProto, helper
 
+from polygraphy_layerprec.arrays import library_of
 from polygraphy_layerprec.divergence.rules.registry import numpy_product
 from polygraphy_layerprec.execution.kernels.node_session import create_session, tensor_of
 from polygraphy_layerprec.execution.kernels.sessions import session_threads
@@ -33,6 +34,10 @@ def fast_product(
     transpose_second: bool = False,
 ) -> npt.NDArray[Any]:
     """Returns what `numpy_product` does, up to the order of summation."""
+    if library_of(first) is not None:
+        return numpy_product(
+            first, second, transpose_first=transpose_first, transpose_second=transpose_second
+        )
     transposed = {"transpose_first": transpose_first, "transpose_second": transpose_second}
     small = first.size * second.shape[-2 if transpose_second else -1] < _FEWEST_MULTIPLICATIONS
     if small or not first.dtype == second.dtype == np.float32:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
+from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.execution.kernels.ort_tensors import value_of
 from polygraphy_layerprec.model import Graph, Node, Role
 from polygraphy_layerprec.model.element_types import type_of_runtime_name
@@ -85,7 +86,7 @@ def _describe(tensor: ort.OrtValue, detail: Detail) -> InputDescription:
 
 
 def _serialized(tensor: ort.OrtValue) -> bytes | None:
-    values = value_of(tensor)
+    values = on_host(value_of(tensor))
     if values.nbytes > _LARGEST_EMBEDDED_BYTES:
         return None
     return bytes(onnx.numpy_helper.from_array(values).SerializeToString())

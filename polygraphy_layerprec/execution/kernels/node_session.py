@@ -24,9 +24,13 @@ from polygraphy_layerprec.execution.kernels.sessions import RUN_OPTIONS, create_
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from polygraphy_layerprec.execution.kernels.device import Device
     from polygraphy_layerprec.model import Graph, Node
 
 __all__ = ["NodeRunner", "create_session", "tensor_of", "value_of"]
+
+_MEASURERS: Final = frozenset({"Shape", "Size"})
+"""What they give is read on the host, by what makes shapes of it."""
 
 _MOST_SHAPED_SESSIONS: Final = 256  # each sample may bring shapes of its own
 
@@ -52,8 +56,10 @@ class NodeRunner:
     grow with their number.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, device: Device | None = None) -> None:
+        """Prepares to run nodes of `graph`, all on the host or all on `device`."""
         self._graph = graph
+        self._device = device
         self._sessions: dict[bytes, ort.InferenceSession | NodeError] = {}
         self._shaped: dict[bytes, ort.InferenceSession | NodeError] = {}
         self._names_by_node: dict[int, list[tuple[str, str]]] = {}
@@ -114,7 +120,10 @@ class NodeRunner:
             for new, name in names:
                 binding.bind_ortvalue_input(new, feeds[name])
             for index in present:
-                binding.bind_output(f"o{index}")
+                if self._device is None or node.op_type in _MEASURERS:
+                    binding.bind_output(f"o{index}")
+                else:
+                    self._device.bind_output(binding, f"o{index}")
             session.run_with_iobinding(binding, RUN_OPTIONS)
             results = binding.get_outputs()
         except Exception as error:  # ONNX-Runtime raises a dozen types without a common base
@@ -165,7 +174,8 @@ class NodeRunner:
         if key not in cache:
             try:
                 model = node_model(self._graph, node, body, inputs)
-                cache[key] = create_session(model.SerializeToString())
+                make = create_session if self._device is None else self._device.create_session
+                cache[key] = make(model.SerializeToString())
             except Exception as error:  # noqa: BLE001 - as in `_run_knowing`
                 cache[key] = NodeError(_first_line(error))
         session = cache[key]

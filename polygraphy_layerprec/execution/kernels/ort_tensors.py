@@ -17,14 +17,16 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from polygraphy_layerprec.arrays import library_of, namespace_of
 from polygraphy_layerprec.execution.errors import ExecutionError, NodeError
+from polygraphy_layerprec.execution.kernels.device import current_device, is_placed_there
 from polygraphy_layerprec.execution.kernels.sessions import create_session
 from polygraphy_layerprec.model.element_types import TYPES_BY_RUNTIME_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["fed_tensor", "tensor_of", "value_of"]
+__all__ = ["fed_tensor", "foreign_dtype", "placed", "placed_tensor", "tensor_of", "value_of"]
 
 _BIT_WIDTHS: Final = {
     "bfloat16": 16,
@@ -40,6 +42,7 @@ _BIT_WIDTHS: Final = {
     "uint2": 2,
 }  # of the types that numpy lacks
 _REGISTERED: Final = 2  # numpy calls types so that others brought
+_PLACED_TYPES: Final = frozenset({"tensor(float)", "tensor(double)"})
 _TEXT_KINDS: Final = frozenset("OSU")
 
 
@@ -65,6 +68,8 @@ def tensor_of(values: np.ndarray[Any, Any]) -> ort.OrtValue:
     Raises:
         NodeError: If ONNX-Runtime has no tensors of this type.
     """
+    if library_of(values) is not None:
+        return _device_tensor(values)
     # `ascontiguousarray` makes a 0-D array 1-D; `require` does not.
     values = np.require(values, requirements="C")
     name = _NAMES.get(values.dtype)
@@ -93,6 +98,10 @@ def value_of(tensor: ort.OrtValue) -> np.ndarray[Any, Any]:
     owner = _OWNERS.get(tensor)
     if owner is not None:
         return owner
+    device = current_device()
+    if device is not None and tensor.data_type().startswith("tensor") and device.holds(tensor):
+        there: np.ndarray[Any, Any] = device.array_of(tensor)
+        return there
     name = _NAMES_OF_TENSORS.get(tensor.data_type())
     if name is not None:
         return _foreign_values(tensor, name)
@@ -117,12 +126,43 @@ def fed_tensor(name: str, values: np.ndarray[Any, Any]) -> ort.OrtValue:
         ExecutionError: If ONNX-Runtime has no tensors of this type.
     """
     try:
-        return tensor_of(values)
+        return placed_tensor(values)
     except NodeError as error:
         raise ExecutionError(
             f"The model's input {name!r} cannot be fed: {error}.\n"
             f"Cut the model behind it, for example with `polygraphy surgeon extract`."
         ) from error
+
+
+def placed_tensor(values: np.ndarray[Any, Any]) -> ort.OrtValue:
+    """Returns what `tensor_of` does, on the device where tensors of such a type lie there."""
+    device = current_device()
+    if device is None or library_of(values) is not None or not is_placed_there(values.dtype):
+        return tensor_of(values)
+    return tensor_of(device.array_from(values))
+
+
+def placed(tensor: ort.OrtValue) -> ort.OrtValue:
+    """Returns a value where it is to lie: itself, or a copy on the device."""
+    device = current_device()
+    if device is None or tensor.data_type() not in _PLACED_TYPES or device.holds(tensor):
+        return tensor
+    return tensor_of(device.array_from(value_of(tensor)))
+
+
+def _device_tensor(values: Any) -> ort.OrtValue:
+    device = current_device()
+    assert device is not None
+    values = namespace_of(values).ascontiguousarray(values).reshape(values.shape)
+    tensor = device.tensor_of(values)
+    _OWNERS[tensor] = values
+    return tensor
+
+
+def foreign_dtype(type_name: str) -> np.dtype[Any]:
+    """Returns the dtype of a type that numpy lacks, by ONNX-Runtime's name, or that of its bits."""
+    name = _NAMES_OF_TENSORS[type_name]
+    return _DTYPES.get(name, np.dtype(np.uint8 if _BIT_WIDTHS[name] <= 8 else np.uint16))
 
 
 def _foreign_tensor(values: np.ndarray[Any, Any], name: str) -> ort.OrtValue:

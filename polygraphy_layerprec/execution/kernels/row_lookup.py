@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.streams import Streams
 
@@ -43,7 +44,7 @@ def narrow_lookup(
         return None
     if not table.is_plain or not ids.shared:
         return None
-    wanted = value_of(ids.reference)
+    wanted = on_host(value_of(ids.reference))
     count = table.shape[0]
     rows, places = np.unique(wanted, return_inverse=True)
     # Indices beyond the table are the node's own business.

@@ -19,6 +19,7 @@ __all__ = [
     "RUN_OPTIONS",
     "available_threads",
     "create_session",
+    "session_options",
     "session_threads",
     "silence_native_log",
     "threads_per_session",
@@ -82,7 +83,7 @@ def available_threads() -> int:
 
 def create_session(model: bytes) -> ort.InferenceSession:
     """Returns a session for a serialized model of a few nodes, which runs them as they are."""
-    return ort.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
 
 
 def silence_native_log() -> None:
@@ -94,7 +95,8 @@ def silence_native_log() -> None:
     ort.set_default_logger_severity(_FATAL)
 
 
-def _session_options() -> ort.SessionOptions:
+def session_options() -> ort.SessionOptions:
+    """Returns the options of a session that is one of dozens."""
     _register_allocator()
     options = ort.SessionOptions()
     # Nothing to fuse in one node: optimising would only cost time.

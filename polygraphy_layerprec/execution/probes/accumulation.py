@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import onnxruntime as ort
 
-    from polygraphy_layerprec.execution.kernels.node_session import NodeRunner
+    from polygraphy_layerprec.execution.kernels.device_runner import Runner
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.precision import Precision
 
@@ -28,7 +28,7 @@ _MEANS: Final = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 
 
 def sum_of_terms(
-    runner: NodeRunner,
+    runner: Runner,
     node: Node,
     inputs: Mapping[str, ort.OrtValue],
     largest_of: Callable[[str], float],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from polygraphy_layerprec.arrays import count_true
 from polygraphy_layerprec.execution.kernels.node_session import value_of
 from polygraphy_layerprec.execution.streams import is_float
 
@@ -41,5 +40,5 @@ def count_flipped(
             continue
         exact, found = value_of(reference), value_of(candidate)
         same_shape = exact.shape == found.shape
-        count += int(np.count_nonzero(exact != found)) if same_shape else max(exact.size, 1)
+        count += count_true(exact != found) if same_shape else max(exact.size, 1)
     return count

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from polygraphy_layerprec.divergence.powers import squared_distance
+from polygraphy_layerprec.divergence.powers import norm_of, squared_distance
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.streams import can_carry_error, is_float, rounded_tensor
 
@@ -111,7 +111,7 @@ def _nearer(exact: ort.OrtValue, arriving: ort.OrtValue) -> ort.OrtValue:
 
 def _norm(tensor: ort.OrtValue) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
-        norm = float(np.linalg.norm(value_of(tensor).reshape(-1)))
+        norm = norm_of(value_of(tensor).reshape(-1))
     return norm if np.isfinite(norm) else 0.0
 
 

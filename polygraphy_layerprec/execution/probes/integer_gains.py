@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import library_of, namespace_of
 from polygraphy_layerprec.divergence.rules import Application, find_rule
 from polygraphy_layerprec.execution.kernels.node_session import value_of
 from polygraphy_layerprec.execution.streams import shape_of
@@ -63,7 +64,9 @@ def gains_by_rule(
         wanted=paths.wanted,
     )
     signs = np.random.default_rng(node.index).choice(np.array([-1, 1], np.float32), output_shape)
-    handed = rule.apply(application, [signs, *[None] * (len(node.outputs) - 1)])
+    handed = rule.apply(
+        application, [_like_values(signs, application), *[None] * (len(node.outputs) - 1)]
+    )
     gradients: dict[str, npt.NDArray[Any]] = {}
     for position in sorted(paths.wanted):
         name, gradient = node.inputs[position], handed[position]
@@ -73,6 +76,14 @@ def gains_by_rule(
         name: float(np.sqrt(np.mean(np.square(gradient, dtype=np.float64))))
         for name, gradient in gradients.items()
     }
+
+
+def _like_values(signs: npt.NDArray[Any], application: Application) -> npt.NDArray[Any]:
+    """The signs where the floats of a node lie."""
+    values = [v for v in (*application.inputs, *application.outputs) if v is not None]
+    there = next((value for value in values if library_of(value) is not None), signs)
+    moved: npt.NDArray[Any] = namespace_of(there).asarray(signs)
+    return moved
 
 
 def _is_quantized(tensor: ort.OrtValue | None) -> bool:

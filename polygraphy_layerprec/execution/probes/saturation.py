@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import is_any_true
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.streams import is_float, union_of_overflows
@@ -137,7 +138,7 @@ def saturate_output(
     elif _is_damaged(reference, arrived, finite & ~beyond):
         # Told once; from here on every further overflow is judged on its own.
         harmful, arrived = origins, reference
-    if not beyond.any():
+    if not is_any_true(beyond):
         return SaturatedOutput(None, frozenset(), harmful)
     values = np.where(beyond, np.copysign(np.inf, reference), arrived).astype(reference.dtype)
     return SaturatedOutput(values, (origins - harmful) | {index}, harmful)
@@ -148,7 +149,9 @@ def _is_damaged(
 ) -> bool:
     expected_power = error_power = 0.0
     reference, arrived, in_range = reference.ravel(), arrived.ravel(), in_range.ravel()
-    for chunk in chunks_of(reference.size):  # in the cache, without copies of the whole
+    for chunk in chunks_of(
+        reference.size, like=reference
+    ):  # in the cache, without copies of the whole
         expected = np.where(in_range[chunk], reference[chunk], 0.0).astype(np.float64)
         found = np.where(in_range[chunk], arrived[chunk], 0.0).astype(np.float64)
         expected_power += sum_of_squares(expected)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnx import ModelProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from polygraphy_layerprec.divergence.rules import Application, Reads, Rule, find_rule
+from tests.foreign_arrays import ForeignArray, foreign, foreign_arrays
 
 Array = npt.NDArray[Any]
 Evaluate = Callable[[Sequence[Array | None]], Sequence[Array]]
@@ -23,6 +25,12 @@ Evaluate = Callable[[Sequence[Array | None]], Sequence[Array]]
 # A central difference in float64 is off by about step^2 and 2^-53 / step.
 STEP = 1e-5
 TOLERANCE = 2e-6
+COMPUTED_ON_THE_HOST = {
+    *(("", name) for name in ("GRU", "GridSample", "LSTM", "RNN", "Resize", "Upsample")),
+    *(("", name) for name in ("DequantizeLinear", "QuantizeLinear")),
+}
+"""Domain and operator of the rules that bring what lies on a device to the host."""
+
 # ONNX Runtime computes in float32: enough for piecewise linear operators and large steps.
 COARSE_STEP = 2.0**-6
 COARSE_TOLERANCE = 1e-4
@@ -73,6 +81,8 @@ def check_rule(  # noqa: PLR0913 - each says one thing about the case
         )
         assert abs(actual - expected) <= tolerance * max(1.0, size), f"input {position}"
         assert_keeps_float32(found, application, probes, position)
+        stays = (domain, op_type) not in COMPUTED_ON_THE_HOST
+        assert_serves_devices(found, application, probes, position, stays=stays)
 
 
 def reference_evaluation(
@@ -210,6 +220,37 @@ def assert_keeps_float32(
     with np.errstate(all="ignore"):
         gradient = computed(narrow, [_narrow(v) for v in probes])[position]
     assert gradient.dtype == np.float32
+
+
+def assert_serves_devices(
+    rule: Rule,
+    application: Application,
+    probes: Sequence[Array | None],
+    position: int,
+    *,
+    stays: bool,
+) -> None:
+    """Checks that arrays of another library than numpy are served, and computed by that alone."""
+    computed: Any = getattr(rule.apply, "__wrapped__")  # noqa: B009
+    expected = rule.apply(application, probes)[position]
+    for kinds in ("fcb", "fcbiu"):  # integers are on the host where a model brings them
+
+        def moved(values: Array | None, kinds: str = kinds) -> Any:
+            goes = values is not None and values.dtype.kind in kinds
+            return foreign(values) if goes else values
+
+        away = replace(
+            application,
+            inputs=[moved(x) for x in application.inputs],
+            outputs=[moved(y) for y in application.outputs],
+        )
+        gradients = [moved(v) for v in probes]
+        with foreign_arrays(), np.errstate(all="ignore"):
+            if stays:  # an error here is a call of numpy that the array's library should get
+                assert isinstance(computed(away, gradients)[position], ForeignArray)
+            found = rule.apply(away, gradients)[position]
+        assert isinstance(found, ForeignArray)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-12, atol=1e-12)
 
 
 def is_float(value: Array) -> bool:
