@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polygraphy
 from polygraphy import comparator
 from polygraphy.comparator import IterationResult
 from polygraphy.logger import G_LOGGER
@@ -79,13 +80,24 @@ class _PolygraphyJudging:
         del sample
         exact = self._prepared(reference)
         found = self._prepared({name: candidate[name] for name in reference if name in candidate})
-        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
-            results = self._judge.function.compare(
-                IterationResult(exact, runner_name="fp32"),
-                IterationResult(found, runner_name="candidate"),
-            )
+        results = self._compare(
+            IterationResult(exact, runner_name="fp32"),
+            IterationResult(found, runner_name="candidate"),
+        )
         for name in exact:
             self._see(name, results.get(name, False), exact, found)
+
+    def _compare(self, exact: IterationResult, found: IterationResult) -> Mapping[str, Any]:
+        try:
+            with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(all="ignore"):
+                return self._judge.function.compare(exact, found)
+        except AttributeError as error:
+            if "NumPy 2" not in str(error):
+                raise
+            raise ValueError(
+                f"Polygraphy {polygraphy.__version__} cannot compare outputs with numpy "
+                f"{np.__version__}: {error}\nInstall a newer Polygraphy, or numpy<2."
+            ) from error
 
     def judgements(self) -> tuple[Judgement, ...]:
         return tuple(

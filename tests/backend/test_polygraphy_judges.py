@@ -12,8 +12,9 @@ from polygraphy import comparator
 from polygraphy.comparator import IterationResult
 
 from polygraphy_layerprec.backend import polygraphy_functions
-from polygraphy_layerprec.backend.polygraphy_functions import COMPARISONS, PolygraphyOptions
+from polygraphy_layerprec.backend.polygraphy_functions import COMPARISONS
 from polygraphy_layerprec.backend.polygraphy_judges import polygraphy_judges
+from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 from polygraphy_layerprec.tools.args.comparison import COMPARISON_NAMES
 
 EXACT = {"y": np.float32([3.0, 4.0]), "z": np.float32([[1.0, 2.0], [3.0, 4.0]])}
@@ -180,6 +181,20 @@ def test_nothing_is_logged(capsys):
     judge(atol={"": 1e-9}, thresholds={"snr": {"": 99.0}})
 
     assert "".join(capsys.readouterr()) == ""
+
+
+def test_a_division_of_integers_by_nothing_warns_nobody():
+    zeros = {"ids": np.zeros(3, np.int64)}
+
+    assert all(found.passed for found in judge((zeros, zeros), atol={"": 1.0}))
+
+
+def test_a_polygraphy_that_numpy_left_behind_is_told():
+    def compare(*_):
+        raise AttributeError("`np.unicode_` was removed in the NumPy 2.0 release.")
+
+    with pytest.raises(ValueError, match=r"cannot compare outputs with numpy .*\nInstall a newer"):
+        judge(script=compare)
 
 
 class Earlier:

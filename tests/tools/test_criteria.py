@@ -87,6 +87,16 @@ def _polygraphy(folder, criterion, script):
     return run_command(command, folder)
 
 
+def test_what_polygraphys_functions_hide_takes_no_room(run):
+    status, said = run("rank", "model.onnx", *DATA, "--atol", "2e-4")
+
+    lines = said.splitlines()
+    head = next(index for index, line in enumerate(lines) if "Elemwise error over atol" in line)
+    assert status == 0
+    assert any(" * " in line and line.endswith("met") for line in lines[head + 1 :])
+    assert sum("% of the error" in line for line in lines) > 2
+
+
 def test_rank_takes_the_same_criteria(run):
     status, said = run("rank", "model.onnx", *DATA, "--snr-threshold", "72")
 
