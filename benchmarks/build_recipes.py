@@ -59,7 +59,7 @@ def recipes_for(
 
     Ours are the script and the mixed ONNX, each for three sets of FP32 layers: none, the first
     tenth of the ranking, and what `rank` keeps by itself, which is the fewest layers that are
-    foretold to halve the output error. The peers have their own defaults; AutoCast is also told
+    forecast to halve the output error. The peers have their own defaults; AutoCast is also told
     our set.
 
     Args:

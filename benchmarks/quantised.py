@@ -193,7 +193,7 @@ def _measure(model: FloatModel, tool: str, path: Path) -> Row:
     graph = pass_pairs_by(load_graph(path), load_graph(model.path), reference_path=str(model.path))
     with patch.multiple(observing, _WORST_MEASURED=0, _LARGE_MEASURED=0):
         started = time.perf_counter()
-        foretold = rank_model(graph, model.samples, precision=QDQ)
+        forecast = rank_model(graph, model.samples, precision=QDQ)
         sweep_seconds = time.perf_counter() - started
     started = time.perf_counter()
     ranking = rank_model(graph, model.samples, precision=QDQ)
@@ -201,7 +201,7 @@ def _measure(model: FloatModel, tool: str, path: Path) -> Row:
     started = time.perf_counter()
     truth = measure_exact_impacts(graph, model.samples, precision=QDQ)
     exact_seconds = time.perf_counter() - started
-    exact = [truth[layer.outputs[0]] for layer in foretold.layers]
+    exact = [truth[layer.outputs[0]] for layer in forecast.layers]
     sets = SetMeasurement(graph, model.samples, precision=QDQ, outputs=graph.outputs)
     outputs = {layer.outputs[0]: layer.outputs for layer in ranking.layers}
 
@@ -218,8 +218,8 @@ def _measure(model: FloatModel, tool: str, path: Path) -> Row:
         len(model.samples),
         ranking.output_error.measured,
         ranking.output_error.forecast,
-        spearman([layer.impact for layer in foretold.layers], exact),
-        spearman([layer.introduced_error for layer in foretold.layers], exact),
+        spearman([layer.impact for layer in forecast.layers], exact),
+        spearman([layer.introduced_error for layer in forecast.layers], exact),
         shortest_prefix(list(outputs), error_with, half),
         shortest_prefix(by_truth, error_with, half),
         sweep_seconds,

@@ -1,4 +1,4 @@
-"""How well the error of any set of FP32 layers is foretold, and how little halves it.
+"""How well the error of any set of FP32 layers is forecast, and how little halves it.
 
 Usage: python benchmarks/selection.py --digits cnn.onnx --digits-inputs cnn.npz [--output F.md]
 
@@ -129,11 +129,11 @@ def _cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
 def _curve(sets: KnownSets) -> list[str]:
     rows, ratios = [], []
     for family, kept in (*_prefixes(sets), *_cuts(sets)):
-        measured, foretold = sets.error(kept), sets.forecast.error(kept)
-        ratio = foretold / measured if measured else 1.0 if not foretold else float("inf")
+        measured, forecast = sets.error(kept), sets.forecast.error(kept)
+        ratio = forecast / measured if measured else 1.0 if not forecast else float("inf")
         ratios.append(ratio)
         cost = sets.forecast.cost(kept)
-        figures = f"{measured:.3g} | {foretold:.3g} | {ratio:.2f}"
+        figures = f"{measured:.3g} | {forecast:.3g} | {ratio:.2f}"
         rows.append(f"| {family} | {cost.layer_count} | {cost.cast_count} | {figures} |")
     worst = max(ratios, key=lambda ratio: abs(np.log(max(ratio, 1e-9))))
     close = sum(1 / _MOST_FORECAST_RATIO <= ratio <= _MOST_FORECAST_RATIO for ratio in ratios)
@@ -142,7 +142,7 @@ def _curve(sets: KnownSets) -> list[str]:
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        f"Worst ratio: {worst:.2f}; {close} of {len(ratios)} sets are foretold within 25 %.",
+        f"Worst ratio: {worst:.2f}; {close} of {len(ratios)} sets are forecast within 25 %.",
     ]
 
 

@@ -20,11 +20,11 @@ from polygraphy_layerprec.plan import Plan, Verdict
 from polygraphy_layerprec.plan.network_widths import constraint_of
 from polygraphy_layerprec.precision import PRECISIONS
 from polygraphy_layerprec.records import (
-    AskedPrecisions,
     Constraint,
     EngineMeasurement,
     Outcome,
     OutputDivergence,
+    RequestedPrecisions,
     Verification,
     VerifiedOutput,
 )
@@ -49,7 +49,7 @@ Runner = Callable[[Sample], Mapping[str, np.ndarray[Any, Any]]]
 def verify_model(  # noqa: PLR0913 - what is verified, and how
     model: str | os.PathLike[str] | Graph,
     samples: Iterable[Sample],
-    asked: AskedPrecisions,
+    asked: RequestedPrecisions,
     *,
     outputs: Sequence[str] | None = None,
     tolerance: float | None = None,
@@ -127,7 +127,7 @@ def run_plainly(
 
 def conclude(  # noqa: PLR0913 - the parts of the record
     graph: Graph,
-    asked: AskedPrecisions,
+    asked: RequestedPrecisions,
     comparison: OutputComparison,
     *,
     backend: str,
@@ -209,7 +209,7 @@ class _Emulation:
     """Runs a sample through the reference and all candidates."""
 
     def __init__(
-        self, graph: Graph, asked: AskedPrecisions, run_fp32: Runner | None, *, tf32: bool
+        self, graph: Graph, asked: RequestedPrecisions, run_fp32: Runner | None, *, tf32: bool
     ) -> None:
         self.notes: list[str] = []
         precision = PRECISIONS[asked.precision]

@@ -16,7 +16,7 @@ from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasure
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan import KeptLayers, Target
 from polygraphy_layerprec.precision import FP16, PRECISIONS
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from polygraphy_layerprec.verify import verify_model
 from tests.float64_evaluation import Float64Evaluation
 from tests.planned_runs import emulated_executor, run_lowered, run_reference
@@ -66,7 +66,7 @@ def test_all_our_ways_find_the_same_bits(seed, target):
             Constraint(node.proto.name, node.op_type, node.inputs, node.outputs, "a test")
             for node in kept
         )
-        asked = AskedPrecisions("a test", "fp16", constraints, (), target=target.value)
+        asked = RequestedPrecisions("a test", "fp16", constraints, (), target=target.value)
         layers = KeptLayers.of_nodes(kept)
 
         first, second = (measured.divergence(layers).error for _ in range(2))

@@ -8,7 +8,7 @@ import pytest
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import select_constraints
-from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.records import RequestedPrecisions
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of
 from polygraphy_layerprec.verify import verify_model
 from tests import models, reported_models
@@ -91,7 +91,7 @@ def test_layers_that_were_not_measured_count_as_well():
 
     ranking = rank_model(graph, [sample])
     selection = select_constraints(ranking, request, model=graph, samples=[sample])
-    asked = AskedPrecisions("the choice", "fp16", constraints_of(selection), ())
+    asked = RequestedPrecisions("the choice", "fp16", constraints_of(selection), ())
     verification = verify_model(graph, [sample], asked, tolerance=1e-4)
 
     assert len(ranking.layers) < ranking.layer_count == verification.layer_count

@@ -121,12 +121,12 @@ def test_the_layer_is_kept_with_its_readers(build, kept, precision, tolerance):
     ranking = rank_model(model, [sample], precision=precision)
     request = SelectionRequest(tolerance=tolerance)
 
-    foretold = select_constraints(ranking, request)
+    forecast = select_constraints(ranking, request)
     measured = select_constraints(ranking, request, model=model, samples=[sample])
 
     assert ranking.layers[0].name in kept
     assert ranking.layers[0].impact > 0.1
-    assert {layer.name for layer in foretold.layers} == kept
+    assert {layer.name for layer in forecast.layers} == kept
     assert {layer.name for layer in measured.layers} == kept
     assert measured.measured_error == pytest.approx(measured.forecast_error, rel=0.3)
 

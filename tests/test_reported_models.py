@@ -12,7 +12,7 @@ from benchmarks.cast_pairs import with_cast_pairs
 from polygraphy_layerprec.backend.engines.proof import asked_layers
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
-from polygraphy_layerprec.matching.asked_precisions import asked_by_mixed_onnx, asked_by_nobody
+from polygraphy_layerprec.matching.requested_precisions import all_lowered, requested_by_mixed_onnx
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error, rank_model
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
@@ -38,7 +38,7 @@ def answers(model, sample):
     graph = load_graph(model)
     measurement = SetMeasurement(graph, [sample], precision=FP16, outputs=graph.outputs)
     nothing = KeptLayers.of_outputs(())
-    verified = verify_model(graph, [sample], asked_by_nobody("fp16"))
+    verified = verify_model(graph, [sample], all_lowered("fp16"))
     return [
         rank_model(model, [sample]).output_error.measured,
         measure_output_error(model, [sample]),
@@ -221,7 +221,7 @@ def test_an_opset_without_bf16_is_raised_and_verified_as_it_is_saved(tmp_path):
     assert {n.name: n.op_type for n in model.graph.node}.items() <= {
         n.name: n.op_type for n in mixed.graph.node
     }.items()
-    asked = asked_by_mixed_onnx(saved, graph)
+    asked = requested_by_mixed_onnx(saved, graph)
     verified = verify_model(graph, [sample], asked)
     newer = onnx.version_converter.convert_version(model, 22)
     error = measure_output_error(
@@ -289,8 +289,8 @@ def test_verification_names_what_its_target_leaves_in_fp32(op_type, tmp_path):
     saved = str(tmp_path / "mixed.onnx")
     save_mixed_onnx(str(tmp_path / "model.onnx"), saved, (), precision=BF16)
 
-    of_model = verify_model(graph, [sample], asked_by_mixed_onnx(saved, graph))
-    of_network = verify_model(graph, [sample], asked_by_nobody("bf16"))
+    of_model = verify_model(graph, [sample], requested_by_mixed_onnx(saved, graph))
+    of_network = verify_model(graph, [sample], all_lowered("bf16"))
 
     assert {each.op: each.reason for each in of_model.left_in_fp32} == {
         op_type: "TensorRT's parser refuses it in BF16"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec.execution.samples.given import SampleError
-from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
+from polygraphy_layerprec.matching.requested_precisions import all_lowered
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import (
     measure_curve,
@@ -47,7 +47,7 @@ VERBS = {
         rank_model(model, [GOOD]), model=model, samples=samples
     ),
     "verify_model": lambda model, samples: verify_model(
-        load_graph(model), samples, asked_by_nobody("fp16")
+        load_graph(model), samples, all_lowered("fp16")
     ),
 }
 

@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto
 
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
+from polygraphy_layerprec.matching.requested_precisions import all_lowered
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from polygraphy_layerprec.verify import run_plainly, verify_model
 from tests.models import build_model, node, random_numbers, sample_inputs, scalar, tensor
 
@@ -36,9 +36,9 @@ def two_factors(second: float = 1.0) -> onnx.ModelProto:
     return build_model(nodes, [tensor("x", [2])], [tensor("y", [2])], weights)
 
 
-def keep(*outputs: str) -> AskedPrecisions:
+def keep(*outputs: str) -> RequestedPrecisions:
     constraints = tuple(Constraint("", "Mul", (), (name,), "a test") for name in outputs)
-    return AskedPrecisions("a test", "fp16", constraints, ())
+    return RequestedPrecisions("a test", "fp16", constraints, ())
 
 
 def feed(*values: float) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ def test_a_layer_that_is_not_to_blame_recovers_nothing(verify):
 
 
 def test_without_constraints_every_layer_is_lowered(verify):
-    found = verify(two_factors(), asked_by_nobody("fp16"))
+    found = verify(two_factors(), all_lowered("fp16"))
 
     assert found.constrained_error == found.lowered_error == pytest.approx(LOSS, rel=1e-6)
     assert found.source == ""
@@ -103,7 +103,7 @@ def test_without_constraints_every_layer_is_lowered(verify):
 def test_bf16_rounds_more_coarsely(verify):
     model = two_factors(1 + 2.0**-8)  # a tie of BF16
 
-    found = verify(model, asked_by_nobody("bf16"))
+    found = verify(model, all_lowered("bf16"))
 
     exact = TIE * (1 + 2.0**-8)
     assert found.lowered_error == pytest.approx((exact - 1) / exact, rel=1e-6)
@@ -122,7 +122,7 @@ def test_the_default_criterion_decides_without_a_tolerance(verify):
 
     assert found.passed
     assert found.sentence.startswith("FP16 is fine, no layer needs to stay in FP32, the 1 of 2")
-    coarse = verify(two_factors(300.0), asked_by_nobody("fp16"), [feed(300, 1)])
+    coarse = verify(two_factors(300.0), all_lowered("fp16"), [feed(300, 1)])
     assert not coarse.passed
     assert coarse.sentence == "FP16 breaks the outputs: 1 output element becomes NaN or infinite."
 
@@ -139,7 +139,7 @@ def test_errors_add_up_over_samples_as_squares(verify):
 def test_new_infinities_fail_whatever_the_tolerance(verify):
     model = two_factors(300.0)
 
-    found = verify(model, asked_by_nobody("fp16"), [feed(300, 1)], tolerance=1e300)
+    found = verify(model, all_lowered("fp16"), [feed(300, 1)], tolerance=1e300)
 
     assert found.outputs[0].constrained.nonfinite_count == 1
     assert found.passed is False
@@ -168,12 +168,12 @@ def label_model() -> onnx.ModelProto:
 def test_integer_outputs_are_judged_by_what_is_unequal(verify):
     samples = [feed(1, 1), feed(2, 1)]  # the second label is safe
 
-    found = verify(label_model(), asked_by_nobody("fp16"), samples, tolerance=0.4)
+    found = verify(label_model(), all_lowered("fp16"), samples, tolerance=0.4)
 
     assert found.constrained_error is None
     assert found.outputs[0].constrained.mismatch_fraction == 0.5
     assert found.passed is False
-    assert verify(label_model(), asked_by_nobody("fp16"), samples, tolerance=0.6).passed is True
+    assert verify(label_model(), all_lowered("fp16"), samples, tolerance=0.6).passed is True
     assert verify(label_model(), keep("scores"), samples, tolerance=0.4).passed is True
 
 
@@ -215,7 +215,7 @@ def test_a_plain_session_takes_external_data_from_another_folder(tmp_path):
 def test_a_model_that_draws_random_numbers_is_told(verify):
     model = random_numbers()
 
-    found = verify(model, asked_by_nobody("fp16"), [sample_inputs(model)])
+    found = verify(model, all_lowered("fp16"), [sample_inputs(model)])
 
     assert any("draws random numbers" in warning for warning in found.warnings)
 
@@ -285,6 +285,6 @@ def test_no_sample_outlives_its_comparison_whatever_draws_random_numbers(verify)
             alive.append(sum(reference() is not None for reference in kept))
             yield sample
 
-    verify(model, asked_by_nobody("fp16"), samples())
+    verify(model, all_lowered("fp16"), samples())
 
     assert max(alive) <= 3

@@ -169,7 +169,7 @@ def _choose_runners(
         position = files[1].choose(candidate, options[1], unlike=exact.name)
         return exact, files[1].runner(position)
     (file,) = files
-    # What is named goes first, lest the other side's default takes it.
+    # What is named goes first, so that the other side's default does not take it.
     if candidate is not None:
         last = file.choose(candidate, options[1])
         first = file.choose(reference, options[0], besides=last)

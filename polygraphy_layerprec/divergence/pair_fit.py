@@ -41,7 +41,7 @@ class PairFit:
     """Sum of squares of what is clipped off."""
 
     rounding_power: float
-    """Sum of squares of the errors of rounding to steps, as their width foretells it."""
+    """Sum of squares of the errors of rounding to steps, as their width forecasts it."""
 
     channel_steps: tuple[float, ...]
     """Largest magnitude of each channel, in units of the scale; one for all without channels."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.plan import Plan
-    from polygraphy_layerprec.records import AskedPrecisions, Constraint, Ranking
+    from polygraphy_layerprec.records import Constraint, Ranking, RequestedPrecisions
 
 __all__ = [
     "check_ranked_model",
@@ -103,7 +103,7 @@ def kept_layers_of(graph: Graph, constraints: Sequence[Constraint]) -> KeptLayer
     return KeptLayers.of_outputs(names & graph.producers.keys())
 
 
-def plan_of(graph: Graph, asked: AskedPrecisions) -> Plan:
+def plan_of(graph: Graph, asked: RequestedPrecisions) -> Plan:
     """Returns what becomes of a model as was requested.
 
     Raises:
@@ -112,7 +112,7 @@ def plan_of(graph: Graph, asked: AskedPrecisions) -> Plan:
     return planner_of(graph, asked).plan(kept_layers_of(graph, asked.constraints))
 
 
-def planner_of(graph: Graph, asked: AskedPrecisions) -> Planner:
+def planner_of(graph: Graph, asked: RequestedPrecisions) -> Planner:
     """Returns what makes plans of a model in the precision, and for the target, requested."""
     return Planner(
         graph, PRECISIONS[asked.precision], Target(asked.target), schema_opset=asked.opset

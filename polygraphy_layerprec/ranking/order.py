@@ -154,7 +154,7 @@ def first_output(outputs: Sequence[str]) -> str:
 def with_exact_impacts(
     observations: Sequence[LayerObservation], impacts: Mapping[str, float]
 ) -> list[LayerObservation]:
-    """Returns the observations with impacts that were measured in place of those foretold.
+    """Returns the observations with impacts that were measured in place of those forecast.
 
     Args:
         observations: What was observed of each layer.
@@ -175,7 +175,7 @@ def with_exact_impacts(
 
 
 def forecast_error(layers: Sequence[RankedLayer]) -> float:
-    """Returns the output error with all `layers` lowered, as their impacts foretell it.
+    """Returns the output error with all `layers` lowered, as their impacts forecast it.
 
     Rounding errors are as good as independent, so their squares add up.
     """

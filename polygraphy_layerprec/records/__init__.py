@@ -41,18 +41,17 @@ from polygraphy_layerprec.records.selection import (
 )
 from polygraphy_layerprec.records.verdict_file import SavedVerdict
 from polygraphy_layerprec.records.verification import (
-    AskedPrecisions,
     EngineMeasurement,
     LayerPrecision,
     NetworkScript,
     ObtainedPrecision,
     ObtainedPrecisions,
+    RequestedPrecisions,
     Verification,
     VerifiedOutput,
 )
 
 __all__ = [
-    "AskedPrecisions",
     "ConditionDifference",
     "Constraint",
     "Criterion",
@@ -81,6 +80,7 @@ __all__ = [
     "Ranking",
     "RankingAgreement",
     "Remedy",
+    "RequestedPrecisions",
     "RunConditions",
     "SavedVerdict",
     "Selection",

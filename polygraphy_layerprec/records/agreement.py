@@ -41,7 +41,7 @@ class RankedSide:
     """Measured relative L2 error of the outputs with every layer lowered, in [0, inf]."""
 
     forecast_error: float
-    """The same as its impacts foretell it, in [0, inf)."""
+    """The same as its impacts forecast it, in [0, inf)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,7 +247,7 @@ class OutputDivergence:
 
 @dataclass(frozen=True, slots=True)
 class OutputError:
-    """The output error with every layer in low precision, measured and foretold."""
+    """The output error with every layer in low precision, measured and forecast."""
 
     measured: MaybeInfinite
     """Relative L2 error, root mean square over outputs and samples, in [0, inf]. Infinite where an

@@ -63,7 +63,7 @@ class CurvePoint:
     """How many layers are in FP32."""
 
     forecast_error: float
-    """Relative L2 output error as the impacts foretell it."""
+    """Relative L2 output error as the impacts forecast it."""
 
     measured_error: float | None
     """The same, measured by mixed emulation; None if not measured."""
@@ -83,14 +83,14 @@ class Selection:
     """What they cost."""
 
     forecast_error: float
-    """Relative L2 output error as the impacts foretell it, overflow aside."""
+    """Relative L2 output error as the impacts forecast it, overflow aside."""
 
     tolerance: float | None
     """The relative L2 error that the forecast had to meet; None where the size was given, and where
     sets were measured, by the criteria of the decision."""
 
     reached: bool
-    """Whether what was asked for is met, as measured, or as foretold where nothing was measured."""
+    """Whether what was asked for is met, as measured, or as forecast where nothing was measured."""
 
     plain_cost: SelectionCost | None
     """What the first layers of the ranking that meet the same tolerance would cost; None if no

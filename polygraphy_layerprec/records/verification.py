@@ -11,12 +11,12 @@ from polygraphy_layerprec.records.ranking import ModelIdentity, OutputDivergence
 from polygraphy_layerprec.records.selection import Constraint, NetworkWidths
 
 __all__ = [
-    "AskedPrecisions",
     "EngineMeasurement",
     "LayerPrecision",
     "NetworkScript",
     "ObtainedPrecision",
     "ObtainedPrecisions",
+    "RequestedPrecisions",
     "Verification",
     "VerifiedOutput",
 ]
@@ -52,7 +52,7 @@ class NetworkScript:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedPrecisions:
+class RequestedPrecisions:
     """Which layers a script, a ranking or a mixed-precision model keeps in FP32."""
 
     source: str
@@ -202,7 +202,7 @@ class Verification:
     """Where the samples came from, in words: `generated` or `user`."""
 
     source: str
-    """Where the constraints were read, as in `AskedPrecisions`."""
+    """Where the constraints were read, as in `RequestedPrecisions`."""
 
     kept_count: int
     """Layers that stay in FP32."""

@@ -21,7 +21,7 @@ _LARGEST_IMPACT: Final = 1e150  # squares of larger ones, which files may hold, 
 
 
 class SetForecast:
-    """Foretells the output error of sets of layers, given as masks over the ranking's order.
+    """Forecasts the output error of sets of layers, given as masks over the ranking's order.
 
     A lowered layer adds its whole squared impact. A layer in FP32 adds none for its weights, but
     its output is still rounded where a lowered layer takes it: that part of its squared impact

@@ -80,8 +80,8 @@ def may_be_finite(ranking: Ranking, kept: Collection[RankedLayer]) -> bool:
         kept: Those that stay in FP32.
     """
     blamed = [layer for layer in ranking.layers if is_required(layer)]
-    mended = bool(blamed) and all(layer in kept for layer in blamed)
-    return mended or math.isfinite(ranking.output_error.measured)
+    cured = bool(blamed) and all(layer in kept for layer in blamed)
+    return cured or math.isfinite(ranking.output_error.measured)
 
 
 def find_guards(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ErrorOf", "SearchResult", "search_set"]
 
 ErrorOf = Callable[["npt.NDArray[np.bool_]"], float]
-"""Gives the output error of a set, measured or foretold."""
+"""Gives the output error of a set, measured or forecast."""
 
 _PRICE_STEPS: Final = 10
 _PRICE_RANGE: Final = (1e-3, 1e7)

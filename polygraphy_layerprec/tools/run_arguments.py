@@ -85,7 +85,7 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
         self.group.add_argument(
             "--layerprec-tolerance",
             metavar="ERROR",
-            help="Of the ranking, keep the fewest layers in FP32 that are foretold to leave a "
+            help="Of the ranking, keep the fewest layers in FP32 that are forecast to leave a "
             "relative L2 error of the outputs of at most this. "
             "For example: --layerprec-tolerance 1e-3. Defaults to what the ranking proposes.",
             type=float,
@@ -101,7 +101,7 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
             script (str): Absolute path of a script, or None.
             ranking (str): Absolute path of a ranking, or None.
             top_k (int): How many layers of the ranking to keep in FP32, or None.
-            tolerance (float): Error that the kept layers are foretold to leave at most, or None.
+            tolerance (float): Error that the kept layers are forecast to leave at most, or None.
         """
         self.precision = args_util.get(args, "layerprec_precision")
         self.script = _existing("--layerprec-script", args_util.get(args, "layerprec_script"))

@@ -11,11 +11,11 @@ import pytest
 from onnx import numpy_helper
 
 from polygraphy_layerprec.files.ranking_file import save_ranking
-from polygraphy_layerprec.matching.asked_precisions import asked_by_ranking
 from polygraphy_layerprec.matching.earlier_versions import (
     constraints_of_today,
     ranking_of_today,
 )
+from polygraphy_layerprec.matching.requested_precisions import requested_by_ranking
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.earlier_names import earlier_names
 from polygraphy_layerprec.pipeline import rank_model, select_constraints
@@ -106,7 +106,7 @@ def test_sets_of_an_old_ranking_are_measured(graph):
 def test_verification_takes_an_old_ranking_and_says_that_it_is_old(graph, tmp_path):
     save_ranking(of_then(nested()), tmp_path / "old.json")
 
-    asked = asked_by_ranking(tmp_path / "old.json", graph, SelectionRequest(top_k=1))
+    asked = requested_by_ranking(tmp_path / "old.json", graph, SelectionRequest(top_k=1))
 
     (kept,) = asked.constraints
     assert kept.outputs[0] in graph.producers

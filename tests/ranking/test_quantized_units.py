@@ -54,12 +54,12 @@ def ranked(model, reference, inputs, **options):
 
 
 @pytest.fixture
-def foretold(monkeypatch):
+def forecast(monkeypatch):
     """Has no layer measured but those that lose much."""
     monkeypatch.setattr(observing, "_WORST_MEASURED", 0)
 
 
-@pytest.mark.usefixtures("foretold")
+@pytest.mark.usefixtures("forecast")
 def test_impacts_are_those_of_a_run_for_each_layer():
     reference, inputs = deep(), samples()
     model = quantised(reference, inputs[0], ops={"MatMul"})
@@ -109,7 +109,7 @@ def test_a_saturated_scale_comes_first_with_that_reason():
     assert "of 'a4' are clipped to" in first.reason
 
 
-@pytest.mark.usefixtures("foretold")
+@pytest.mark.usefixtures("forecast")
 def test_pairs_that_leave_little_are_measured_and_not_foretold():
     reference, inputs = deep(), samples()
     model = quantised(reference, inputs[0], ops={"MatMul"})

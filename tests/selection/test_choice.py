@@ -39,7 +39,7 @@ def select(of=None, measure=None, held_out=None, **request):
 
 
 def measured(ranking, tolerance=0.3):
-    """Returns what finds three times the error that is foretold."""
+    """Returns what finds three times the error that is forecast."""
     forecast = SetForecast(ranking.layers)
     return FakeMeasure(lambda kept: 3.0 * forecast.error(kept), tolerance)
 

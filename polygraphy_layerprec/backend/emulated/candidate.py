@@ -13,7 +13,7 @@ from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import AskedPrecisions
+    from polygraphy_layerprec.records import RequestedPrecisions
 
 __all__ = ["Candidate"]
 
@@ -27,7 +27,7 @@ class Candidate:
         ExecutionError: If a constraint matches no layer of the model.
     """
 
-    def __init__(self, graph: Graph, asked: AskedPrecisions) -> None:
+    def __init__(self, graph: Graph, asked: RequestedPrecisions) -> None:
         self._graph = graph
         self._precision = PRECISIONS[asked.precision]
         self._executor = PlannedExecutor(graph, self._precision)

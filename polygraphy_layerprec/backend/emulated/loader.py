@@ -12,14 +12,14 @@ from polygraphy_layerprec._native import G_LOGGER, check_called_by, export
 from polygraphy_layerprec.backend.emulated.candidate import Candidate
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
 from polygraphy_layerprec.execution import check_emulation
-from polygraphy_layerprec.matching.asked_precisions import (
-    asked_by_nobody,
-    asked_by_ranking,
-    asked_by_script,
+from polygraphy_layerprec.matching.requested_precisions import (
+    all_lowered,
+    requested_by_ranking,
+    requested_by_script,
 )
 from polygraphy_layerprec.model import Graph, load_graph
 from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.records import RequestedPrecisions
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.selection import SelectionRequest
 from polygraphy_layerprec.terminal_output import printable_log
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 GraphOrLoader: TypeAlias = Graph | Callable[[], Graph]
-PrecisionsOrLoader: TypeAlias = AskedPrecisions | Callable[[], AskedPrecisions]
+PrecisionsOrLoader: TypeAlias = RequestedPrecisions | Callable[[], RequestedPrecisions]
 
 
 @export()
@@ -86,7 +86,7 @@ class PrecisionsFromScript(BaseLoader):
         self._graph = graph
 
     @check_called_by("__call__")
-    def call_impl(self) -> AskedPrecisions:
+    def call_impl(self) -> RequestedPrecisions:
         """Returns the precisions.
 
         Raises:
@@ -94,7 +94,7 @@ class PrecisionsFromScript(BaseLoader):
         """
         graph, _ = util.invoke_if_callable(self._graph)
         with critical_errors():
-            return asked_by_script(self._script, graph)
+            return requested_by_script(self._script, graph)
 
 
 @export()
@@ -117,7 +117,7 @@ class PrecisionsFromRanking(BaseLoader):
             ranking: Path of a ranking of `polygraphy layerprec rank --save-ranking`.
             graph: The model that was ranked, with its own outputs, or a callable that returns it.
             top_k: How many layers to keep in FP32, the worst first. Defaults to None.
-            tolerance: Relative L2 error of the outputs that the fewest layers are foretold to
+            tolerance: Relative L2 error of the outputs that the fewest layers are forecast to
                 meet; not with `top_k`. Defaults to None.
         """
         self._ranking = ranking
@@ -125,7 +125,7 @@ class PrecisionsFromRanking(BaseLoader):
         self._request = SelectionRequest(tolerance=tolerance, top_k=top_k)
 
     @check_called_by("__call__")
-    def call_impl(self) -> AskedPrecisions:
+    def call_impl(self) -> RequestedPrecisions:
         """Returns the precisions.
 
         Raises:
@@ -134,7 +134,7 @@ class PrecisionsFromRanking(BaseLoader):
         """
         graph, _ = util.invoke_if_callable(self._graph)
         with critical_errors():
-            return asked_by_ranking(self._ranking, graph, self._request)
+            return requested_by_ranking(self._ranking, graph, self._request)
 
 
 @export()
@@ -177,13 +177,13 @@ class CandidateFromGraph(BaseLoader):
             _log(candidate, asked)
         return candidate
 
-    def _checked(self, asked: AskedPrecisions | None) -> AskedPrecisions:
+    def _checked(self, asked: RequestedPrecisions | None) -> RequestedPrecisions:
         if self._precision not in (None, *PRECISIONS):
             G_LOGGER.critical(
                 f"Precisions that are emulated: {', '.join(PRECISIONS)}; not {self._precision!r}."
             )
         if asked is None:
-            return asked_by_nobody(self._precision or "fp16")
+            return all_lowered(self._precision or "fp16")
         if self._precision not in (None, asked.precision):
             G_LOGGER.critical(
                 f"The precision is to be {self._precision}, but {asked.source} is for "
@@ -192,7 +192,7 @@ class CandidateFromGraph(BaseLoader):
         return asked
 
 
-def _log(candidate: Candidate, asked: AskedPrecisions) -> None:
+def _log(candidate: Candidate, asked: RequestedPrecisions) -> None:
     source = f" | {asked.source}" if asked.source else ""
     G_LOGGER.info(
         f"Emulating: {asked.precision} | {len(asked.constraints)} of {candidate.layer_count} "

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.options import EngineOptions
     from polygraphy_layerprec.backend.engines.specs import EngineKind, EngineSpec, RunningEngine
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import AskedPrecisions
+    from polygraphy_layerprec.records import RequestedPrecisions
 
 __all__ = ["TensorrtEngines", "digest_of_model", "quiet_log"]
 
@@ -219,7 +219,7 @@ class TensorrtEngines:
             write_file(self._timing_cache_path, lambda file: file.write(grown.read()))
 
 
-def _identity_of(asked: AskedPrecisions) -> dict[str, Any]:
+def _identity_of(asked: RequestedPrecisions) -> dict[str, Any]:
     """What decides an engine that keeps layers in FP32; why they are kept does not."""
 
     def places(constraints: Sequence[Any]) -> list[Any]:

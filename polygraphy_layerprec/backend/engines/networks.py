@@ -22,7 +22,7 @@ from polygraphy_layerprec.emit.network_view import (
 )
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.records import AskedPrecisions
+    from polygraphy_layerprec.records import RequestedPrecisions
 
 __all__ = ["check_outputs", "constrain", "lower_all", "lower_one_layer", "why_not_markable"]
 
@@ -56,7 +56,7 @@ def lower_all(network: Any, precision: str) -> None:
         constrain_network(network, (), precision=precision)
 
 
-def constrain(network: Any, asked: AskedPrecisions) -> None:
+def constrain(network: Any, asked: RequestedPrecisions) -> None:
     """Lowers a network but for the layers that are asked for, and prints what was done.
 
     Not by the user's script, which is never run: the same code, fed with the same data.

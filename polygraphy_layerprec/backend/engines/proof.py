@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.specs import EngineSpec
     from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.plan import Plan
-    from polygraphy_layerprec.records import AskedPrecisions, Constraint, Verification
+    from polygraphy_layerprec.records import Constraint, RequestedPrecisions, Verification
 
 __all__ = ["asked_layers", "prove_precisions", "with_proof"]
 
 
 def prove_precisions(
-    graph: Graph, asked: AskedPrecisions, *, stack: EngineStack, mixed_path: str | None = None
+    graph: Graph, asked: RequestedPrecisions, *, stack: EngineStack, mixed_path: str | None = None
 ) -> EngineMeasurement:
     """Returns the constrained engine, built and not run, and what its layers obtained.
 

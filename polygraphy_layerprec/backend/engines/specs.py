@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from polygraphy_layerprec.execution.errors import ExecutionError
-from polygraphy_layerprec.records import AskedPrecisions
+from polygraphy_layerprec.records import RequestedPrecisions
 
 __all__ = [
     "EngineError",
@@ -45,7 +45,7 @@ class EngineSpec:
     with_debug_tensors: bool = False
     """Whether every tensor that is not fused away is handed out as a debug tensor."""
 
-    asked: AskedPrecisions | None = None
+    asked: RequestedPrecisions | None = None
     """Which layers stay in FP32, for `constrained`."""
 
     mixed_path: str = ""
@@ -59,7 +59,7 @@ class EngineSpec:
         return f"{kind} with {len(self.marked)} marked tensors" if self.marked else kind
 
 
-def constrained_engine(asked: AskedPrecisions, mixed_path: str | None = None) -> EngineSpec:
+def constrained_engine(asked: RequestedPrecisions, mixed_path: str | None = None) -> EngineSpec:
     """Returns the engine that keeps in FP32 what is asked for: the lowered one if that is nothing.
 
     Args:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.execution.comparison.output_comparison import CandidateName
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import AskedPrecisions, ObtainedPrecisions, Verification
+    from polygraphy_layerprec.records import ObtainedPrecisions, RequestedPrecisions, Verification
 
 __all__ = ["AGREEMENT_LIMIT", "verify_on_engines"]
 
@@ -41,7 +41,7 @@ from itself than rounding the outputs to FP16 would take it."""
 def verify_on_engines(  # noqa: PLR0913 - what is verified, and how
     graph: Graph,
     samples: Sequence[Mapping[str, np.ndarray[Any, Any]]],
-    asked: AskedPrecisions,
+    asked: RequestedPrecisions,
     *,
     stack: EngineStack,
     mixed_path: str | None = None,

@@ -170,7 +170,7 @@ class ArtefactArgs(BaseArgs):
     def _widths(
         self, graph: Graph, ranking: Ranking, constraints: tuple[Constraint, ...]
     ) -> NetworkWidths:
-        from polygraphy_layerprec.matching.asked_precisions import widths_of
+        from polygraphy_layerprec.matching.requested_precisions import widths_of
 
         widths = widths_of(graph, ranking.precision, constraints, io_precision=self.io_precision)
         show_left("the script", widths.left)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import AskedPrecisions
+    from polygraphy_layerprec.records import RequestedPrecisions
 
 __all__ = ["VerificationArgs"]
 
@@ -49,7 +49,7 @@ class VerificationArgs(BaseArgs):
             metavar="PATH",
             help="Verify what this ranking of `rank --save-ranking` proposes to keep in FP32: by "
             "default the set that was chosen when it was made; with `--tolerance` the fewest "
-            "layers that are foretold to meet it. "
+            "layers that are forecast to meet it. "
             "For example: --ranking ranking.json.",
             default=None,
         )
@@ -117,25 +117,25 @@ class VerificationArgs(BaseArgs):
             if path is not None and not os.path.isfile(path):
                 G_LOGGER.critical(f"No such file for `--{option}`: {path!r}.\nCheck the path.")
 
-    def load_asked(self, graph: Graph, tolerance: float | None) -> AskedPrecisions:
+    def load_asked(self, graph: Graph, tolerance: float | None) -> RequestedPrecisions:
         """Returns which layers stay in FP32.
 
         Raises:
             UserError: If a file is not what it should be, or is about another model.
         """
-        from polygraphy_layerprec.matching import asked_precisions
+        from polygraphy_layerprec.matching import requested_precisions
         from polygraphy_layerprec.selection import SelectionRequest
 
         if self.script is not None:
-            asked = asked_precisions.asked_by_script(self.script, graph)
+            asked = requested_precisions.requested_by_script(self.script, graph)
         elif self.mixed_onnx is not None:
-            asked = asked_precisions.asked_by_mixed_onnx(self.mixed_onnx, graph)
+            asked = requested_precisions.requested_by_mixed_onnx(self.mixed_onnx, graph)
         elif self.ranking is not None:
             wanted = tolerance if self.top_k is None else None
             request = SelectionRequest(tolerance=wanted, top_k=self.top_k)
-            asked = asked_precisions.asked_by_ranking(self.ranking, graph, request)
+            asked = requested_precisions.requested_by_ranking(self.ranking, graph, request)
         else:
-            return asked_precisions.asked_by_nobody(self.precision or "fp16")
+            return requested_precisions.all_lowered(self.precision or "fp16")
         if self.precision not in (None, asked.precision):
             raise UserError(
                 f"`--precision` is {self.precision}, but {asked.source} is for {asked.precision}.\n"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import AskedPrecisions, Verification
+    from polygraphy_layerprec.records import RequestedPrecisions, Verification
 
 __all__ = ["VerifiedEngineArgs"]
 
@@ -106,7 +106,7 @@ class VerifiedEngineArgs(EngineArgs):
         if self.timing_runs < 1:
             G_LOGGER.critical(f"`--timing-runs` must be at least 1, got: {self.timing_runs}.")
 
-    def verify(self, graph: Graph, asked: AskedPrecisions, **criteria: Any) -> Verification:
+    def verify(self, graph: Graph, asked: RequestedPrecisions, **criteria: Any) -> Verification:
         """Returns what engines in FP32, all lowered, and constrained give.
 
         Args:
@@ -135,7 +135,7 @@ class VerifiedEngineArgs(EngineArgs):
             )
 
     def prove(
-        self, graph: Graph, asked: AskedPrecisions, verification: Verification
+        self, graph: Graph, asked: RequestedPrecisions, verification: Verification
     ) -> Verification:
         """Returns a verification with what the layers obtain in an engine that is built.
 

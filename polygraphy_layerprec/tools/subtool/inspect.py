@@ -70,7 +70,7 @@ class Inspect(LayerprecSubtool):
             files.show_markdown(format_ranking_markdown(ranking, top=options.top, kept=kept))
             return ranking.model.digest, constraints_of(selection)
         decision = selection.decision
-        verdict = "none, for nothing was measured: what it keeps in FP32 is foretold."
+        verdict = "none, for nothing was measured: what it keeps in FP32 is forecast."
         if decision is not None:
             verdict = decision.sentence
         lines = [

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SelectingSubtool", "how_to_choose", "model_arguments", "own_arguments"]
 
 _NO_VERDICT: Final = (
-    "Verdict: none, for nothing was measured: what follows is what the ranking foretells. Measure "
+    "Verdict: none, for nothing was measured: what follows is what the ranking forecasts. Measure "
     "it, with your inputs:"
 )
 
@@ -68,7 +68,7 @@ class SelectingSubtool(LayerprecSubtool):
         return selection
 
     def measuring_arguments(self, ranking: Ranking) -> list[str]:
-        """Returns the arguments of the command that measures what was foretold alone."""
+        """Returns the arguments of the command that measures what was forecast alone."""
         return ["constrain", "ranking.json", *model_arguments(ranking)]
 
     def show(

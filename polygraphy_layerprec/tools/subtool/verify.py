@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import AskedPrecisions, Verification
+    from polygraphy_layerprec.records import RequestedPrecisions, Verification
 
 __all__ = ["Verify"]
 
@@ -133,7 +133,7 @@ class Verify(LayerprecSubtool):
         G_LOGGER.info(verdict)
         return 0
 
-    def _verify(self, graph: Graph, asked: AskedPrecisions) -> Verification:
+    def _verify(self, graph: Graph, asked: RequestedPrecisions) -> Verification:
         from polygraphy_layerprec.verify import run_plainly, verify_model
 
         options = self.arg_groups[VerificationArgs]
@@ -159,7 +159,7 @@ class Verify(LayerprecSubtool):
             )
         return engines.prove(graph, asked, verification) if engines.build else verification
 
-    def _criterion(self, graph: Graph, asked: AskedPrecisions) -> dict[str, Any]:
+    def _criterion(self, graph: Graph, asked: RequestedPrecisions) -> dict[str, Any]:
         criterion = self.arg_groups[CriterionArgs]
         outputs = self.arg_groups[VerificationArgs].outputs or graph.outputs
         judges = criterion.judges(asked.precision, outputs)

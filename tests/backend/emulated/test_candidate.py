@@ -8,10 +8,10 @@ from onnx import TensorProto
 
 from polygraphy_layerprec.backend.emulated import Candidate
 from polygraphy_layerprec.execution import ExecutionError
-from polygraphy_layerprec.matching.asked_precisions import asked_by_nobody
+from polygraphy_layerprec.matching.requested_precisions import all_lowered
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from tests.emit.onnx_zoo import ZOO
 from tests.models import (
     build_model,
@@ -35,7 +35,7 @@ SPACING = 0.25
 
 def candidate_of(model, *kept: str, precision: str = "fp16") -> Candidate:
     constraints = tuple(Constraint(name, "Op", (), (name,), "") for name in kept)
-    return Candidate(load_graph(model), AskedPrecisions("", precision, constraints, ()))
+    return Candidate(load_graph(model), RequestedPrecisions("", precision, constraints, ()))
 
 
 def with_outputs(model, *names: str):
@@ -191,6 +191,6 @@ def test_a_constraint_that_matches_nothing_is_an_error():
 
 @pytest.mark.parametrize(("model", "count"), [(cancellation(), 3), (ZOO["comparisons"](), 3)])
 def test_layers_are_counted_as_a_ranking_counts_them(model, count):
-    candidate = Candidate(load_graph(model), asked_by_nobody("fp16"))
+    candidate = Candidate(load_graph(model), all_lowered("fp16"))
 
     assert candidate.layer_count == count

@@ -19,7 +19,7 @@ from polygraphy_layerprec.files.ranking_file import save_ranking
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from tests.models import cancellation, random_numbers, save_with_external_data, small_cnn
 
 pytestmark = pytest.mark.onnxrt
@@ -168,7 +168,7 @@ def test_mistakes_are_critical_errors_with_a_text(tmp_path, loader, message):
 
 
 def test_stray_constraints_are_critical():
-    asked = AskedPrecisions("here", "fp16", (Constraint("z", "Op", (), ("z",), ""),), ())
+    asked = RequestedPrecisions("here", "fp16", (Constraint("z", "Op", (), ("z",), ""),), ())
 
     with pytest.raises(PolygraphyException, match="match no layer"):
         CandidateFromGraph(graph, precisions=asked)()

@@ -21,7 +21,7 @@ from polygraphy_layerprec.emit import strong_typing
 from polygraphy_layerprec.emit.mixed_onnx import save_mixed_onnx
 from polygraphy_layerprec.emit.network_rewriter import constrain_network
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from tests.backend.engines.proven_models import PROVEN_MODELS
 
 __all__ = ["JOBS", "prove"]
@@ -52,7 +52,7 @@ def prove(
         for n in graph.nodes
         if n.proto.name in PROVEN_MODELS[model].kept
     )
-    asked = AskedPrecisions("a test", precision, constraints, ())
+    asked = RequestedPrecisions("a test", precision, constraints, ())
     mixed_path = f"{name} mixed.onnx" if mixed else None
     if mixed_path:
         kept = [output for constraint in constraints for output in constraint.outputs]

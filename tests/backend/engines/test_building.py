@@ -14,7 +14,7 @@ from polygraphy_layerprec.backend.engines.building import TensorrtEngines, diges
 from polygraphy_layerprec.backend.engines.options import EngineOptions
 from polygraphy_layerprec.backend.engines.specs import EngineError, EngineSpec, constrained_engine
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.records import AskedPrecisions, Constraint, NetworkWidths
+from polygraphy_layerprec.records import Constraint, NetworkWidths, RequestedPrecisions
 from tests.models import chain, save_with_external_data, small_cnn
 
 
@@ -70,9 +70,9 @@ def make_builder(monkeypatch, tmp_path):
     return make
 
 
-def asked(*kept: str, reason="a test", widths=None) -> AskedPrecisions:
+def asked(*kept: str, reason="a test", widths=None) -> RequestedPrecisions:
     constraints = tuple(Constraint("", "Add", (), (name,), reason) for name in kept)
-    return AskedPrecisions("a test", "fp16", constraints, (), widths=widths or NetworkWidths())
+    return RequestedPrecisions("a test", "fp16", constraints, (), widths=widths or NetworkWidths())
 
 
 def flags(builder, kind) -> set[str]:

@@ -16,7 +16,7 @@ from polygraphy_layerprec.backend.engines.networks import (
 from polygraphy_layerprec.backend.engines.specs import EngineError
 from polygraphy_layerprec.emit.name_bridge import LayerConstraint
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from tests.emit.conftest import Tensorrt
 from tests.emit.onnx_zoo import ZOO
 from tests.models import (
@@ -150,7 +150,7 @@ def test_layers_that_are_asked_for_stay_and_all_others_are_lowered(tensorrt, cap
     parsed = tensorrt.parse(model)
     kept = Constraint("second", "MatMul", ("a", "w2"), ("b",), "a test")
 
-    constrain(parsed.network, AskedPrecisions("a test", "fp16", (kept,), ()))
+    constrain(parsed.network, RequestedPrecisions("a test", "fp16", (kept,), ()))
 
     assert stored(tensorrt.build(parsed), model, np.float32) == {"w2"}
     assert "1 of 1 constraints matched" in capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_a_constraint_that_matches_nothing_is_an_error(tensorrt):
 
     with pytest.raises(EngineError, match="cannot be constrained: 1 of 1 constraints match no"):
         constrain(
-            tensorrt.parse(products()).network, AskedPrecisions("a test", "fp16", (stray,), ())
+            tensorrt.parse(products()).network, RequestedPrecisions("a test", "fp16", (stray,), ())
         )
 
 

@@ -24,7 +24,7 @@ from polygraphy_layerprec.backend.engines.specs import constrained_engine
 from polygraphy_layerprec.backend.engines.store import open_store
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from tests.backend.engines import proof_driver
 from tests.backend.engines.proven_models import PROVEN_MODELS
 from tests.backend.engines.stand_in import NamedEngines, Running
@@ -44,7 +44,7 @@ def keep(graph, *names, precision="fp16"):
         for n in graph.nodes
         if n.proto.name in names
     )
-    return AskedPrecisions("a test", precision, constraints, ())
+    return RequestedPrecisions("a test", precision, constraints, ())
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,16 @@ from polygraphy_layerprec.engine_pipeline import EngineRequest, rank_on_engines
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.records import AskedPrecisions, Constraint
+from polygraphy_layerprec.records import Constraint, RequestedPrecisions
 from polygraphy_layerprec.verify import verify_model
 from tests.backend.engines.stand_in import NamedEngines, Running, StandIn
 from tests.models import build_model, chain, node, sample_inputs, small_transformer, tensor
 
 pytest.importorskip("polygraphy.backend.trt")
 
-ASKED = AskedPrecisions("a test", "fp16", (Constraint("exp", "Exp", ("x",), ("y",), "a test"),), ())
+ASKED = RequestedPrecisions(
+    "a test", "fp16", (Constraint("exp", "Exp", ("x",), ("y",), "a test"),), ()
+)
 
 
 class FakeEngines(NamedEngines):
@@ -174,7 +176,7 @@ def test_what_was_finished_before_an_error_is_kept(verify, tmp_path):
 def test_where_nothing_is_kept_the_lowered_engine_is_not_built_twice(verify):
     engines = FakeEngines()
 
-    found = verify(engines, asked=AskedPrecisions("", "fp16", (), ()))
+    found = verify(engines, asked=RequestedPrecisions("", "fp16", (), ()))
 
     assert engines.kinds == ["reference", "lowered"]
     assert found.constrained_error == found.lowered_error
@@ -188,7 +190,7 @@ def test_engines_that_round_like_the_emulation_are_verified_like_it(tmp_path):
     kept = tuple(
         Constraint(n.proto.name, n.op_type, n.inputs, n.outputs, "a test") for n in graph.layers[:3]
     )
-    asked = AskedPrecisions("a test", "fp16", kept, ())
+    asked = RequestedPrecisions("a test", "fp16", kept, ())
     stand_in = StandIn(model, graph)
     fp32 = PlainSession(model).run
 
@@ -216,7 +218,7 @@ def test_what_is_verified_is_what_was_ranked(tmp_path):
         engines.built.clear()
         first = ranking.layers[0]
         kept = (Constraint(first.name, first.op, first.inputs, first.outputs, "a test"),)
-        asked = AskedPrecisions("a test", "fp16", kept, ())
+        asked = RequestedPrecisions("a test", "fp16", kept, ())
         found = verify_on_engines(graph, samples, asked, stack=stack)
 
     assert [spec.kind for spec in engines.built] == ["constrained"]

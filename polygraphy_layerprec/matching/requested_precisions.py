@@ -24,7 +24,7 @@ from polygraphy_layerprec.matching.earlier_versions import (
 from polygraphy_layerprec.plan import Planner, Target, Width
 from polygraphy_layerprec.plan.network_widths import network_widths
 from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.records import AskedPrecisions, NetworkWidths
+from polygraphy_layerprec.records import NetworkWidths, RequestedPrecisions
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import Constraint
 
 __all__ = [
-    "asked_by_mixed_onnx",
-    "asked_by_nobody",
-    "asked_by_ranking",
-    "asked_by_script",
+    "all_lowered",
+    "requested_by_mixed_onnx",
+    "requested_by_ranking",
+    "requested_by_script",
     "widths_of",
 ]
 
@@ -51,12 +51,12 @@ def widths_of(
     return network_widths(planner.plan(kept_layers_of(graph, constraints)))
 
 
-def asked_by_nobody(precision: str) -> AskedPrecisions:
+def all_lowered(precision: str) -> RequestedPrecisions:
     """Returns that every layer is lowered to `precision`: `fp16` or `bf16`."""
-    return AskedPrecisions("", precision, (), ())
+    return RequestedPrecisions("", precision, (), ())
 
 
-def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisions:
+def requested_by_script(path: str | os.PathLike[str], graph: Graph) -> RequestedPrecisions:
     """Returns what an emitted script keeps in FP32, read from its literals without running it.
 
     Raises:
@@ -88,14 +88,14 @@ def asked_by_script(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisio
             f"in FP32 here."
         )
     constraints = constraints_of_today(graph, script.model_digest, script.constraints)
-    return AskedPrecisions(
+    return RequestedPrecisions(
         source, script.precision, constraints, tuple(warnings), widths=script.widths
     )
 
 
-def asked_by_ranking(
+def requested_by_ranking(
     path: str | os.PathLike[str], graph: Graph, request: SelectionRequest
-) -> AskedPrecisions:
+) -> RequestedPrecisions:
     """Returns what a saved ranking proposes to keep in FP32, as its forecast has it.
 
     Raises:
@@ -113,7 +113,7 @@ def asked_by_ranking(
     uncertain = check_ranked_model(graph, ranking, made=f"The ranking {path!r}")
     selection = select_layers(ranking, request)
     warnings = () if selection.reached else (_not_reached(selection.forecast_error),)
-    return AskedPrecisions(
+    return RequestedPrecisions(
         f"the ranking {path!r}",
         ranking.precision,
         constraints_of(selection),
@@ -122,7 +122,7 @@ def asked_by_ranking(
     )
 
 
-def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrecisions:
+def requested_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> RequestedPrecisions:
     """Returns which layers a mixed-precision form of the model keeps in FP32.
 
     Raises:
@@ -149,7 +149,7 @@ def asked_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> AskedPrec
     if not mixed.lowered_count:
         warnings.append(f"No layer of {path!r} is in low precision.")
     precision = mixed.precisions[0] if mixed.precisions else "fp16"
-    return AskedPrecisions(
+    return RequestedPrecisions(
         f"the mixed-precision model {path!r}",
         precision,
         mixed.kept,

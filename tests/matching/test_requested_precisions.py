@@ -15,10 +15,10 @@ from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
 from polygraphy_layerprec.files.ranking_file import save_ranking
-from polygraphy_layerprec.matching.asked_precisions import (
-    asked_by_mixed_onnx,
-    asked_by_ranking,
-    asked_by_script,
+from polygraphy_layerprec.matching.requested_precisions import (
+    requested_by_mixed_onnx,
+    requested_by_ranking,
+    requested_by_script,
 )
 from polygraphy_layerprec.model import ModelError, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model
@@ -70,7 +70,7 @@ def save_script(path, **options):
 def test_a_script_of_the_model_says_what_it_keeps(graph, tmp_path):
     path = save_script(tmp_path / "c.py", model_digest=identify(graph).digest)
 
-    asked = asked_by_script(path, graph)
+    asked = requested_by_script(path, graph)
 
     assert asked.constraints == (CONV,)
     assert asked.precision == "fp16"
@@ -81,13 +81,13 @@ def test_a_script_of_another_model_is_refused(graph, tmp_path):
     path = save_script(tmp_path / "c.py", model_digest="2:" + "ab" * 32)
 
     with pytest.raises(ValueError, match=r"another model: 'cnn.onnx', digest 2:abababababab"):
-        asked_by_script(path, graph)
+        requested_by_script(path, graph)
 
 
 def test_a_script_of_an_earlier_version_is_matched_by_tensors(graph, tmp_path):
     path = save_script(tmp_path / "c.py", model_digest="ab" * 32)
 
-    asked = asked_by_script(path, graph)
+    asked = requested_by_script(path, graph)
 
     assert asked.constraints == (CONV,)
     (warning,) = asked.warnings
@@ -96,7 +96,7 @@ def test_a_script_of_an_earlier_version_is_matched_by_tensors(graph, tmp_path):
 
 
 def test_a_script_without_a_digest_is_told(graph, tmp_path):
-    asked = asked_by_script(save_script(tmp_path / "c.py"), graph)
+    asked = requested_by_script(save_script(tmp_path / "c.py"), graph)
 
     assert "does not say which model" in asked.warnings[0]
 
@@ -105,7 +105,7 @@ def test_a_script_that_somebody_changed_is_told(graph, tmp_path):
     path = save_script(tmp_path / "c.py", model_digest=identify(graph).digest)
     path.write_text(path.read_text() + "\nprint('more')\n")
 
-    assert "was changed" in asked_by_script(path, graph).warnings[0]
+    assert "was changed" in requested_by_script(path, graph).warnings[0]
 
 
 def test_low_inputs_and_outputs_are_told(graph, tmp_path):
@@ -116,14 +116,14 @@ def test_low_inputs_and_outputs_are_told(graph, tmp_path):
         io_precision="low",
     )
 
-    asked = asked_by_script(path, graph)
+    asked = requested_by_script(path, graph)
 
     assert asked.precision == "bf16"
     assert "in BF16; these are left in FP32" in asked.warnings[0]
 
 
 def test_a_ranking_proposes_its_worst_layers(graph, ranking_path):
-    asked = asked_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
+    asked = requested_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
 
     assert len(asked.constraints) == 2
     assert all(constraint.reason for constraint in asked.constraints)
@@ -131,7 +131,7 @@ def test_a_ranking_proposes_its_worst_layers(graph, ranking_path):
 
 def test_a_ranking_of_another_model_is_refused(ranking_path):
     with pytest.raises(ValueError, match="is about another model"):
-        asked_by_ranking(ranking_path, load_graph(small_transformer()), SelectionRequest())
+        requested_by_ranking(ranking_path, load_graph(small_transformer()), SelectionRequest())
 
 
 def with_digest(path, digest):
@@ -144,10 +144,10 @@ def with_digest(path, digest):
 def test_a_ranking_with_a_digest_of_another_version_is_matched_by_tensors(
     graph, ranking_path, digest
 ):
-    expected = asked_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
+    expected = requested_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
     with_digest(ranking_path, digest)
 
-    asked = asked_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
+    asked = requested_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
 
     assert asked.constraints == expected.constraints
     assert len(asked.warnings) == len(expected.warnings) + 1
@@ -161,14 +161,14 @@ def test_a_ranking_of_an_earlier_version_is_refused_if_a_tensor_is_missing(graph
     ranking_path.write_text(json.dumps(content))
 
     with pytest.raises(ValueError, match="It makes no tensor 'gone'"):
-        asked_by_ranking(ranking_path, graph, SelectionRequest(top_k=1))
+        requested_by_ranking(ranking_path, graph, SelectionRequest(top_k=1))
 
 
 def test_a_ranking_with_another_digest_of_this_version_is_refused(graph, ranking_path):
     with_digest(ranking_path, identify(graph).digest[:-1] + "x")
 
     with pytest.raises(ValueError, match=r"is about another model: 'cnn.onnx', digest 2:"):
-        asked_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
+        requested_by_ranking(ranking_path, graph, SelectionRequest(top_k=2))
 
 
 def layers_of(model) -> list[str]:
@@ -186,7 +186,7 @@ def test_a_mixed_model_says_what_was_kept(make, data, precision, tmp_path_factor
     save_mixed_onnx(folder / "model.onnx", folder / "mixed.onnx", kept, precision=precision)
     graph = load_graph(folder / "model.onnx")
 
-    asked = asked_by_mixed_onnx(folder / "mixed.onnx", graph)
+    asked = requested_by_mixed_onnx(folder / "mixed.onnx", graph)
 
     # What a saved model leaves in FP32 anyway was asked of nobody.
     planner = Planner(graph, precision, Target.ONNX, schema_opset=asked.opset)
@@ -251,7 +251,7 @@ def test_what_a_layer_makes_decides_before_what_it_reads(tmp_path):
 def test_a_model_in_bf16_that_lacks_kernels_on_the_cpu_is_told(graph, tmp_path):
     save_mixed_onnx(tmp_path / "cnn.onnx", tmp_path / "mixed.onnx", ["c1"], precision=BF16)
 
-    asked = asked_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
+    asked = requested_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
 
     assert asked.precision == "bf16"
     assert "does not run on the CPU" in asked.warnings[0]
@@ -263,7 +263,7 @@ def test_every_layer_is_found_in_a_mixed_model_with_bodies(make, tmp_path):
     graph = load_graph(tmp_path / "model.onnx")
     summary = save_mixed_onnx(tmp_path / "model.onnx", tmp_path / "mixed.onnx", ())
 
-    asked = asked_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
+    asked = requested_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
 
     left = {name for left_out in summary.left_in_fp32 for name in left_out.outputs}
     assert {constraint.outputs[0] for constraint in asked.constraints} <= left
@@ -277,7 +277,7 @@ def test_layers_without_names_are_found_through_the_casts_behind_them(tmp_path):
     graph = load_graph(tmp_path / "model.onnx")
     save_mixed_onnx(tmp_path / "model.onnx", tmp_path / "mixed.onnx", ["c1"])
 
-    asked = asked_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
+    asked = requested_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
 
     assert [constraint.outputs for constraint in asked.constraints] == [("c1",)]
 
@@ -286,7 +286,7 @@ def test_a_mixed_form_of_another_model_is_refused(graph, tmp_path):
     onnx.save(small_transformer(), tmp_path / "other.onnx")
 
     with pytest.raises(ValueError, match=r"is not a mixed-precision form of 'cnn.onnx'.*\n.*Conv"):
-        asked_by_mixed_onnx(tmp_path / "other.onnx", graph)
+        requested_by_mixed_onnx(tmp_path / "other.onnx", graph)
 
 
 def test_a_mixed_model_that_does_not_load_is_refused(graph, tmp_path):
@@ -297,11 +297,11 @@ def test_a_mixed_model_that_does_not_load_is_refused(graph, tmp_path):
     onnx.save(model, tmp_path / "mixed.onnx")
 
     with pytest.raises(ValueError, match="does not load"):
-        asked_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
+        requested_by_mixed_onnx(tmp_path / "mixed.onnx", graph)
 
 
 def test_a_mixed_model_all_in_fp32_is_told(graph, tmp_path):
-    asked = asked_by_mixed_onnx(tmp_path / "cnn.onnx", graph)
+    asked = requested_by_mixed_onnx(tmp_path / "cnn.onnx", graph)
 
     assert len(asked.constraints) == 5
     assert "No layer" in asked.warnings[0]
@@ -315,7 +315,7 @@ def test_a_mixed_model_that_keeps_all_layers_says_in_what_precision_none_is(
     mixed, _ = lower_model(graph.proto, kept, precision=precision)
     onnx.save(mixed, tmp_path / "mixed.onnx")
 
-    assert asked_by_mixed_onnx(tmp_path / "mixed.onnx", graph).precision == precision.name
+    assert requested_by_mixed_onnx(tmp_path / "mixed.onnx", graph).precision == precision.name
 
 
 def test_a_mixed_model_that_would_take_the_process_along_is_not_loaded(tmp_path):
@@ -329,7 +329,7 @@ def test_a_mixed_model_that_would_take_the_process_along_is_not_loaded(tmp_path)
     mixed.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
     onnx.save(mixed, tmp_path / "mixed.onnx")
 
-    asked = asked_by_mixed_onnx(tmp_path / "mixed.onnx", load_graph(tmp_path / "model.onnx"))
+    asked = requested_by_mixed_onnx(tmp_path / "mixed.onnx", load_graph(tmp_path / "model.onnx"))
 
     assert asked.constraints == ()
     assert "ONNX-Runtime crashes on" in asked.warnings[0]
@@ -344,4 +344,4 @@ def test_a_file_that_is_no_mixed_model_is_refused(graph, tmp_path, content, mess
     path.write_bytes(content)
 
     with pytest.raises(ModelError, match=message):
-        asked_by_mixed_onnx(path, graph)
+        requested_by_mixed_onnx(path, graph)
