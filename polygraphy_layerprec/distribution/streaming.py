@@ -78,7 +78,10 @@ def stream(
                 return
             first = next(iter(flight.samples))
             if first in flight.results:
-                yield first, flight.samples.pop(first), flight.results.pop(first)
+                result = flight.results.pop(first)
+                if isinstance(result, ExecutionError):
+                    raise result
+                yield first, flight.samples.pop(first), result
             else:
                 _collect(flight, done, watch)
     finally:
@@ -182,7 +185,8 @@ def _collect(flight: _Flight, done: queue.SimpleQueue[str], watch: _Watch) -> No
     if future.status == "finished":
         flight.results[index] = _fetched(future, watch)
     elif future.status == "error":
-        raise _failure(index, future)
+        # Dask blames whatever waited at a worker that ended: the first in order is what ran.
+        flight.results[index] = _failure(index, future)
     else:  # cancelled, which is what Dask does with all of them once it has lost the scheduler
         raise watch.lost()
 

@@ -10,13 +10,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 REPEATED = {
     "how-to/large-models.md": {
-        "| BERT-base 1x128 | 418 MiB | 0.15 of it | 0.69 of it |": (
+        "| BERT-base 1x128 | 418 MiB | 0.16 of it | 0.69 of it |": (
             "ranking-cost.md",
-            ("| BERT-base 1x128 | 418 MiB |", " x, 0.15 |", " x, 0.69 |"),
+            ("| BERT-base 1x128 | 418 MiB |", " x, 0.16 |", " x, 0.69 |"),
         ),
-        "| BERT-large 1x128 | 1279 MiB | 0.07 | 0.54 |": (
+        "| BERT-large 1x128 | 1279 MiB | 0.07 | 0.55 |": (
             "ranking-cost.md",
-            ("| BERT-large 1x128 | 1279 MiB |", " x, 0.07 |", " x, 0.54 |"),
+            ("| BERT-large 1x128 | 1279 MiB |", " x, 0.07 |", " x, 0.55 |"),
         ),
         "| MLP of 2.19 GiB | 2241 MiB | 0.08 | 0.17 |": (
             "ranking-cost.md",
