@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from polygraphy_layerprec.ranking.order import forecast_holds, forecast_is_refuted
@@ -34,7 +34,7 @@ class ErrorMark:
     """What has it, in words."""
 
     error: float | None
-    """Relative L2 error; None if it was not measured."""
+    """Relative L2 error, or share of unequal integers; None if it was not measured."""
 
     note: str
     """How it was found, in words."""
@@ -59,12 +59,18 @@ class Verdict:
     marks: tuple[ErrorMark, ...]
     """Errors to be compared."""
 
+    metric: str = "relative L2 error"
+    """What they are."""
+
 
 def judge_ranking(report: RankingReport) -> Verdict:
     """Returns what a ranking says about the model, and what the chosen set changes."""
-    return Verdict(
+    verdict = Verdict(
         _tone(report), _headline(report), tuple(_sentences(report)), tuple(_marks(report))
     )
+    if not _has_shares(report):
+        return verdict
+    return replace(verdict, marks=tuple(_marks_of_shares(report)), metric=_metric(report))
 
 
 def judge_verification(verification: Verification) -> Verdict:
@@ -163,6 +169,26 @@ def _marks(report: RankingReport) -> list[ErrorMark]:
         marks.append(ErrorMark(label, _chosen_error(report), found, "chosen"))
     if selection.tolerance is not None:
         marks.append(ErrorMark("tolerance", selection.tolerance, "by the forecast", "tolerance"))
+    return marks
+
+
+def _has_shares(report: RankingReport) -> bool:
+    return report.ranking.output_error.is_share and report.selection.measured_error is not None
+
+
+def _metric(report: RankingReport) -> str:
+    return report.ranking.output_error.metric
+
+
+def _marks_of_shares(report: RankingReport) -> list[ErrorMark]:
+    """Of outputs that are integers: shares, which no forecast of an L2 error stands beside."""
+    ranking, selection = report.ranking, report.selection
+    share = _metric(report)
+    label = f"all layers in {ranking.precision.upper()}"
+    marks = [ErrorMark(label, ranking.output_error.measured, f"measured; {share}", "lowered")]
+    if selection.layers:
+        label = f"{selection.cost.layer_count} of {ranking.layer_count:,} in FP32"
+        marks.append(ErrorMark(label, selection.measured_error, f"measured; {share}", "chosen"))
     return marks
 
 

@@ -89,6 +89,19 @@ def test_integer_outputs_are_judged_by_the_forecast():
     assert verdict.marks[0].note == "forecast"
 
 
+def test_measured_integer_outputs_share_a_scale_with_no_l2_error():
+    error = OutputError(0.5, 0.03, (OutputDivergence("label", None, None, 0, 0.5),))
+
+    verdict = judge_ranking(decided(make_report(output_error=error), make_decision(0.125)))
+
+    assert verdict.metric == "share of unequal integers"
+    assert [(mark.role, mark.error, mark.note) for mark in verdict.marks] == [
+        ("lowered", 0.5, "measured; share of unequal integers"),
+        ("chosen", 0.125, "measured; share of unequal integers"),
+    ]
+    assert judge_ranking(make_report()).metric == "relative L2 error"
+
+
 @pytest.mark.parametrize(
     ("changes", "tone", "start", "sentence"),
     [
