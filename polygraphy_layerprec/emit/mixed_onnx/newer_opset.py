@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from onnx import AttributeProto, version_converter
+from onnx.shape_inference import InferenceError
 
 from polygraphy_layerprec.model import Graph, ModelError
 from polygraphy_layerprec.model.graph import build_graph
@@ -52,7 +53,7 @@ def in_newer_opset(graph: Graph, precision: Precision) -> Graph | None:
         converted.ir_version = max(graph.ir_version, _IR_VERSIONS[version])
         newer = build_graph(converted, name=graph.name, folder=graph.folder)
     # What its C++ throws has no common type; the model in its own opset is right as well.
-    except (ModelError, RuntimeError, ValueError, TypeError):
+    except (ModelError, RuntimeError, ValueError, TypeError, InferenceError):
         return None
     return newer if _survives(graph, newer) else None
 
