@@ -8,7 +8,11 @@ import tempfile
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.divergence.activation_store import ActivationStore, SpillError
+from polygraphy_layerprec.divergence.activation_store import (
+    ActivationStore,
+    SpillError,
+    half_of_free_memory,
+)
 
 
 def arrays():
@@ -117,3 +121,19 @@ def test_no_folder_to_write_to_is_told_likewise(monkeypatch):
 
     with pytest.raises(SpillError, match=r"(?s)a temporary folder: No usable.*'/nowhere'.*TMPDIR"):
         ActivationStore(0).put("x", np.zeros(1))
+
+
+def test_half_of_what_is_free_is_there_to_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+
+    assert half_of_free_memory() == 500 * 4096
+
+
+@pytest.mark.parametrize("kind", [AttributeError, ValueError, OSError])
+def test_where_nobody_knows_what_is_free_there_is_no_figure(kind, monkeypatch):
+    def refuse(_):
+        raise kind
+
+    monkeypatch.setattr(os, "sysconf", refuse)
+
+    assert half_of_free_memory() is None

@@ -86,6 +86,7 @@ def test_an_output_that_is_named_whole_or_in_all_its_parts_has_no_rest(named):
     [
         ("nope", "The model has no output named 'nope'.\nNote: Its outputs are: .*boxes"),
         ("nope[1:]", "The model has no output named 'nope'"),
+        ("nope]", r"named 'nope\]'\.\nNote: Its outputs are: [^\n]*$"),
         ("boxes[__import__('os')]", "is no part of an output.*like boxes"),
         ("boxes[1.5]", "is no part of an output"),
         ("boxes[..., ...]", "is no part of an output"),

@@ -110,3 +110,13 @@ def test_what_is_not_finite_does_not_count():
 
     assert found.element_count == GAUSSIAN.size - 2
     assert np.isfinite(found.max_abs)
+
+
+@pytest.mark.parametrize(("values", "steps"), [([[1.0, -130.0], [64.0, 2.0]], 65.0), ([[]], 0.0)])
+def test_without_channels_the_largest_magnitude_counts(values, steps):
+    assert fit(values, 2.0, axis=None).channel_steps == (steps,)
+
+
+@pytest.mark.parametrize("values", [np.zeros((3, 4)), np.empty((0, 4))])
+def test_a_tensor_of_nothing_says_nothing_of_its_scale(values):
+    assert describe_fit("input", fit(values, 1.0)) is None

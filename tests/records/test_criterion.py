@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -63,3 +64,18 @@ def test_without_criteria_everything_passes():
     assert Outcome(0.1, ()).passed
     only = Outcome(0.0, (Judgement(FINITE, 0.0, 0.0),))
     assert only.headline.criterion == FINITE
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value", "shortfall"),
+    [
+        (L2, L2.threshold / 2, 0.0),
+        (L2, L2.threshold + 0.25, 0.25),
+        (replace(L2, higher_is_better=True, threshold=0.75), 0.5, 0.25),
+        (L2, None, math.inf),
+    ],
+)
+def test_a_shortfall_is_in_the_unit_of_the_value(criterion, value, shortfall):
+    excess = 0.5 if value is not None and shortfall == 0.0 else math.inf
+
+    assert Judgement(criterion, value, excess).shortfall == pytest.approx(shortfall)
