@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-from polygraphy_layerprec.tools.main import main
 from tests.models import build_model, node, normal, sample_inputs, small_cnn, tensor
 from tests.processes import POLYGRAPHY_DOOR, run_command, run_layerprec
 
@@ -39,19 +38,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
+def run(folder, monkeypatch, command):
     """Runs a command in the folder, and returns its exit code and what it said."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def run_command(*words):
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as stopped:
-            status = stopped.code
-        return status, "".join(capsys.readouterr())
-
-    return run_command
+    return command
 
 
 def verdict_of(said):

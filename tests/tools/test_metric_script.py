@@ -7,7 +7,6 @@ import onnx
 import pytest
 
 from polygraphy_layerprec.files.ranking_file import load_ranking
-from polygraphy_layerprec.tools.main import main
 from tests.models import build_model, node, scalar, tensor
 
 pytestmark = pytest.mark.onnxrt
@@ -33,7 +32,7 @@ def words(outputs, samples):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, command):
     """Runs a command beside a model whose class hangs by the last bit that FP16 loses."""
     nodes = [
         node("Mul", ["x", "ties"], "scores", name="scores"),
@@ -47,16 +46,7 @@ def run(tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / f"{index}.npz", x=x, label=np.argmax(x * [1, TIE]))
     (tmp_path / "top1.py").write_text(TOP1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def run_command(*words):
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as stopped:
-            status = stopped.code
-        return status, "".join(capsys.readouterr())
-
-    return run_command
+    return command
 
 
 DATA = ("--load-inputs", "0.npz", "1.npz", "--labels", "label")

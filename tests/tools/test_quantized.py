@@ -10,7 +10,6 @@ import onnx
 import pytest
 
 from polygraphy_layerprec.files.ranking_file import load_ranking
-from polygraphy_layerprec.tools.main import main
 from tests.model_parts import build_model, node, normal, tensor
 from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised, run_whole
 
@@ -69,18 +68,9 @@ def static_quantization(path, target, samples, **extra):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def run_command(*words):
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as stopped:
-            status = stopped.code
-        return status, "".join(capsys.readouterr())
-
-    return run_command
+    return command
 
 
 @pytest.fixture

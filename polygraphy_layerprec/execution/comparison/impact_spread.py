@@ -54,9 +54,8 @@ class AdjointSpread:
         """
         targets = self._recorder.targets(reference)
         if self._loss is None:
-            rng = np.random.default_rng(
-                sample
-            )  # of the sample, not of the run: any split gives the same
+            # Of the sample, not of the run: any split gives the same.
+            rng = np.random.default_rng(sample)
             shapes = [target.shape for target in targets.values()]
             count = probe_count(shapes, work=self._recorder.sweep_work)
             probes = [target_seeds(targets, rng=rng) for _ in range(count)]
@@ -112,13 +111,7 @@ class GainSpread:
     def add_impacts(
         self, observations: LayerObservations, reference: Sample, *, sample: int
     ) -> None:
-        """Adds the impacts that follow to the observations of a sample, and forgets the nodes.
-
-        Args:
-            observations: What the layers did with it.
-            reference: Reference outputs that count.
-            sample: Its index in the data set.
-        """
+        """As `AdjointSpread.add_impacts`."""
         targets = self._paths.targets(reference)
         scales = output_scales(targets)
         squared = output_gains(self._nodes, scales)
