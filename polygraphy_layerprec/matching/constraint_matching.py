@@ -9,9 +9,9 @@ from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.model import identify
-from polygraphy_layerprec.model.digest import are_comparable
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.records.digests import are_comparable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

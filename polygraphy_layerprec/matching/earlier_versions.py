@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.model import identify
-from polygraphy_layerprec.model.digest import are_comparable
 from polygraphy_layerprec.model.earlier_names import earlier_names
 from polygraphy_layerprec.plan.network_widths import constraint_of
+from polygraphy_layerprec.records.digests import are_comparable
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, Node
@@ -24,19 +25,45 @@ def ranking_of_today(graph: Graph, ranking: Ranking) -> Ranking:
     if not any(nodes):
         return ranking
     layers = [
-        layer
-        if node is None
-        else replace(
-            layer,
-            name=node.name,
-            node_name=node.proto.name,
-            inputs=node.inputs,
-            outputs=node.outputs,
-            trace=node.trace if node.path else (),
-        )
+        part
         for layer, node in zip(ranking.layers, nodes, strict=True)
+        for part in ([layer] if node is None else _layers_of_today(graph, layer, node))
     ]
-    return replace(ranking, layers=tuple(layers))
+    ranked = (replace(layer, rank=rank) for rank, layer in enumerate(layers, start=1))
+    return replace(ranking, layers=tuple(ranked))
+
+
+def _layers_of_today(graph: Graph, layer: RankedLayer, node: Node) -> list[RankedLayer]:
+    """A layer under the names of today; of an `If`, which was one, each layer in its branches.
+
+    What was measured of the whole is taken to come from all of them alike.
+    """
+    meant = layers_within(graph, node)
+    return [
+        replace(
+            layer,
+            name=one.name,
+            node_name=one.proto.name,
+            op=one.op_type,
+            block=one.block,
+            graph_index=one.index,
+            inputs=one.inputs,
+            outputs=one.outputs,
+            trace=one.trace if one.path else (),
+            impact=layer.impact / math.sqrt(len(meant)),
+            share=layer.share / len(meant),
+            flops=layer.flops / len(meant),
+        )
+        for one in meant
+    ]
+
+
+def layers_within(graph: Graph, node: Node) -> list[Node]:
+    """Returns a node that is a layer, or the layers in the branches of an `If`."""
+    if not node.branches:
+        return [node]
+    owner = next(filter(None, node.outputs), "")
+    return [one for one in graph.layers if any(guard.owner == owner for guard in one.guards)]
 
 
 def constraints_of_today(
@@ -51,18 +78,22 @@ def constraints_of_today(
     """
     nodes = _nodes_of(graph, digest, constraints)
     return tuple(
-        constraint if node is None else constraint_of(node, constraint.reason)
+        part
         for constraint, node in zip(constraints, nodes, strict=True)
+        for part in (
+            [constraint]
+            if node is None
+            else [constraint_of(one, constraint.reason) for one in layers_within(graph, node)]
+        )
     )
 
 
 def _nodes_of(
     graph: Graph, digest: str, named: Sequence[RankedLayer | Constraint]
 ) -> list[Node | None]:
-    """The nodes that are meant, if there are names among them that the graph does not have."""
-    known = all(any(name in graph.producers for name in layer.outputs) for layer in named)
-    if known or (digest and are_comparable(digest, identify(graph).digest)):
+    """The nodes that are meant by names of an earlier version; None where they are today's."""
+    if digest and are_comparable(digest, identify(graph).digest):
         return [None] * len(named)
     names = earlier_names(graph)
-    firsts = (next(filter(None, layer.outputs), "") for layer in named)
-    return [graph.producers.get(names.get(first, "")) for first in firsts]
+    firsts = [next(filter(None, layer.outputs), "") for layer in named]
+    return [graph.producers.get(names.get(first, first)) for first in firsts]

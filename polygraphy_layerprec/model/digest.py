@@ -15,7 +15,7 @@ from polygraphy_layerprec.model.quantized.records import QuantizedGraph
 from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.records import ModelIdentity
 
-__all__ = ["are_comparable", "identify", "reference_digest"]
+__all__ = ["identify", "reference_digest"]
 
 _VERSION: Final = "2"
 _END_BYTES: Final = 2048
@@ -60,11 +60,6 @@ def reference_digest(graph: Graph) -> str:
     if not isinstance(graph, QuantizedGraph) or graph.reference is None:
         return ""
     return identify(graph.reference).digest
-
-
-def are_comparable(first: str, second: str) -> bool:
-    """Whether two digests are of one version, so that other ones mean other models."""
-    return first.rpartition(":")[0] == second.rpartition(":")[0]
 
 
 def _add(digest: Any, *parts: object) -> None:

@@ -10,9 +10,12 @@ from onnx import TensorProto, TensorShapeProto, TypeProto, helper
 __all__ = [
     "FLOAT_TYPES",
     "NOT_A_TENSOR",
+    "PACKED_BITS",
     "TYPES_BY_RUNTIME_NAME",
     "UNKNOWN_TYPE",
     "ValueType",
+    "is_packed",
+    "stored_bytes",
     "type_of_runtime_name",
     "value_type",
 ]
@@ -32,6 +35,10 @@ TYPES_BY_RUNTIME_NAME: Final[dict[str, int]] = {
     name.lower(): number for name, number in TensorProto.DataType.items() if number
 }
 """ONNX's element types by ONNX-Runtime's names for them."""
+
+
+PACKED_BITS: Final = {"float4e2m1": 4, "int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
+"""Bits of an element of the types that ONNX packs into bytes, by ONNX-Runtime's names."""
 
 
 class ValueType(NamedTuple):
@@ -57,6 +64,23 @@ def value_type(kind: TypeProto) -> ValueType:
     if not tensor.HasField("shape"):
         return ValueType(tensor.elem_type)
     return ValueType(tensor.elem_type, tuple(_extent(dim) for dim in tensor.shape.dim))
+
+
+def is_packed(element_type: int) -> bool:
+    """Returns whether ONNX stores several elements of a type in a byte."""
+    return TensorProto.DataType.Name(element_type).lower() in PACKED_BITS
+
+
+def stored_bytes(element_type: int, item_bytes: int, count: int) -> int:
+    """Returns how many bytes ONNX stores elements in.
+
+    Args:
+        element_type: Member of `TensorProto.DataType`.
+        item_bytes: Bytes of an element in memory.
+        count: How many elements.
+    """
+    bits = PACKED_BITS.get(TensorProto.DataType.Name(element_type).lower(), 8 * item_bytes)
+    return -(-count * bits // 8)
 
 
 def type_of_runtime_name(name: str, shape: Sequence[int | None] | None = None) -> TypeProto:

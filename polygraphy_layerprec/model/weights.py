@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
+from polygraphy_layerprec.model.element_types import is_packed, stored_bytes
 from polygraphy_layerprec.model.errors import ModelError, damaged_tensor
 from polygraphy_layerprec.model.external_data import DataFolder
 from polygraphy_layerprec.model.sparse import dense_tensor
@@ -79,7 +80,7 @@ class Weight:
     @property
     def is_plain(self) -> bool:
         """Whether the bytes are in a file just as they are in memory."""
-        return self.path is not None and self._stored_bytes == self.nbytes
+        return self.path is not None and not is_packed(self.tensor_type)
 
     def read_rows(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Returns some entries along the first axis of a tensor that `is_plain`.
@@ -161,8 +162,7 @@ class Weight:
 
     @property
     def _stored_bytes(self) -> int:
-        entries = {entry.key: entry.value for entry in self.tensor.external_data}
-        return int(entries.get("length", self.nbytes))
+        return stored_bytes(self.tensor_type, self.dtype.itemsize, self.element_count)
 
     def _read_packed(self) -> npt.NDArray[Any]:
         """Reads types of less than a byte, which ONNX packs."""
@@ -237,8 +237,9 @@ def locate_weight(tensor: TensorProto | SparseTensorProto, name: str, folder: Da
     entries = {entry.key: entry.value for entry in tensor.external_data}
     path = folder.data_path(entries.get("location", ""), name)
     offset = _number(entries, "offset", 0, name)
-    length = _number(entries, "length", nbytes, name)
-    if length not in {nbytes, (nbytes + 1) // 2, (nbytes + 3) // 4}:  # down to two bits an element
+    stored = stored_bytes(tensor.data_type, dtype.itemsize, math.prod(shape))
+    length = _number(entries, "length", stored, name)
+    if length != stored:
         raise damaged_tensor(name, f"{length} bytes are stored for {list(shape)} of {dtype}")
     wanted = offset + length
     available = os.path.getsize(path)

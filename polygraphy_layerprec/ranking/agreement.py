@@ -18,6 +18,7 @@ from polygraphy_layerprec.records import (
     TopOverlap,
     UnsharedLayer,
 )
+from polygraphy_layerprec.records.digests import are_different
 from polygraphy_layerprec.records.numbers import count_of
 
 __all__ = ["compare_rankings"]
@@ -47,7 +48,7 @@ def compare_rankings(
     return RankingAgreement(
         first=_side(first, first_label),
         second=_side(second, second_label),
-        same_model=first.model.digest == second.model.digest,
+        same_model=not are_different(first.model.digest, second.model.digest),
         shared_count=len(pairs),
         rank_correlation=_correlation(pairs, lambda layer: layer.rank),
         impact_correlation=_correlation(pairs, lambda layer: layer.impact),
@@ -203,9 +204,14 @@ def _conditions(ranking: Ranking) -> list[tuple[str, str]]:
 
 
 def _warnings(first: Ranking, second: Ranking, pairs: Sequence[Pair]) -> Iterator[str]:
-    if first.model.digest != second.model.digest:
+    if are_different(first.model.digest, second.model.digest):
         yield (
             "The rankings are about different models, and layers are compared by their names alone."
+        )
+    elif first.model.digest != second.model.digest:
+        yield (
+            "The rankings are from versions with different kinds of digests, so that nothing says "
+            "that they are about one model; layers within functions may have other names."
         )
     if not pairs:
         yield "The rankings have no layer in common."

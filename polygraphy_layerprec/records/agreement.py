@@ -160,7 +160,7 @@ class RankingAgreement:
     """The ranking that was named second."""
 
     same_model: bool
-    """Whether both are about one model, by its digest."""
+    """Whether both may be about one model: digests of two versions do not tell."""
 
     shared_count: int
     """Layers that both rankings have."""

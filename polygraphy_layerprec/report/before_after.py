@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.records.digests import are_different
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
@@ -173,9 +174,14 @@ def _name(constraint: Constraint) -> str:
 
 
 def _doubts(first: str, second: str) -> tuple[str, ...]:
-    if first and second and first != second:
-        return ("They are about different models: structure or weights are not the same.",)
-    return ()
+    if not (first and second) or first == second:
+        return ()
+    if not are_different(first, second):
+        doubt = (
+            "Their versions have digests of different kinds: nothing says that the model is one."
+        )
+        return (doubt,)
+    return ("They are about different models: structure or weights are not the same.",)
 
 
 def _share_of_layers(verdict: SavedVerdict) -> str:

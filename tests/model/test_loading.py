@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polygraphy_layerprec.model import ModelError, WeightBuffer, identify, load_graph
+from polygraphy_layerprec.model.external_data import DataFolder
+from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.model.wire_format import read_skeleton
 from tests.models import (
     build_model,
@@ -355,3 +357,28 @@ def test_a_local_function_is_inlined():
     assert [n.op_type for n in graph.nodes] == ["Mul", "Tanh", "Mul", "Tanh"]
     assert identify(graph).node_count == 4
     assert identify(graph).opset == 17
+
+
+@pytest.mark.parametrize("states_length", [True, False])
+@pytest.mark.parametrize("count", [1, 7, 64])
+@pytest.mark.parametrize("name", ["INT4", "UINT4", "FLOAT4E2M1", "FLOAT8E4M3FN", "BFLOAT16"])
+def test_packed_weights_in_files_need_not_say_how_long_they_are(
+    name, count, states_length, tmp_path
+):
+    kind = getattr(onnx.TensorProto, name)
+    values = (np.arange(count) % 7).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    tensor_proto = onnx.numpy_helper.from_array(values, "q")
+    raw = tensor_proto.raw_data
+    tensor_proto.ClearField("raw_data")
+    tensor_proto.data_location = onnx.TensorProto.EXTERNAL
+    entries = {"location": "q.data", "offset": "4"}
+    if states_length:
+        entries["length"] = str(len(raw))
+    for key, value in entries.items():
+        tensor_proto.external_data.add(key=key, value=value)
+    # More than the tensor, so that a length that is too long would be read.
+    (tmp_path / "q.data").write_bytes(b"\xff" * 4 + raw + b"\xff" * 4 * count)
+
+    read = locate_weight(tensor_proto, "q", DataFolder(str(tmp_path))).read()
+
+    assert read.tobytes() == values.tobytes()

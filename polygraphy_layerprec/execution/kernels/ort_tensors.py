@@ -21,7 +21,7 @@ from polygraphy_layerprec.arrays import library_of, namespace_of
 from polygraphy_layerprec.execution.errors import ExecutionError, NodeError
 from polygraphy_layerprec.execution.kernels.device import current_device, is_placed_there
 from polygraphy_layerprec.execution.kernels.sessions import create_session
-from polygraphy_layerprec.model.element_types import TYPES_BY_RUNTIME_NAME
+from polygraphy_layerprec.model.element_types import PACKED_BITS, TYPES_BY_RUNTIME_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +35,7 @@ _BIT_WIDTHS: Final = {
     "float8e5m2": 8,
     "float8e5m2fnuz": 8,
     "float8e8m0": 8,
-    "int4": 4,
-    "uint4": 4,
-    "float4e2m1": 4,
-    "int2": 2,
-    "uint2": 2,
+    **PACKED_BITS,
 }  # of the types that numpy lacks
 _REGISTERED: Final = 2  # numpy calls types so that others brought
 _PLACED_TYPES: Final = frozenset({"tensor(float)", "tensor(double)"})
