@@ -24,6 +24,7 @@ _NORM_OPS: Final = frozenset(
 _GUARDS: Final = frozenset({"Add", "Max", "Clip", "Sum", "Where"})
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm", "Conv"})
 _NORM_OPSET: Final = 17
+_NORM_DEPTH: Final = 4  # root, epsilon, mean, square, difference
 _LARGEST_LISTED: Final = 3
 
 
@@ -63,25 +64,27 @@ Chosen = Sequence[tuple["RankedLayer", "Node"]]
 
 
 def _normalizations(graph: Graph, chosen: Chosen) -> Iterator[Remedy]:
-    """A LayerNormalization in pieces: the root of a mean and an epsilon."""
+    """A LayerNormalization in pieces: the root of the mean square of what has its mean taken off.
+
+    Without that subtraction it is another function, which no older operator computes.
+    """
     kept = {node.index for _, node in chosen if node.op_type in _NORM_OPS}
     places = []
     for root in graph.nodes:
         if root.op_type != "Sqrt":
             continue
         pieces = [root, *_before(graph, root, depth=3)]
-        is_norm = any(node.op_type == "ReduceMean" for node in pieces)
-        if is_norm and any(node.index in kept for node in pieces):
+        around = {node.op_type for node in (*pieces, *_before(graph, root, depth=_NORM_DEPTH))}
+        if {"ReduceMean", "Sub"} <= around and any(node.index in kept for node in pieces):
             places.append(root.name)
     if places:
         more = len(places) - _LARGEST_LISTED
         shown = ", ".join(places[:_LARGEST_LISTED]) + (f" and {more} more" if more > 0 else "")
-        yield Remedy(
-            f"export with opset {_NORM_OPSET} or later, so that it is one LayerNormalization, "
-            f"which TensorRT computes in FP32 inside",
-            shown,
-            f"in pieces, opset {graph.opset()}",
-        )
+        how = f"export with opset {_NORM_OPSET} or later, so that it is one LayerNormalization"
+        if graph.opset() >= _NORM_OPSET:
+            how = "have it exported as one LayerNormalization, instead of written out in pieces"
+        value = f"in pieces, opset {graph.opset()}"
+        yield Remedy(f"{how}, which TensorRT computes in FP32 inside", shown, value)
 
 
 def _before(graph: Graph, node: Node, *, depth: int) -> list[Node]:

@@ -27,24 +27,42 @@ def remedies(graph, *names, precision="fp16", **changes):
     return [(one.advice, one.place, one.value) for one in find_remedies(graph, layers, precision)]
 
 
-def norm():
-    """A LayerNormalization in pieces, without its mean."""
+def norm(*, centred=True, opset=17):
+    """A LayerNormalization in pieces; without its mean it is an RMSNormalization."""
+    centre = [
+        node("ReduceMean", ["x"], "middle", name="middle", axes=[-1]),
+        node("Sub", ["x", "middle"], "apart", name="centre"),
+    ]
+    source = "apart" if centred else "x"
     nodes = [
-        node("Mul", ["x", "x"], "squares", name="squares"),
+        *(centre if centred else []),
+        node("Mul", [source, source], "squares", name="squares"),
         node("ReduceMean", ["squares"], "mean", name="mean", axes=[-1]),
         node("Add", ["mean", "epsilon"], "guarded", name="guard"),
         node("Sqrt", ["guarded"], "root", name="root"),
-        node("Div", ["x", "root"], "y", name="divide"),
+        node("Div", [source, "root"], "y", name="divide"),
     ]
-    return model(nodes, {"epsilon": scalar(1e-12)})
+    values = [tensor("x", SHAPE)], [tensor("y", SHAPE)]
+    return load_graph(build_model(nodes, *values, {"epsilon": scalar(1e-12)}, opset=opset))
 
 
 @pytest.mark.parametrize("kept", ["squares", "mean", "root"])
-def test_a_normalization_in_pieces_should_be_one_operator(kept):
-    (found,) = remedies(norm(), kept)
+@pytest.mark.parametrize(
+    ("opset", "advice"),
+    [
+        (12, "export with opset 17 or later, so that it is one LayerNormalization"),
+        (17, "have it exported as one LayerNormalization, instead of written out in pieces"),
+    ],
+)
+def test_a_normalization_in_pieces_should_be_one_operator(kept, opset, advice):
+    (found,) = remedies(norm(opset=opset), kept)
 
-    assert "export with opset 17 or later, so that it is one LayerNormalization" in found[0]
-    assert found[1:] == ("root", "in pieces, opset 17")
+    assert found[0].startswith(advice)
+    assert found[1:] == ("root", f"in pieces, opset {opset}")
+
+
+def test_a_norm_without_its_mean_is_no_layer_normalization():
+    assert remedies(norm(centred=False), "root") == []
 
 
 def test_a_normalization_that_is_fine_is_left_alone():

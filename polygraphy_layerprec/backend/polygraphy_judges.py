@@ -19,6 +19,7 @@ from polygraphy_layerprec.backend.polygraphy_functions import (
 )
 from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 from polygraphy_layerprec.divergence.output_parts import OutputParts
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.records import Criterion, Judgement
 
 if TYPE_CHECKING:
@@ -84,6 +85,17 @@ class _PolygraphyJudging:
             IterationResult(exact, runner_name="fp32"),
             IterationResult(found, runner_name="candidate"),
         )
+        if not isinstance(results, Mapping):
+            raise UserError(
+                f"A comparison function must return a mapping from output names to what it found, "
+                f"got {results!r:.80}.\nReturn, for example, {{name: True for name in out0}}."
+            )
+        unknown = [name for name in exact if name not in results]
+        if len(unknown) == len(exact):
+            raise UserError(
+                f"The comparison function says nothing of any output: {unknown!r:.200}.\n"
+                f"Note: It returned results for {list(results)!r:.200}."
+            )
         for name in exact:
             self._see(name, results.get(name, False), exact, found)
 
@@ -94,7 +106,7 @@ class _PolygraphyJudging:
         except AttributeError as error:
             if "NumPy 2" not in str(error):
                 raise
-            raise ValueError(
+            raise UserError(
                 f"Polygraphy {polygraphy.__version__} cannot compare outputs with numpy "
                 f"{np.__version__}: {error}\nInstall a newer Polygraphy, or numpy<2."
             ) from error

@@ -133,6 +133,11 @@ class _LossJudging:
     def add(self, reference: Outputs, candidate: Outputs, sample: Outputs) -> None:
         del sample
         before = self._value(reference)
+        if self._value(reference) != before:
+            raise UserError(
+                "The loss gives another number for the same outputs each time.\n"
+                "Seed what it draws, so that only the outputs decide."
+            )
         try:
             change = abs(self._value({n: candidate[n] for n in reference}) - before)
         except (KeyError, ValueError):  # a loss need not know what to make of NaN

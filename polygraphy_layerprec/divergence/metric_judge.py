@@ -80,6 +80,11 @@ class _MetricJudging:
             )
         if self._lost:  # a metric need not know what to make of NaN
             return (Judgement(criterion, None, math.inf, fp32_value=before),)
+        if self._value(self._references) != before:
+            raise UserError(
+                f"The metric `{self._judge.name}` gives another number for the same outputs each "
+                f"time.\nSeed what it draws, so that only the outputs decide."
+            )
         after = self._value(self._candidates)
         drop = max(before - after, 0.0) * (100.0 / abs(before) if self._judge.is_percent else 1.0)
         limit = criterion.threshold

@@ -18,6 +18,8 @@ from polygraphy_layerprec.selection.search import search_set
 from polygraphy_layerprec.selection.verdict import KeptInWords, verdict_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from polygraphy_layerprec.selection.forecast import SetForecast
@@ -30,6 +32,7 @@ _SMALLER_ERRORS: Final = (0.5, 0.1)
 _TRIES: Final = 2
 _PREFIXES_TRIED: Final = 9
 _MOST_SINGLE_DROPS: Final = 16
+_MOST_COSTLY_DROPS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,10 @@ def measured_choice(
         if request.by == "layer":
             masks = _with_guards(ranking, recorder, masks)
         kept, plain = _searched(forecast, request, recorder, masks)
+    shown: list[npt.NDArray[np.bool_]] = []
     if masks.requested is None and request.by == "layer":
-        _measure_smaller_errors(forecast, request, recorder, kept, masks.allowed)
-    decision = _decision(ranking, request, forecast, recorder, kept, masks, held_out)
+        shown = _sets_of_smaller_errors(forecast, request, recorder, kept, masks.allowed)
+    decision = _decision(ranking, request, forecast, recorder, kept, masks, held_out, shown)
     return Selection(
         layers=tuple(layer for layer, keep in zip(forecast.layers, kept, strict=True) if keep),
         cost=recorder.cost(forecast, kept),
@@ -160,31 +164,61 @@ def _drop_singly(recorder: Recorder, masks: Masks, kept: npt.NDArray[np.bool_]) 
             kept = fewer
 
 
-def _measure_smaller_errors(
+def _sets_of_smaller_errors(
     forecast: SetForecast,
     request: SelectionRequest,
     recorder: Recorder,
     kept: npt.NDArray[np.bool_],
     allowed: npt.NDArray[np.bool_],
-) -> None:
+) -> list[npt.NDArray[np.bool_]]:
     """Measures what a half and a tenth of the error would cost, for those who want less of it."""
+    sets = []
     for share in _SMALLER_ERRORS:
         target = share * recorder.excess(kept)
+        search = partial(
+            search_set,
+            forecast,
+            required=kept,
+            allowed=allowed,
+            cost=request.cost,
+            hardware=request.hardware,
+        )
         tolerance = share * forecast.error(kept)
         for _ in range(_TRIES):
-            found = search_set(
-                forecast,
-                tolerance=tolerance,
-                error_of=forecast.error,
-                required=kept,
-                allowed=allowed,
-                cost=request.cost,
-                hardware=request.hardware,
-            )
+            found = search(tolerance=tolerance, error_of=forecast.error)
             excess = recorder.excess(found.kept)
             if not target < excess < math.inf:
                 break
             tolerance *= 0.9 * target / excess  # the forecast promised too much
+        else:
+            found = search(tolerance=target, error_of=recorder.excess)
+        sets.append(_without_costly(forecast, recorder, found.kept, kept, target))
+    return sets
+
+
+def _without_costly(
+    forecast: SetForecast,
+    recorder: Recorder,
+    kept: npt.NDArray[np.bool_],
+    required: npt.NDArray[np.bool_],
+    target: float,
+) -> npt.NDArray[np.bool_]:
+    """Measures a set without each of its costliest layers, and drops those that are not needed.
+
+    The forecast is of all elements; a criterion may hang by a few.
+    """
+    if not recorder.excess(kept) <= target:
+        return kept
+    members = np.flatnonzero(kept & ~required)
+    flops = np.array([forecast.layers[member].flops for member in members])
+    for member in members[np.argsort(-flops, kind="stable")][:_MOST_COSTLY_DROPS]:
+        fewer = kept.copy()
+        fewer[member] = False
+        if recorder.excess(fewer) <= target:
+            kept = fewer
+        else:
+            recorder.hide(fewer)
+    return kept
 
 
 def _decision(
@@ -195,11 +229,12 @@ def _decision(
     kept: npt.NDArray[np.bool_],
     masks: Masks,
     held_out: Measure | None,
+    shown: Sequence[npt.NDArray[np.bool_]],
 ) -> Decision:
     nothing = np.zeros_like(kept)
     recorder.outcome(kept)
     sets, chosen = recorder.choices(
-        forecast, prices_for(request.cost, forecast, request.hardware), kept
+        forecast, prices_for(request.cost, forecast, request.hardware), kept, shown
     )
     others = None
     if held_out is not None:

@@ -10,6 +10,8 @@ import numpy as np
 from polygraphy_layerprec.records import MeasuredSet, Outcome, SelectionCost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from polygraphy_layerprec.selection.forecast import SetForecast
@@ -41,6 +43,7 @@ class Recorder:
         self._measure = measure
         self._known: dict[bytes, tuple[npt.NDArray[np.bool_], Outcome]] = {}
         self._counts: dict[bytes, tuple[int, int]] = {}
+        self._hidden: set[bytes] = set()
 
     @property
     def sample_count(self) -> int:
@@ -77,6 +80,10 @@ class Recorder:
         """Returns the error of a set as a multiple of the one that just passes."""
         return self.outcome(kept).excess
 
+    def hide(self, kept: npt.NDArray[np.bool_]) -> None:
+        """Leaves a set that was tried in vain out of what there is to choose from."""
+        self._hidden.add(kept.tobytes())
+
     def cheapest(self, prices: Prices, forecast: SetForecast) -> npt.NDArray[np.bool_]:
         """Returns the cheapest of all measured sets that pass, else the nearest to passing."""
 
@@ -88,12 +95,17 @@ class Recorder:
         return min((kept for kept, _ in self._known.values()), key=order)
 
     def choices(
-        self, forecast: SetForecast, prices: Prices, chosen: npt.NDArray[np.bool_]
+        self,
+        forecast: SetForecast,
+        prices: Prices,
+        chosen: npt.NDArray[np.bool_],
+        shown: Sequence[npt.NDArray[np.bool_]] = (),
     ) -> tuple[tuple[MeasuredSet, ...], int]:
         """Returns the sets that no other beats in price and error, and the place of the chosen.
 
         They are ordered by price; where there are more than seven, those in between are left out
-        evenly. The chosen set is among them whatever beats it. Places count from 1.
+        evenly, but for those that are to be shown. The chosen set is among them whatever beats it.
+        Places count from 1.
         """
         known = sorted(
             self._known.values(),
@@ -101,11 +113,16 @@ class Recorder:
         )
         front: list[tuple[npt.NDArray[np.bool_], Outcome]] = []
         for kept, outcome in known:
+            if kept.tobytes() in self._hidden and not np.array_equal(kept, chosen):
+                continue
             is_nearer = all(outcome.distance < other.distance for _, other in front)
             if is_nearer or np.array_equal(kept, chosen):
                 front.append((kept, outcome))
         place = next(i for i, (kept, _) in enumerate(front) if np.array_equal(kept, chosen))
-        thinned = _thinned(len(front), place)
+        wanted = [
+            i for i, (kept, _) in enumerate(front) if any(np.array_equal(kept, s) for s in shown)
+        ]
+        thinned = _thinned(len(front), place, wanted)
         sets = tuple(
             MeasuredSet(
                 tuple(forecast.layers[i].name for i in np.flatnonzero(front[index][0])),
@@ -117,14 +134,14 @@ class Recorder:
         return sets, 1 + thinned.index(place)
 
 
-def _thinned(count: int, chosen: int) -> list[int]:
-    """At most seven places of `count`: both ends, the chosen one and its neighbours, and others."""
+def _thinned(count: int, chosen: int, shown: Sequence[int]) -> list[int]:
+    """At most seven places of `count`: both ends, the chosen one, its neighbours, and others."""
     if count <= _MOST_SETS:
         return list(range(count))
     wanted = {0, count - 1, chosen}
     spread = np.rint(np.linspace(0, count - 1, _MOST_SETS)).astype(int).tolist()
     nearby = [place for place in (chosen - 1, chosen + 1) if 0 <= place < count]
-    for place in (*nearby, *spread):
+    for place in (*shown, *nearby, *spread):
         if len(wanted) < _MOST_SETS:
             wanted.add(place)
     return sorted(wanted)

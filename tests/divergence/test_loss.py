@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polygraphy_layerprec.divergence.loss import LossJudge, loss_seeds
+from polygraphy_layerprec.errors import UserError
 
 
 def outputs_of(*shape, seed=0, dtype=np.float32):
@@ -194,3 +195,12 @@ def test_outputs_too_large_for_differences_need_gradients():
         loss_seeds(lambda o: o["y"].sum(), outputs)
     del outputs["z"]
     assert loss_seeds(lambda o: o["y"].mean(), outputs)["y"].shape == (4000,)
+
+
+def test_a_loss_that_draws_numbers_is_refused():
+    draws = iter([0.5, 0.25])
+    judging = LossJudge(lambda _: next(draws), 0.1).start()
+    outputs = {"y": np.ones(2, np.float32)}
+
+    with pytest.raises(UserError, match=r"(?s)another number for the same outputs .*Seed"):
+        judging.add(outputs, outputs, {})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec.divergence.metric_judge import MetricJudge
+from polygraphy_layerprec.errors import UserError
 
 
 def share_of_right(outputs, samples):
@@ -109,3 +110,10 @@ def test_integers_are_never_lost():
 def test_a_metric_that_is_no_number_is_refused(returned):
     with pytest.raises(ValueError, match="The metric `top1` must return a finite number, got"):
         judge(RIGHT, metric=lambda _, __: returned)
+
+
+def test_a_metric_that_draws_numbers_is_refused():
+    draws = iter([0.5, 0.25])
+
+    with pytest.raises(UserError, match=r"(?s)another number for the same outputs .*Seed"):
+        judge(RIGHT, metric=lambda _, __: next(draws))

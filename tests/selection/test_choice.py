@@ -16,7 +16,7 @@ from polygraphy_layerprec.selection import (
 )
 from tests.decisions import FakeMeasure, make_outcome
 from tests.layer_graphs import chain_of, layer_graphs, layer_of
-from tests.rankings import make_ranking
+from tests.rankings import make_layer, make_ranking
 
 
 def ranking():
@@ -159,6 +159,22 @@ def test_the_cheapest_of_all_that_were_measured_is_taken():
     selection = select(measure=FakeMeasure(error_of))
 
     assert names(selection) == OVERFLOWS
+
+
+def test_what_less_error_costs_holds_no_layer_that_does_not_help():
+    # By the forecast the first layer makes the error; by the criterion, the last two.
+    layers = [
+        make_layer(1, "costly", impact=1.0, flops=1e9),
+        make_layer(2, "shift", impact=1e-3, flops=1.0),
+        make_layer(3, "unshift", impact=1e-3, flops=1.0),
+    ]
+    measure = FakeMeasure(lambda kept: 2e-3 if not kept[1:].all() else 1e-5)
+
+    selection = select_layers(make_ranking(*layers), SelectionRequest(), measure=measure)
+
+    assert selection.decision.verdict == "fine"
+    assert ("shift", "unshift") in [one.layers for one in selection.decision.sets]
+    assert not any("costly" in one.layers for one in selection.decision.sets)
 
 
 def test_no_set_is_measured_twice():

@@ -163,6 +163,25 @@ def test_a_script_of_the_users_own_judges(run, folder):
     assert "outputs that the comparison script fails 1 (at most 0)" in verdict_of(said)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("True", "must return a mapping from output names to what it found, got True"),
+        ("None", "must return a mapping from output names to what it found, got None"),
+        ("{}", "The comparison function says nothing of any output"),
+        ("{'other': True}", "It returned results for ['other']"),
+    ],
+)
+def test_a_script_that_returns_no_verdicts_is_refused(run, folder, returned, message):
+    (folder / "odd.py").write_text(f"def compare_outputs(exact, found):\n    return {returned}\n")
+
+    status, said = run("verify", "model.onnx", *DATA, "--compare-func-script", "odd.py")
+
+    assert status not in (0, None)
+    assert message in said
+    assert "Traceback" not in said
+
+
 def test_a_size_is_judged_by_a_criterion_and_kept(run):
     words = ("constrain", "ranking.json", "--model", "model.onnx", *DATA, "--top-k", 1)
 
@@ -179,6 +198,7 @@ def test_a_size_is_judged_by_a_criterion_and_kept(run):
         (["--atol", "-1"], "`--atol` must be VALUE or NAME:VALUE, got '-1': -1 is negative"),
         (["--rtol", "x"], "`--rtol` must be VALUE or NAME:VALUE, got 'x'"),
         (["--snr-threshold", "nan"], "nan is not finite"),
+        (["--cosine-similarity-threshold", "2"], "2 is not in [-1, 1]"),
         (["--error-quantile", "2"], "2 is not in [0, 1]"),
         (["--index-tolerance", "-1"], "-1 is negative"),
         (["--check-error-stat", "worst"], "there are elemwise, max"),

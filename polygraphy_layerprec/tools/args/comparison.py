@@ -132,7 +132,7 @@ class ComparisonArgs(BaseArgs):
             "postprocess": _per_output(args, "postprocess", _top_k),
         }
         self.thresholds = {
-            name: _per_output(args, option[2:].replace("-", "_"), _number)
+            name: _per_output(args, option[2:].replace("-", "_"), _READERS.get(name, _number))
             for name, (option, *_) in _THRESHOLDS.items()
         }
         script, function_name = args_util.parse_script_and_func_name(
@@ -204,6 +204,13 @@ def _number(text: str) -> float:
     return value
 
 
+def _cosine(text: str) -> float:
+    value = _number(text)
+    if not -1.0 <= value <= 1.0:
+        raise UserError(f"{text} is not in [-1, 1]")
+    return value
+
+
 def _not_negative(text: str) -> float:
     value = _number(text)
     if value < 0.0:
@@ -237,3 +244,7 @@ def _top_k(text: str) -> int | tuple[int, int]:
         raise UserError("there is top-K, and top-K,axis=A")
     number, axis = found.groups()
     return int(number) if axis is None else (int(number), int(axis))
+
+
+_READERS: Final[dict[str, Callable[[str], float]]] = {"cosine_similarity": _cosine}
+"""What reads a threshold that not every number can be."""
