@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/correlation.py,*/ranking/agreement.py,*/ranking/doubts.py,*/ranking/stability.py,*/precision.py,*/records/*
+PURE_MIDDLE := */divergence/*,*/selection/*,*/ranking/order.py,*/ranking/correlation.py,*/ranking/agreement.py,*/ranking/doubts.py,*/ranking/stability.py,*/precision.py,*/rounding.py,*/records/*
 
 .DELETE_ON_ERROR:
 .PHONY: check clean demo docs format fuzz help install test test-gpu

@@ -12,7 +12,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from polygraphy_layerprec import arrays
 from polygraphy_layerprec.arrays import ArrayLibrary
-from polygraphy_layerprec.precision import round_flat
+from polygraphy_layerprec.rounding import round_flat
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision

@@ -9,7 +9,8 @@ from polygraphy_layerprec import arrays
 from polygraphy_layerprec.divergence.activation_store import ActivationStore
 from polygraphy_layerprec.divergence.metrics import measure_divergence
 from polygraphy_layerprec.divergence.powers import norm_of, squared_distance, sum_of_squares
-from polygraphy_layerprec.precision import BF16, FP16, round_to_precision
+from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.rounding import round_to_precision
 from tests.foreign_arrays import ForeignArray, foreign, foreign_arrays
 
 SIZES = (1, 2047, 4096, 10_000)

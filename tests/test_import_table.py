@@ -20,7 +20,8 @@ MODULES = sorted(
 
 PURE = (
     *("ranking.agreement", "ranking.correlation", "ranking.doubts", "ranking.order"),
-    *("divergence", "errors", "ranking.stability", "selection", "arrays", "precision", "records"),
+    *("divergence", "errors", "ranking.stability", "selection", "arrays", "precision", "rounding"),
+    "records",
 )
 """The middle of the data path: numpy, the standard library, one another, and scipy's graphs."""
 

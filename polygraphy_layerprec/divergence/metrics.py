@@ -19,12 +19,7 @@ from polygraphy_layerprec.arrays import (
 from polygraphy_layerprec.divergence.error_halves import error_from_halves, halves_of_error
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.divergence.sums import DivergenceSums, merge_sums, relative_error
-from polygraphy_layerprec.precision import (
-    chunks_of,
-    round_flat,
-    round_to_precision,
-    rounder_like,
-)
+from polygraphy_layerprec.rounding import chunks_of, round_flat, round_to_precision, rounder_like
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision

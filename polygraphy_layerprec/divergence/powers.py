@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polygraphy_layerprec.arrays import library_of, namespace_of
-from polygraphy_layerprec.precision import chunks_of
+from polygraphy_layerprec.rounding import chunks_of
 
 __all__ = ["norm_of", "squared_distance", "sum_of_squares"]
 

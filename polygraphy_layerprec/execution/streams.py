@@ -17,7 +17,7 @@ from polygraphy_layerprec.execution.kernels.ort_tensors import (
     tensor_of,
     value_of,
 )
-from polygraphy_layerprec.precision import round_to_precision
+from polygraphy_layerprec.rounding import round_to_precision
 
 if TYPE_CHECKING:
     import onnxruntime as ort

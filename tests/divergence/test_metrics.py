@@ -18,7 +18,8 @@ from polygraphy_layerprec.divergence.metrics import (
     merge_sums,
     relative_error,
 )
-from polygraphy_layerprec.precision import BF16, CHUNK_ELEMENTS, FP16, round_to_precision
+from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.rounding import CHUNK_ELEMENTS, round_to_precision
 
 COUNTS = (
     "element_count",

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from markdown_it import MarkdownIt
 
-from polygraphy_layerprec.precision import FP16, round_to_precision
+from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.rounding import round_to_precision
 from tests.docs.pages import needs_tensorrt, read_blocks, run_page
 from tests.environments import ROOT
 from tests.models import build_model, node, tensor

@@ -11,7 +11,8 @@ import pytest
 
 from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry, output_seeds
 from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
-from polygraphy_layerprec.precision import FP16, round_to_precision
+from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.rounding import round_to_precision
 from polygraphy_layerprec.selection import SetForecast
 from tests.layer_graphs import chain_of, mask_of
 

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from polygraphy_layerprec.emit.low_precision import convert_weights, find_low_precision
 from polygraphy_layerprec.emit.network_view import NetworkError
-from polygraphy_layerprec.precision import PRECISIONS, round_to_precision
+from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.rounding import round_to_precision
 
 TENSORRT = SimpleNamespace(float16="half", bfloat16="bf16")
 FLOATS = arrays.arrays(np.float32, st.integers(1, 50), elements=st.floats(width=32))

@@ -10,7 +10,8 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from polygraphy_layerprec.plan.operands import LOW_TENSOR_TYPES
-from polygraphy_layerprec.precision import Precision, round_to_precision
+from polygraphy_layerprec.precision import Precision
+from polygraphy_layerprec.rounding import round_to_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,7 +32,8 @@ from polygraphy_layerprec.plan.batch_norm import (
     parameter_names,
 )
 from polygraphy_layerprec.plan.widths import Target, Width
-from polygraphy_layerprec.precision import TF32, round_to_precision
+from polygraphy_layerprec.precision import TF32
+from polygraphy_layerprec.rounding import round_to_precision
 
 if TYPE_CHECKING:
     import onnxruntime as ort

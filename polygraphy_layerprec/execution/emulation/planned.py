@@ -27,7 +27,8 @@ from polygraphy_layerprec.model.operators import (
     behavior_of,
 )
 from polygraphy_layerprec.plan.widths import Plan, Verdict, Width, reads_of
-from polygraphy_layerprec.precision import TF32, round_flat
+from polygraphy_layerprec.precision import TF32
+from polygraphy_layerprec.rounding import round_flat
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 
 from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.kernels.node_session import create_session, tensor_of, value_of
-from polygraphy_layerprec.precision import FP16, round_flat, round_to_precision
+from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.rounding import round_flat, round_to_precision
 
 if TYPE_CHECKING:
     import numpy.typing as npt

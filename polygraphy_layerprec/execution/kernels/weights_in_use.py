@@ -11,7 +11,7 @@ from polygraphy_layerprec.execution.kernels.node_session import tensor_of
 from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
 from polygraphy_layerprec.execution.streams import largest_finite
 from polygraphy_layerprec.model import Weight, WeightBuffer
-from polygraphy_layerprec.precision import round_flat
+from polygraphy_layerprec.rounding import round_flat
 
 if TYPE_CHECKING:
     from collections.abc import Collection

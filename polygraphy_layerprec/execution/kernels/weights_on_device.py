@@ -11,7 +11,7 @@ from polygraphy_layerprec.execution.kernels.device import current_device, is_pla
 from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.weights_in_use import WeightsInUse
 from polygraphy_layerprec.execution.streams import largest_finite
-from polygraphy_layerprec.precision import round_to_precision
+from polygraphy_layerprec.rounding import round_to_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

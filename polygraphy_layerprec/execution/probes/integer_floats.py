@@ -9,7 +9,7 @@ import numpy as np
 
 from polygraphy_layerprec.execution.kernels.node_session import value_of
 from polygraphy_layerprec.execution.streams import is_float, largest_finite
-from polygraphy_layerprec.precision import round_to_precision
+from polygraphy_layerprec.rounding import round_to_precision
 
 if TYPE_CHECKING:
     import numpy.typing as npt

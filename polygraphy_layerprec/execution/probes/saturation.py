@@ -19,7 +19,7 @@ from polygraphy_layerprec.arrays import is_any_true
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.streams import is_float, union_of_overflows
-from polygraphy_layerprec.precision import chunks_of
+from polygraphy_layerprec.rounding import chunks_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort

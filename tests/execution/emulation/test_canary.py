@@ -8,7 +8,7 @@ import pytest
 from polygraphy_layerprec.execution import EmulationError, check_emulation
 from polygraphy_layerprec.execution.emulation import canary
 from polygraphy_layerprec.execution.emulation.canary import check_runtime_version
-from polygraphy_layerprec.precision import ChunkRounder
+from polygraphy_layerprec.rounding import ChunkRounder
 
 
 def test_this_onnxruntime_is_faithful():

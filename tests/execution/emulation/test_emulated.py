@@ -10,7 +10,8 @@ from onnx import TensorProto
 from polygraphy_layerprec.execution import PlannedExecutor
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan import Planner
-from polygraphy_layerprec.precision import BF16, FP16, round_to_precision
+from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.rounding import round_to_precision
 from tests import models
 from tests.execution.numpy_emulation import OPERATORS, emulate, half
 from tests.models import build_model, node, normal, sample_inputs, scalar, tensor

@@ -11,7 +11,8 @@ from polygraphy_layerprec.execution import PlannedExecutor
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import measure_output_error
 from polygraphy_layerprec.plan import KeptLayers, Planner
-from polygraphy_layerprec.precision import FP16, TF32, round_to_precision
+from polygraphy_layerprec.precision import FP16, TF32
+from polygraphy_layerprec.rounding import round_to_precision
 from tests.models import build_model, node, normal, tensor
 from tests.planned_runs import run_lowered, run_reference
 

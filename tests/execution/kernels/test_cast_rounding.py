@@ -7,7 +7,8 @@ import pytest
 
 from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
-from polygraphy_layerprec.precision import BF16, FP16, round_to_precision
+from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.rounding import round_to_precision
 
 LARGE = 1 << 15  # so large that casts are worth it
 

@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from polygraphy_layerprec.precision import (
-    BF16,
+from polygraphy_layerprec.precision import BF16, FP16, PRECISIONS
+from polygraphy_layerprec.rounding import (
     CHUNK_ELEMENTS,
-    FP16,
-    PRECISIONS,
     ChunkRounder,
     chunks_of,
     round_flat,
