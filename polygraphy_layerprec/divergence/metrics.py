@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,18 @@ def measure_divergence(
     return measurement.run(round_candidate=round_candidate)
 
 
+class _Chunk(NamedTuple):
+    """What is compared at a time, 1-D arrays of one size."""
+
+    place: slice
+    reference: Floats
+    candidate: Floats | None
+    introduced: Floats
+    """The reference itself where only the output is rounded."""
+    rounded: Floats
+    """`introduced`, rounded."""
+
+
 class _Measurement:
     """One comparison of flat arrays, done chunk by chunk while the chunk is in the cache."""
 
@@ -109,18 +121,18 @@ class _Measurement:
     def run(self, *, round_candidate: bool) -> DivergenceSums:
         return merge_sums(
             [
-                self._chunk(chunk, round_candidate=round_candidate)
-                for chunk in chunks_of(self._reference.size, like=self._reference)
+                self._sums_of(place, round_candidate=round_candidate)
+                for place in chunks_of(self._reference.size, like=self._reference)
             ]
         )
 
-    def _chunk(self, chunk: slice, *, round_candidate: bool) -> DivergenceSums:
-        reference = self._reference[chunk]
-        introduced = reference if self._introduced is None else self._introduced[chunk]
-        candidate = None if self._candidate is None else self._candidate[chunk]
+    def _sums_of(self, place: slice, *, round_candidate: bool) -> DivergenceSums:
+        reference = self._reference[place]
+        introduced = reference if self._introduced is None else self._introduced[place]
+        candidate = None if self._candidate is None else self._candidate[place]
         if self._introduced_rounded is not None and not round_candidate:
-            rounded = self._introduced_rounded[chunk]
-            sums = self._sums_if_in_range(chunk, reference, candidate, introduced, rounded)
+            rounded = self._introduced_rounded[place]
+            sums = self._sums_if_in_range(_Chunk(place, reference, candidate, introduced, rounded))
             if sums is not None:
                 return sums
         rounder, rounded = self._rounder, np.empty_like(reference)
@@ -131,48 +143,35 @@ class _Measurement:
             binades.append(_largest(candidate))
         if introduced is not reference:
             binades.append(_largest(reference))
-        compared = (reference, candidate, introduced, rounded)
+        chunk = _Chunk(place, reference, candidate, introduced, rounded)
         low, high = _SAFE_MAGNITUDES
         # Written so that a NaN, which compares as false, does not pass.
         safe = all(binade < high for binade in binades) and max(binades) > low
         if safe and max(binades) < 2.0**self._precision.max_exponent:
-            return self._sums_in_range(chunk, *compared)
+            return self._sums_in_range(chunk)
         if not any(binades) and not is_any_true(reference != 0.0):
-            return self._sums_in_range(chunk, *compared)
+            return self._sums_in_range(chunk)
         finite = low < binades[0] < np.inf and (introduced is reference or binades[-1] < np.inf)
         if finite and self._precision.max_finite < high and not _has_nan(candidate):
-            return self._sums_clipped(chunk, *compared)
-        return self._sums_anywhere(chunk, *compared)
+            return self._sums_clipped(chunk)
+        return self._sums_anywhere(chunk)
 
-    def _sums_if_in_range(
-        self,
-        chunk: slice,
-        reference: Floats,
-        candidate: Floats | None,
-        introduced: Floats,
-        rounded: Floats,
-    ) -> DivergenceSums | None:
+    def _sums_if_in_range(self, chunk: _Chunk) -> DivergenceSums | None:
         """Sums of tensors rounded already, or None if they tell of what is not in range.
 
         Looking first would cost as much as rounding does.
         """
         with np.errstate(invalid="ignore", over="ignore"):
-            sums = self._sums_in_range(chunk, reference, candidate, introduced, rounded)
+            sums = self._sums_in_range(chunk)
         total = sums.introduced_power + sums.rounding_power + sums.cumulative_power
         low, high = _SAFE_MAGNITUDES
         limit = min(high, 2.0**self._precision.max_exponent)
         # Written so that a NaN, which compares as false, does not pass.
         return sums if low < sums.max_abs < limit and total < np.inf else None
 
-    def _sums_in_range(
-        self,
-        chunk: slice,
-        reference: Floats,
-        candidate: Floats | None,
-        introduced: Floats,
-        rounded: Floats,
-    ) -> DivergenceSums:
+    def _sums_in_range(self, chunk: _Chunk) -> DivergenceSums:
         """Sums where everything is finite, in range, and can be squared."""
+        place, reference, candidate, introduced, rounded = chunk
         difference = self._difference[: reference.size]
         np.abs(reference, out=difference)
         max_abs = largest_of(difference)
@@ -182,7 +181,7 @@ class _Measurement:
             zeros = count_true(difference == 0.0)
         np.subtract(rounded, reference, out=difference)
         introduced_power = sum_of_squares(difference)
-        self._keep_error(chunk, difference)
+        self._keep_error(place, difference)
         reference_power, rounding_power = sum_of_squares(reference), introduced_power
         if introduced is not reference:
             np.subtract(rounded, introduced, out=difference)
@@ -204,23 +203,19 @@ class _Measurement:
             underflow_count=small_count - zeros,
         )
 
-    def _sums_clipped(
-        self,
-        chunk: slice,
-        reference: Floats,
-        candidate: Floats | None,
-        introduced: Floats,
-        rounded: Floats,
-    ) -> DivergenceSums:
+    def _sums_clipped(self, chunk: _Chunk) -> DivergenceSums:
         """Sums where the reference is finite and nothing is NaN: once clipped, all is in range."""
+        place, reference, candidate, introduced, rounded = chunk
         limit = reference.dtype.type(self._precision.max_finite)
         exact = np.clip(reference, -limit, limit)
         sums = self._sums_in_range(
-            chunk,
-            exact,
-            None if candidate is None else np.clip(candidate, -limit, limit),
-            exact if introduced is reference else np.clip(introduced, -limit, limit),
-            np.clip(rounded, -limit, limit),
+            _Chunk(
+                place,
+                exact,
+                None if candidate is None else np.clip(candidate, -limit, limit),
+                exact if introduced is reference else np.clip(introduced, -limit, limit),
+                np.clip(rounded, -limit, limit),
+            )
         )
         magnitudes = np.abs(reference)
         moved = reference if candidate is None else candidate
@@ -231,15 +226,9 @@ class _Measurement:
             candidate_nonfinite_count=count_true(np.isinf(moved)),
         )
 
-    def _sums_anywhere(
-        self,
-        chunk: slice,
-        reference: Floats,
-        candidate: Floats | None,
-        introduced: Floats,
-        rounded: Floats,
-    ) -> DivergenceSums:
+    def _sums_anywhere(self, chunk: _Chunk) -> DivergenceSums:
         """Sums where something is not finite, beyond the range, or too small to be squared."""
+        place, reference, candidate, introduced, rounded = chunk
         precision = self._precision
         finite = np.isfinite(reference)
         magnitudes = np.abs(np.where(finite, reference, 0.0))
@@ -253,7 +242,7 @@ class _Measurement:
             return np.where(finite, np.where(np.isnan(error), -exact, error), 0.0)
 
         introduced_error = error_of(rounded)
-        self._keep_error(chunk, introduced_error)
+        self._keep_error(place, introduced_error)
         alone = rounded if introduced is reference else round_to_precision(reference, precision)
         moved = reference if candidate is None else candidate
         return DivergenceSums(
@@ -286,9 +275,9 @@ class _Measurement:
         np.subtract(difference, reference, out=difference)
         return sum_of_squares(difference)
 
-    def _keep_error(self, chunk: slice, error: Floats) -> None:
+    def _keep_error(self, place: slice, error: Floats) -> None:
         if self._error_halves is not None:
-            self._error_halves[chunk] = halves_of_error(error)
+            self._error_halves[place] = halves_of_error(error)
 
 
 def _clip(values: Floats, precision: Precision) -> npt.NDArray[np.float64]:

@@ -22,16 +22,14 @@ from polygraphy_layerprec.records.decision import (
     VerdictKind,
 )
 from polygraphy_layerprec.records.numbers import MaybeInfinite
+from polygraphy_layerprec.records.ranked_layer import ImpactMethod, RankedLayer, UnmeasuredLayer
 from polygraphy_layerprec.records.ranking import (
-    ImpactMethod,
     ModelIdentity,
     NonFiniteOrigin,
     OutputDivergence,
     OutputError,
-    RankedLayer,
     Ranking,
     RunConditions,
-    UnmeasuredLayer,
 )
 from polygraphy_layerprec.records.selection import (
     Constraint,

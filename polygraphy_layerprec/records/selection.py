@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from polygraphy_layerprec.records.decision import Decision, Remedy, SelectionCost
 from polygraphy_layerprec.records.numbers import MaybeInfinite
-from polygraphy_layerprec.records.ranking import RankedLayer
+from polygraphy_layerprec.records.ranked_layer import RankedLayer
 
 __all__ = [
     "Constraint",

@@ -13,7 +13,7 @@ from polygraphy_layerprec.report.columns import (
     shorten,
     wrap_text,
 )
-from polygraphy_layerprec.report.markdown import code_span, escape_markdown, markdown_table
+from polygraphy_layerprec.report.markdown_syntax import code_span, escape_markdown, markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

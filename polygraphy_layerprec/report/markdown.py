@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.ranking.order import forecast_holds
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.agreement_headline import judge_agreement
 from polygraphy_layerprec.report.choice import rows_of_choices
-from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.digits import describe_stability
 from polygraphy_layerprec.report.headline import judge_ranking, judge_verification
+from polygraphy_layerprec.report.markdown_syntax import (
+    code_block,
+    code_span,
+    escape_markdown,
+    markdown_table,
+)
 from polygraphy_layerprec.report.numbers import (
     format_error,
     format_impact,
@@ -23,7 +27,7 @@ from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from polygraphy_layerprec.records import (
         Constraint,
@@ -41,46 +45,14 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.report.table import SortKey
 
 __all__ = [
-    "code_span",
-    "escape_markdown",
     "format_agreement_markdown",
     "format_ranking_markdown",
     "format_report_markdown",
     "format_script_markdown",
     "format_verification_markdown",
-    "markdown_table",
 ]
 
-_NAME_WIDTH: Final = 120
-_REASON_WIDTH: Final = 200
 _LAYERS_SHOWN: Final = 20
-
-
-def code_span(text: str) -> str:
-    """Returns `text` as code within a table: it mentions nobody, links nowhere, and is no HTML.
-
-    Nothing can be escaped within such code but a bar, so the quotes are longer than any in it.
-    """
-    shown = shorten(printable(text), _NAME_WIDTH).replace("|", "\\|")
-    if not shown.strip():
-        return ""
-    longest = max(map(len, re.findall("`+", shown)), default=0)
-    quotes = "`" * (longest + 1)
-    padding = " " if shown[0] in "` " or shown[-1] in "` " else ""
-    return f"{quotes}{padding}{shown}{padding}{quotes}"
-
-
-def escape_markdown(text: str, *, longest: int | None = _REASON_WIDTH) -> str:
-    """Returns `text` with everything escaped that Markdown or HTML would take for its own.
-
-    Args:
-        text: Any text.
-        longest: Characters beyond which it is shortened; None for as it is.
-    """
-    # An @ or # that is followed by a letter or number would call a person or name an issue.
-    shown = printable(text) if longest is None else shorten(printable(text), longest)
-    escaped = re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", shown)
-    return re.sub(r"([@#])(?=\w)", "\\1\N{ZERO WIDTH NON-JOINER}", escaped)
 
 
 def format_report_markdown(report: RankingReport) -> list[str]:
@@ -93,7 +65,7 @@ def format_report_markdown(report: RankingReport) -> list[str]:
         *_ranking(report.ranking, top=_LAYERS_SHOWN, sort_by="impact", kept=kept),
     ]
     for command in report.commands:
-        lines += ["", escape_markdown(command.purpose), "", *_code_block(command.line)]
+        lines += ["", escape_markdown(command.purpose), "", *code_block(command.line)]
     return lines
 
 
@@ -252,21 +224,6 @@ def _verdict(verdict: Verdict) -> list[str]:
     return sentences + [escape_markdown(text, longest=None) for text in verdict.sentences]
 
 
-def markdown_table(
-    titles: Sequence[str], rows: Iterable[Sequence[str]], alignment: str
-) -> list[str]:
-    """Returns a table as lines.
-
-    Args:
-        titles: What stands above the columns, escaped.
-        rows: A cell for each column, escaped.
-        alignment: `l` or `r` for each column.
-    """
-    rules = {"l": ":--", "r": "--:"}
-    lines = [titles, [rules[side] for side in alignment], *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
 def _layer_cells(layer: RankedLayer, *, is_kept: bool) -> list[str]:
     return [
         str(layer.rank),
@@ -291,13 +248,6 @@ def _conditions(ranking: Ranking) -> str:
         f"{conditions.impact}; digest {ranking.model.digest[:16]}; {versions}"
     )
     return escape_markdown(text)
-
-
-def _code_block(text: str) -> list[str]:
-    shown = printable(text)
-    longest = max(map(len, re.findall("`+", shown)), default=0)
-    fence = "`" * max(longest + 1, 3)
-    return [f"{fence}sh", shown, fence]
 
 
 def _divergence(divergence: OutputDivergence | None) -> str:

@@ -21,14 +21,13 @@ from polygraphy_layerprec.records import (
 )
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.markdown import (
-    code_span,
-    escape_markdown,
     format_agreement_markdown,
     format_ranking_markdown,
     format_report_markdown,
     format_script_markdown,
     format_verification_markdown,
 )
+from polygraphy_layerprec.report.markdown_syntax import code_span, escape_markdown
 from tests.decisions import make_decision
 from tests.rankings import make_layer, make_ranking
 from tests.report_models import (
