@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import polygraphy.comparator
 from polygraphy.tools.args import ComparatorCompareArgs, DataLoaderArgs, ModelArgs
 from polygraphy.tools.script import make_invocable
 
 from polygraphy_layerprec._native import G_LOGGER
+from polygraphy_layerprec.tools.args.samples import check_paths
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -38,7 +38,7 @@ def use_own_inputs(script: Script, arg_groups: MutableMapping[type, Any], graph:
     """Replaces Polygraphy's data loader in `arg_groups` where it would fail.
 
     That is where an input has a dynamic shape that was not given, which Polygraphy makes 1 on all
-    axes, and where files are of a kind that it does not read.
+    axes, and where inputs are in files: where it finds none, it compares nothing and passes.
 
     Args:
         script: What will run.
@@ -49,9 +49,9 @@ def use_own_inputs(script: Script, arg_groups: MutableMapping[type, Any], graph:
     if options.data_loader_script:
         return
     if options.load_inputs_paths:
-        if any(map(_is_foreign, options.load_inputs_paths)):
-            paths = [os.path.abspath(path) for path in options.load_inputs_paths]
-            _replace(script, arg_groups, "InputsFromFiles", paths, graph)
+        check_paths(options.load_inputs_paths)
+        paths = [os.path.abspath(path) for path in options.load_inputs_paths]
+        _replace(script, arg_groups, "InputsFromFiles", paths, graph)
     elif getattr(options, "data_loader_backend_module", None) != "torch" and _is_open(arg_groups):
         if arg_groups[ComparatorCompareArgs].load_outputs_paths:
             G_LOGGER.warning(
@@ -78,16 +78,6 @@ def _replace(
     # Not `script.set_data_loader`: that comes before the loaders, and so before the graph.
     name = script.add_loader(make_invocable(loader, *sources, **named), "load_inputs")
     arg_groups[DataLoaderArgs] = _OwnDataLoader(arg_groups[DataLoaderArgs], name)
-
-
-def _is_foreign(path: str) -> bool:
-    """Whether Polygraphy does not read what is there; old versions read no folders."""
-    if not os.path.isdir(path):
-        return path.lower().endswith((".npy", ".npz"))
-    reads_folders = hasattr(polygraphy.comparator, "StreamingDataLoader")
-    return not reads_folders or any(
-        name.lower().endswith((".npy", ".npz")) for name in os.listdir(path)
-    )
 
 
 def _is_open(arg_groups: MutableMapping[type, Any]) -> bool:

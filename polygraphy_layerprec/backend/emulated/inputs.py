@@ -11,8 +11,9 @@ from polygraphy_layerprec._native import export
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
 from polygraphy_layerprec.backend.made_up_inputs import plan_and_tell
 from polygraphy_layerprec.backend.sample_files import read_samples
-from polygraphy_layerprec.execution.samples.given import check_sample
+from polygraphy_layerprec.execution.samples.given import NO_SAMPLE, SampleError, check_sample
 from polygraphy_layerprec.execution.samples.plausible import DEFAULT_SEED, draw_samples
+from polygraphy_layerprec.files.npz_file import StoredArray
 from polygraphy_layerprec.model import Graph
 
 if TYPE_CHECKING:
@@ -78,9 +79,29 @@ class InputsFromFiles:
         self._graph = graph
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Yields one array for each input, by name, for each sample, once they fit the model."""
+        """Yields one array for each input, by name, for each sample.
+
+        They fit the model, but for those of a JSON file, which Polygraphy checks and casts.
+
+        Raises:
+            PolygraphyException: If a file cannot be read or does not fit, or there is no sample.
+        """
         graph, _ = util.invoke_if_callable(self._graph)
+        is_empty = True
         with critical_errors():
             for path in self._paths:
                 for where, sample in read_samples(path, graph.inputs):
-                    yield check_sample(sample, graph.inputs, where=where)
+                    is_empty = False
+                    yield (
+                        sample
+                        if _is_of_json(sample)
+                        else check_sample(sample, graph.inputs, where=where)
+                    )
+            if is_empty:
+                raise SampleError(NO_SAMPLE)
+
+
+def _is_of_json(sample: Any) -> bool:
+    return isinstance(sample, dict) and not any(
+        isinstance(array, StoredArray) for array in sample.values()
+    )

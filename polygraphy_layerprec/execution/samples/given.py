@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import GraphInput
 
 __all__ = [
+    "NO_SAMPLE",
     "LabelledSample",
     "SampleError",
     "check_fits",
@@ -28,6 +29,9 @@ __all__ = [
     "describe_input",
     "take_labels",
 ]
+
+NO_SAMPLE: Final = "The input data hold no sample.\nGive at least one."
+"""What is wrong with data of no samples, and what to do."""
 
 _MORE_THAN_ANY_MACHINE: Final = 1 << 48
 _MOST_NAMES_QUOTED: Final = 20

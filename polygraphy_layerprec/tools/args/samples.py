@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.report.next_steps import ShapeRange
 
-__all__ = ["SampleArgs"]
+__all__ = ["SampleArgs", "check_paths"]
 
 # Options of old Polygraphy versions, which newer ones do not have.
 _REPLACED: Final = ("int_min", "int_max", "float_min", "float_max", "data_loader_func_name")
+
+
+def check_paths(paths: Iterable[str]) -> None:
+    """Stops, before any work begins, unless there is a file or folder at each of `paths`."""
+    for path in paths:
+        if not os.path.exists(path):
+            G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
 
 
 @export()
@@ -82,9 +89,7 @@ class SampleArgs(DataLoaderArgs):
         if self.iterations is not None and self.iterations < 1:
             G_LOGGER.critical(f"`--iterations` must be at least 1, got: {self.iterations}.")
         self._check_ranges()
-        for path in (*self.load_inputs_paths, self.data_loader_script):
-            if path is not None and not os.path.exists(path):
-                G_LOGGER.critical(f"No such file with input data: {path!r}.\nCheck the path.")
+        check_paths([*self.load_inputs_paths, *filter(None, [self.data_loader_script])])
 
     def _check_ranges(self) -> None:
         for name, (low, high) in (self.val_range or {}).items():
@@ -110,6 +115,7 @@ class SampleArgs(DataLoaderArgs):
         """
         from polygraphy_layerprec.execution.kernels.sessions import silence_native_log
         from polygraphy_layerprec.execution.samples.given import (
+            NO_SAMPLE,
             SampleError,
             check_sample,
             take_labels,
@@ -128,7 +134,7 @@ class SampleArgs(DataLoaderArgs):
         )
         first = list(itertools.islice(checked, 1))
         if not first and not self.data_set_size:
-            raise SampleError("The input data hold no sample.\nGive at least one.")
+            raise SampleError(NO_SAMPLE)
         return self._noting_shapes(graph, itertools.chain(first, checked))
 
     def _counted(

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from polygraphy.json import load_json
+from polygraphy.exception import PolygraphyException
+from polygraphy.json import load_json, save_json
 
 pytestmark = [
     pytest.mark.onnxrt,
@@ -103,3 +104,41 @@ def test_a_sample_that_does_not_fit_is_a_mistake_in_words(run, files, detector):
 
     with pytest.raises(Exception, match="no array for the model's input 'x'"):
         run(detector, "--layerprec", "--load-inputs", "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        (
+            "empty/",
+            None,
+            "holds no input data.\nNote: Files are read that end in .json, .npy, .npz",
+        ),
+        ("notes/x.txt", "1 2", "holds no input data.\nNote: Files are read that end in .json"),
+        ("x.txt", "1 2", "holds no input data in JSON as Polygraphy saves it"),
+        ("broken.json", "[{", "holds no input data in JSON as Polygraphy saves it"),
+        ("none.json", "[]", "The input data hold no sample.\nGive at least one."),
+        ("saved/0.json", "[]", "The input data hold no sample.\nGive at least one."),
+        ("missing.npz", None, "No such file with input data: 'missing.npz'.\nCheck the path."),
+    ],
+)
+def test_inputs_without_a_sample_are_no_reason_to_pass(run, files, detector, path, text, message):
+    folder, _, name = path.rpartition("/")
+    (files / folder).mkdir(exist_ok=True)
+    if text is not None:
+        (files / folder / name).write_text(text)
+
+    with pytest.raises(PolygraphyException) as caught:
+        run(detector, "--onnxrt", "--layerprec", "--load-inputs", folder or name)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["wide.json", "wide"])
+def test_arrays_of_a_json_file_are_cast_as_polygraphy_casts_them(run, files, detector, path):
+    (files / "wide").mkdir(exist_ok=True)
+    for name in ("wide.json", "wide/0.json"):
+        save_json([{"x": image(0.25).astype(np.float64)}], str(files / name))
+    options = ("--load-inputs", path, "--atol", "0.1")
+
+    assert run(detector, "--onnxrt", "--layerprec", *options)
