@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,10 @@ CHUNK_ELEMENTS: Final = 1 << 16
 
 Threads would not help: each step is so short that they would wait for the interpreter's lock.
 """
+
+
+_OWN: Final = threading.local()
+"""A thread's rounders: making one takes as long as rounding a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,11 @@ def rounder_like(
     """
     library = library_of(values)
     if library is None:
-        return ChunkRounder(precision, values.dtype, saturate=saturate)
+        kept: dict[Any, ChunkRounder] = _OWN.__dict__.setdefault("rounders", {})
+        key = precision, values.dtype, saturate
+        if key not in kept:
+            kept[key] = ChunkRounder(precision, values.dtype, saturate=saturate)
+        return kept[key]
     return _DeviceRounder(library, precision, values.dtype, saturate=saturate)
 
 

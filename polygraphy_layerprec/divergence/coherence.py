@@ -14,8 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from polygraphy_layerprec.arrays import namespace_of
 from polygraphy_layerprec.divergence.metrics import error_from_halves
 from polygraphy_layerprec.divergence.powers import sum_of_squares
+from polygraphy_layerprec.divergence.scratch import scratch
 
 __all__ = ["WeightedPowers", "coherent_axes", "coherent_groups", "weighted_powers"]
 
@@ -56,7 +58,8 @@ def weighted_powers(
         halves: Its errors, as `measure_divergence` keeps them.
         axes: The tensor's coherent axes.
     """
-    product = error_from_halves(halves)
+    memory = scratch("errors", halves.size, namespace_of(halves).empty(0, np.float32))
+    product = error_from_halves(halves, out=memory)
     product *= gradient.reshape(-1)
     independent = sum_of_squares(product)
     groups = product

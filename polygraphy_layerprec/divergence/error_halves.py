@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from polygraphy_layerprec.arrays import namespace_of
+from polygraphy_layerprec.arrays import library_of, namespace_of
 
-__all__ = ["error_from_halves", "halves_of_error"]
+__all__ = ["ErrorMemory", "error_from_halves", "halves_of_error"]
+
+_SLAB_ELEMENTS: Final = 1 << 22
+_LARGEST_SHARE: Final = 4
+
+
+class ErrorMemory:
+    """Where the errors of one sample are kept: few large pieces, which are quick to get."""
+
+    def __init__(self) -> None:
+        self._slab = np.empty(0, np.uint16)
+
+    def take(self, like: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+        """Returns an array for the errors of `like`, of its shape, not initialised."""
+        if library_of(like) is not None or like.size > _SLAB_ELEMENTS // _LARGEST_SHARE:
+            alone: npt.NDArray[np.uint16] = namespace_of(like).empty(like.shape, np.uint16)
+            return alone
+        if self._slab.size < like.size:
+            self._slab = np.empty(_SLAB_ELEMENTS, np.uint16)
+        taken, self._slab = self._slab[: like.size], self._slab[like.size :]
+        return taken.reshape(like.shape)
 
 
 def halves_of_error(errors: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint16]:
@@ -19,12 +39,20 @@ def halves_of_error(errors: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uin
     return halves
 
 
-def error_from_halves(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+def error_from_halves(
+    halves: npt.NDArray[np.uint16], *, out: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
     """Returns the errors kept as upper halves of FP32 bits, flat.
 
     Two bytes an element, and a relative error below 2**-7, towards zero, in numbers that are only
     squared and summed.
+
+    Args:
+        halves: The upper halves, of any shape.
+        out: Where to write them, flat.
     """
-    wide = halves.reshape(-1).astype(np.uint32)
+    errors = namespace_of(halves).empty(halves.size, np.float32) if out is None else out
+    wide = errors.view(np.uint32)
+    wide[:] = halves.reshape(-1)
     wide <<= 16
-    return wide.view(np.float32)
+    return errors

@@ -13,11 +13,11 @@ from polygraphy_layerprec.arrays import (
     count_true,
     is_any_true,
     largest_of,
-    namespace_of,
     smallest_of,
 )
 from polygraphy_layerprec.divergence.error_halves import error_from_halves, halves_of_error
 from polygraphy_layerprec.divergence.powers import sum_of_squares
+from polygraphy_layerprec.divergence.scratch import scratch
 from polygraphy_layerprec.divergence.sums import DivergenceSums, merge_sums, relative_error
 from polygraphy_layerprec.rounding import chunks_of, round_flat, round_to_precision, rounder_like
 
@@ -112,7 +112,7 @@ class _Measurement:
         self._precision = precision
         self._error_halves = error_halves
         first = next(chunks_of(reference.size, like=reference), slice(0, 0))
-        self._difference = namespace_of(reference).empty(first.stop, reference.dtype)
+        self._difference = scratch("difference", first.stop, reference)
 
     @cached_property
     def _rounder(self) -> Any:
@@ -135,7 +135,7 @@ class _Measurement:
             sums = self._sums_if_in_range(_Chunk(place, reference, candidate, introduced, rounded))
             if sums is not None:
                 return sums
-        rounder, rounded = self._rounder, np.empty_like(reference)
+        rounder, rounded = self._rounder, scratch("rounded", reference.size, reference)
         binades = [rounder.round(introduced, rounded, keep_sign_of_zero=False)]
         if candidate is not None and round_candidate:
             binades.append(rounder.round(candidate, candidate))

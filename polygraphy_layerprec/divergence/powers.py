@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from polygraphy_layerprec.arrays import library_of, namespace_of
+from polygraphy_layerprec.arrays import library_of
+from polygraphy_layerprec.divergence.scratch import scratch
 from polygraphy_layerprec.rounding import chunks_of
 
 __all__ = ["norm_of", "squared_distance", "sum_of_squares"]
@@ -42,12 +43,9 @@ def norm_of(values: Floats) -> float:
 def squared_distance(first: Floats, second: Floats) -> float:
     """Returns the sum of squares of the difference of two contiguous arrays of one shape."""
     first, second = first.reshape(-1), second.reshape(-1)
-    difference = None
     total = 0.0
     for chunk in chunks_of(first.size, like=first):
-        if difference is None:
-            difference = namespace_of(first).empty(chunk.stop - chunk.start, first.dtype)
-        part = difference[: chunk.stop - chunk.start]
+        part = scratch("distance", chunk.stop - chunk.start, first)
         np.subtract(first[chunk], second[chunk], out=part)
         total += sum_of_squares(part)
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
 
 __all__ = [
+    "Extent",
     "Streams",
     "can_carry_error",
     "entering_streams",
     "hands_on_fed",
     "is_float",
     "largest_finite",
+    "look_at",
     "rounded_tensor",
     "shape_of",
     "streams_of",
@@ -158,13 +161,29 @@ def shape_of(tensor: ort.OrtValue | None) -> tuple[int, ...] | None:
 
 def largest_finite(values: np.ndarray[Any, Any]) -> float:
     """Returns the largest finite magnitude, 0 where there is none."""
+    return look_at(values).largest_finite
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How far the values of a float array reach."""
+
+    largest_finite: float
+    """Largest finite magnitude, 0 where there is none."""
+
+    is_finite: bool
+    """Whether all are finite."""
+
+
+def look_at(values: np.ndarray[Any, Any]) -> Extent:
+    """Returns how far values reach."""
     if not values.size:
-        return 0.0
+        return Extent(0.0, is_finite=True)
     largest = max(largest_of(values), -smallest_of(values))
-    if not np.isfinite(largest):
-        finite = values[np.isfinite(values)]
-        largest = largest_of(np.abs(finite)) if finite.size else 0.0
-    return largest
+    if math.isfinite(largest):
+        return Extent(largest, is_finite=True)
+    finite = values[np.isfinite(values)]
+    return Extent(largest_of(np.abs(finite)) if finite.size else 0.0, is_finite=False)
 
 
 def hands_on_fed(node: Node, floats: Sequence[Streams]) -> bool:

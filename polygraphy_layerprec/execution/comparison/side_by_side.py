@@ -234,7 +234,8 @@ class SampleComparer:
         """
         comparison = self.nothing()
         comparison.sample_count = 1
-        result = self._executor.compare(sample, self._observer(comparison, index, tell))
+        observe = self._observer(comparison, index)
+        result = self._executor.compare(sample, observe, tell or (lambda _: None))
         if self._unchecked is not None:
             check_against_reference(self._unchecked, sample, result.reference)
             self._unchecked = None
@@ -251,17 +252,13 @@ class SampleComparer:
         _add_result(comparison, index, result)
         return comparison
 
-    def _observer(
-        self, comparison: Comparison, index: int, tell: Callable[[Node], None] | None
-    ) -> Callable[[NodeRun], None]:
+    def _observer(self, comparison: Comparison, index: int) -> Callable[[NodeRun], None]:
         def observe(node_run: NodeRun) -> None:
             comparison.observations.add(node_run, sample=index)
             self._spread.add(node_run)
             comparison.ran.add(node_run.node.index)
             if any(o is not None and o.data_type() in _LOW_TYPES for o in node_run.outputs):
                 comparison.lowered_already.add(node_run.node.index)
-            if tell is not None:
-                tell(node_run.node)
 
         return observe
 

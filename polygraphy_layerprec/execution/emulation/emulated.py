@@ -7,13 +7,14 @@ dropped after their last use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from polygraphy_layerprec.arrays import on_host
+from polygraphy_layerprec.execution.background import background_for_host
 from polygraphy_layerprec.execution.emulation.branches import (
     branches_taken,
     is_flipped,
@@ -26,16 +27,23 @@ from polygraphy_layerprec.execution.kernels.ort_tensors import value_of
 from polygraphy_layerprec.execution.streams import (
     Streams,
     entering_streams,
+    is_float,
     union_of_overflows,
 )
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.pair_fit import PairFit
+    from polygraphy_layerprec.execution.background import Background
+    from polygraphy_layerprec.execution.emulation.node_run import NodeResult
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
 __all__ = ["EmulatedExecutor", "SampleComparison"]
+
+_KEPT_BYTES: Final = 4096
+"""Smaller weights stay in memory of their own."""
+_FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +97,25 @@ class EmulatedExecutor:
         self,
         sample: Mapping[str, np.ndarray[Any, Any]],
         observe: Callable[[NodeRun], None],
+        tell: Callable[[Node], None] = lambda _: None,
     ) -> SampleComparison:
         """Runs one sample through reference and candidate.
 
         Args:
             sample: An array for each input of the model.
-            observe: Called after each node that ran, in execution order.
+            observe: Called for each node that ran, in execution order, on a thread of its own:
+                others run meanwhile.
+            tell: Called after each node that ran.
 
         Raises:
             ExecutionError: If ONNX-Runtime has no tensors of an input's type.
         """
+        with background_for_host() as background:
+            return self._compare(sample, _Observation(background, observe, tell))
+
+    def _compare(
+        self, sample: Mapping[str, np.ndarray[Any, Any]], observation: _Observation
+    ) -> SampleComparison:
         tensors = entering_streams(self._graph, sample)
         lost: dict[str, str] = {}
         failures: dict[int, str] = {}
@@ -110,7 +127,7 @@ class EmulatedExecutor:
                 culprit = next((lost[name] for name in needed if name in lost), None)
                 if culprit is None:
                     try:
-                        made = self._run(node, tensors, observe, taken=taken)
+                        made = self._run(node, tensors, observation, taken=taken)
                     except NodeError as error:
                         failures[node.index] = str(error)
                         culprit = node.name
@@ -129,15 +146,34 @@ class EmulatedExecutor:
         self,
         node: Node,
         tensors: Mapping[str, Streams],
-        observe: Callable[[NodeRun], None],
+        observation: _Observation,
         *,
         taken: bool,
     ) -> list[Streams | None]:
         if not taken:
             return self._comparer.run_candidate(node, tensors)
-        node_run, made = self._comparer.compare(node, tensors)
-        observe(node_run)
-        return made
+        result = self._comparer.compare(node, tensors)
+        observation.add(node, result)
+        if self._may_be_read_again(node, tensors, result.streams):
+            observation.background.catch_up()
+        return result.streams
+
+    def _may_be_read_again(
+        self, node: Node, tensors: Mapping[str, Streams], made: Sequence[Streams | None]
+    ) -> bool:
+        """Whether those who observe may read large weights, whose memory is used again.
+
+        They do for what takes or makes integers that stand for floats.
+        """
+        weights = [
+            self._graph.weights[name] for name in node.sources if name in self._graph.weights
+        ]
+        if all(weight.nbytes <= _KEPT_BYTES for weight in weights):
+            return False
+        streams = [tensors[name] for name in node.sources if name in tensors]
+        return not all(weight.dtype in _FLOATS for weight in weights) or not all(
+            is_float(stream.reference) for stream in (*streams, *filter(None, made))
+        )
 
     def _collect(
         self,
@@ -163,3 +199,16 @@ class EmulatedExecutor:
             flips,
             self._comparer.take_fits(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    """Hands on what comes of nodes, summed up in the background."""
+
+    background: Background
+    observe: Callable[[NodeRun], None]
+    tell: Callable[[Node], None]
+
+    def add(self, node: Node, result: NodeResult) -> None:
+        self.background.put(lambda: self.observe(result.finish()), result.nbytes)
+        self.tell(node)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polygraphy_layerprec.arrays import is_all_true, namespace_of
-from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
+from polygraphy_layerprec.arrays import is_all_true
+from polygraphy_layerprec.divergence.error_halves import ErrorMemory
 from polygraphy_layerprec.execution.emulation.branches import join_branches
+from polygraphy_layerprec.execution.emulation.layer_outputs import LayerOutputs, OutputFacts
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
 from polygraphy_layerprec.execution.emulation.node_gains import NodeGains, candidates_of
-from polygraphy_layerprec.execution.emulation.node_run import NodeRun
+from polygraphy_layerprec.execution.emulation.node_run import NodeResult, NodeRun
 from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
 from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
+from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.kernels.device_runner import runner_of
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.row_lookup import narrow_lookup
@@ -31,7 +34,6 @@ from polygraphy_layerprec.execution.streams import (
     rounded_tensor,
     streams_of,
     union_of_overflows,
-    writable_array,
 )
 from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.plan.widths import Width, reads_of
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime as ort
 
+    from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.divergence.pair_fit import PairFit
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
@@ -56,17 +59,15 @@ class NodeComparer:
         self._plan = plan
         self._graph = plan.graph
         self._precision = plan.precision
-        self._keep_errors = keep_errors
+        self._errors = ErrorMemory() if keep_errors else None
         self._rounder = CastRounder(plan.precision)
         self._runner = runner_of(plan.graph)
         self._gains = NodeGains(self._runner, plan.precision, needs_gains=needs_gains)
         self._weights = weights_of(plan.graph)
         self._lowered = LoweredNodes(plan.graph, plan.precision, self._runner, self._weights)
 
-    def compare(
-        self, node: Node, tensors: Mapping[str, Streams]
-    ) -> tuple[NodeRun, list[Streams | None]]:
-        """Returns what the node did and the streams of its outputs.
+    def compare(self, node: Node, tensors: Mapping[str, Streams]) -> NodeResult:
+        """Returns what comes of a node.
 
         Args:
             node: The node.
@@ -76,13 +77,16 @@ class NodeComparer:
             NodeError: If it cannot run.
         """
         if node.branches:
-            return join_branches(self._graph, node, tensors)
+            node_run, joined = join_branches(self._graph, node, tensors)
+            return _finished(joined, node_run)
         weights, streams = self._load(node, tensors)
         inputs = {**weights, **{name: stream.reference for name, stream in streams.items()}}
         outputs = self._runner.run(node, inputs)
         referenced = ReferenceRun(node, weights, streams, inputs, outputs)
         if node.is_constant:
-            return NodeRun(node, inputs, outputs), [_constant(output) for output in outputs]
+            return _finished(
+                [_constant(output) for output in outputs], NodeRun(node, inputs, outputs)
+            )
         if not (node.is_layer and self._plan.is_lowered(node)):
             return self._pass_on(referenced)
         return self._measure(referenced)
@@ -135,7 +139,7 @@ class NodeComparer:
             for name, stream in streams.items()
         }
 
-    def _pass_on(self, referenced: ReferenceRun) -> tuple[NodeRun, list[Streams | None]]:
+    def _pass_on(self, referenced: ReferenceRun) -> NodeResult:
         node, streams, outputs = referenced.node, referenced.streams, referenced.outputs
         candidates, saturated = outputs, outputs
         overflows = union_of_overflows(streams)
@@ -173,9 +177,9 @@ class NodeComparer:
             step_gain=steps,
             flipped_count=flipped,
         )
-        return node_run, made
+        return _finished(made, node_run)
 
-    def _measure(self, referenced: ReferenceRun) -> tuple[NodeRun, list[Streams | None]]:
+    def _measure(self, referenced: ReferenceRun) -> NodeResult:
         node, streams, outputs = referenced.node, referenced.streams, referenced.outputs
         terms = sum_of_terms(
             self._runner, node, referenced.inputs, self._largest_of(streams), self._precision
@@ -213,77 +217,62 @@ class NodeComparer:
         steps = step_gain(
             node, {**weights, **referenced.inputs}, {**weights, **entering}, outputs, candidates
         )
-        sums, candidates, halves = self._compare(node, outputs, introduced, candidates)
+        widths = self._plan.of(node).outputs
+        compared = LayerOutputs(
+            node.outputs, widths, self._rounder, outputs, introduced, candidates
+        )
+        measure, facts = self._seen(compared)
         carried = carry_overflows(
             run,
             referenced,
             {**weights, **entering},
             self._precision,
-            overflows_here=sums.overflow_count > 0,
+            overflows_here=facts.max_abs >= self._precision.overflow_threshold,
         )
-        origin = referenced.nonfinite_from
-        bad = sums.candidate_nonfinite_count + sums.reference_nonfinite_count > 0
-        node_run = NodeRun(
-            node,
-            referenced.inputs,
-            outputs,
-            introduced,
-            sums,
-            max_abs_input=max(referenced.max_abs_input, largest_weight),
-            largest_sum_of_terms=terms,
-            harmful_overflows=carried.harmful,
-            nonfinite_from=origin if bad else None,
-            gains=gains,
-            step_gain=steps,
-            error_halves=halves,
-        )
-        made = streams_of(outputs, candidates, carried.outputs)
+        bad = facts.has_nonfinite
+
+        def finish() -> NodeRun:
+            sums, halves = measure()
+            return NodeRun(
+                node,
+                referenced.inputs,
+                outputs,
+                introduced,
+                sums,
+                max_abs_input=max(referenced.max_abs_input, largest_weight),
+                largest_sum_of_terms=terms,
+                harmful_overflows=carried.harmful,
+                nonfinite_from=referenced.nonfinite_from if bad else None,
+                gains=gains,
+                step_gain=steps,
+                error_halves=halves,
+            )
+
+        made = streams_of(outputs, compared.candidates, carried.outputs)
         for stream in filter(None, made):
             stream.computed = True
-            stream.max_abs = sums.max_abs
+            stream.max_abs = facts.max_abs
             untouched = stream.saturated is stream.reference
             stream.overflows = frozenset() if untouched else carried.overflows
             stream.nonfinite_from = node.index if bad else None
-        return node_run, made
+        return NodeResult(made, finish, compared.nbytes)
+
+    def _seen(
+        self, compared: LayerOutputs
+    ) -> tuple[Callable[[], tuple[DivergenceSums, dict[str, npt.NDArray[np.uint16]]]], OutputFacts]:
+        """What sums up the outputs of a layer, and what has to be known of them at once."""
+        if current_device() is None:
+            return partial(compared.measure, self._errors), compared.facts()
+        # Every look at a device waits for it.
+        measured = compared.measure(self._errors)
+        return lambda: measured, OutputFacts.of(measured[0])
 
     def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
         return lambda n: streams[n].max_abs if n in streams else self._weights.largest(n)
 
-    def _compare(
-        self,
-        node: Node,
-        outputs: Sequence[ort.OrtValue | None],
-        introduced: Sequence[ort.OrtValue | None] | None,
-        candidates: Sequence[ort.OrtValue | None],
-    ) -> tuple[DivergenceSums, list[ort.OrtValue | None], dict[str, npt.NDArray[np.uint16]]]:
-        """The divergence, the rounded candidates, and the introduced errors if they are kept."""
-        sums = DivergenceSums()
-        rounded = list(candidates)
-        kept = {}
-        for index, (reference, candidate) in enumerate(zip(outputs, candidates, strict=True)):
-            if reference is None or candidate is None or not is_float(reference):
-                continue
-            exact = value_of(reference)
-            inexact = None if introduced is None else introduced[index]
-            rounds = self._plan.of(node).outputs[index] is Width.LOW
-            low = self._rounder.rounded(inexact or reference) if rounds else inexact or reference
-            done = not rounds or (low is not None and self._rounder.round_in_place(candidate))
-            values, rounded[index] = writable_array(candidate)
-            halves = (
-                namespace_of(exact).empty(exact.shape, np.uint16) if self._keep_errors else None
-            )
-            sums += measure_divergence(
-                exact,
-                values,
-                precision=self._precision,
-                introduced=None if inexact is None else value_of(inexact),
-                introduced_rounded=None if low is None else value_of(low),
-                round_candidate=not done,
-                error_halves=halves,
-            )
-            if halves is not None:
-                kept[node.outputs[index]] = halves
-        return sums, rounded, kept
+
+def _finished(streams: list[Streams | None], node_run: NodeRun) -> NodeResult:
+    return NodeResult(streams, lambda: node_run)
 
 
 def _constant(output: ort.OrtValue | None) -> Streams | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
+    from polygraphy_layerprec.execution.streams import Streams
     from polygraphy_layerprec.model import Node
 
-__all__ = ["NodeRun"]
+__all__ = ["NodeResult", "NodeRun"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class NodeRun:
     """The node."""
 
     inputs: Mapping[str, ort.OrtValue]
-    """Reference inputs by tensor name, weights included (rounded, if the node is a layer). Valid
-    until the next node runs: the weights' memory is used again."""
+    """Reference inputs by tensor name, weights included (rounded, if the node is a layer). Once the
+    next node runs, the memory of large weights is used again: their types and shapes stay."""
 
     outputs: Sequence[ort.OrtValue | None]
     """Reference outputs, None for absent ones."""
@@ -60,3 +61,17 @@ class NodeRun:
 
     error_halves: Mapping[str, npt.NDArray[np.uint16]] = field(default_factory=dict)
     """Introduced error of each float output, as `measure_divergence` keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What comes of a node: at once for the nodes behind it, and later for those who observe."""
+
+    streams: list[Streams | None]
+    """The streams of its outputs, None for absent ones."""
+
+    finish: Callable[[], NodeRun]
+    """Returns what it did, summed up. For any thread, once."""
+
+    nbytes: int = 0
+    """Size of the arrays that are to be summed up."""

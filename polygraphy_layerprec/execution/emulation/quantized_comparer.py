@@ -10,7 +10,7 @@ import numpy as np
 from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
 from polygraphy_layerprec.divergence.pair_fit import PairFit, fit_of
 from polygraphy_layerprec.execution.emulation.node_comparer import NodeComparer
-from polygraphy_layerprec.execution.emulation.node_run import NodeRun
+from polygraphy_layerprec.execution.emulation.node_run import NodeResult, NodeRun
 from polygraphy_layerprec.execution.emulation.quantized_pairs import PairRunner
 from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
 from polygraphy_layerprec.execution.kernels.ort_tensors import value_of
@@ -53,9 +53,7 @@ class QuantizedComparer(NodeComparer):
         fits, self._fits = self._fits, {}
         return fits
 
-    def compare(
-        self, node: Node, tensors: Mapping[str, Streams]
-    ) -> tuple[NodeRun, list[Streams | None]]:
+    def compare(self, node: Node, tensors: Mapping[str, Streams]) -> NodeResult:
         """As `NodeComparer.compare`."""
         if not self._quantized.is_quantized(node) or node.branches:
             return super().compare(node, tensors)
@@ -80,7 +78,7 @@ class QuantizedComparer(NodeComparer):
             node_run = self._measured(referenced, own, candidates, arriving)
         for name in self._graph.last_uses.get(node.index, ()):
             self._own.pop(name, None)
-        return node_run, made
+        return NodeResult(made, lambda: node_run)
 
     def run_candidate(self, node: Node, tensors: Mapping[str, Streams]) -> list[Streams | None]:
         """As `NodeComparer.run_candidate`."""
@@ -150,8 +148,8 @@ class QuantizedComparer(NodeComparer):
                 continue
             exact, inexact = value_of(reference), value_of(introduced)
             kept: npt.NDArray[np.uint16] | None = None
-            if self._keep_errors:
-                kept = halves[name] = np.empty(exact.shape, np.uint16)
+            if self._errors is not None:
+                kept = halves[name] = self._errors.take(exact)
             sums += measure_divergence(
                 exact,
                 value_of(candidate),
