@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from polygraphy.tools.args import util as args_util
@@ -79,6 +80,18 @@ class ComparisonArgs(BaseArgs):
             "--error-quantile",
             "Which quantile that is. For example: --error-quantile 0.95. Defaults to 0.99.",
         )
+        self._declare_thresholds()
+        self.group.add_argument(
+            "--compare-func-script",
+            metavar="PATH[:FUNCTION]",
+            help="Python script with a function that takes two results of an iteration, and "
+            "returns for each output whether it passes; instead of all functions above. "
+            "For example: --compare-func-script compare.py. The function defaults to "
+            "`compare_outputs`.",
+            default=None,
+        )
+
+    def _declare_thresholds(self) -> None:
         for option, other, what, example in _THRESHOLDS.values():
             names = (option, other) if other else (option,)
             self._add(
@@ -93,15 +106,6 @@ class ComparisonArgs(BaseArgs):
             "--postprocess",
             "Compare the indices of the largest values: top-K, or top-K,axis=A, by output or for "
             "all. For example: --postprocess top-1. Selects `indices`.",
-        )
-        self.group.add_argument(
-            "--compare-func-script",
-            metavar="PATH[:FUNCTION]",
-            help="Python script with a function that takes two results of an iteration, and "
-            "returns for each output whether it passes; instead of all functions above. "
-            "For example: --compare-func-script compare.py. The function defaults to "
-            "`compare_outputs`.",
-            default=None,
         )
 
     def _add(self, *names: str, text: str | None = None) -> None:
@@ -127,7 +131,7 @@ class ComparisonArgs(BaseArgs):
             "atol": _per_output(args, "atol", _not_negative),
             "rtol": _per_output(args, "rtol", _not_negative),
             "check_error_stat": _per_output(args, "check_error_stat", _statistic),
-            "error_quantile": _per_output(args, "error_quantile", _share),
+            "error_quantile": _per_output(args, "error_quantile", partial(_number_within, 0, 1)),
             "index_tolerance": _per_output(args, "index_tolerance", _whole),
             "postprocess": _per_output(args, "postprocess", _top_k),
         }
@@ -204,10 +208,10 @@ def _number(text: str) -> float:
     return value
 
 
-def _cosine(text: str) -> float:
+def _number_within(low: int, high: int, text: str) -> float:
     value = _number(text)
-    if not -1.0 <= value <= 1.0:
-        raise UserError(f"{text} is not in [-1, 1]")
+    if not low <= value <= high:
+        raise UserError(f"{text} is not in [{low}, {high}]")
     return value
 
 
@@ -215,13 +219,6 @@ def _not_negative(text: str) -> float:
     value = _number(text)
     if value < 0.0:
         raise UserError(f"{text} is negative")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0.0 <= value <= 1.0:
-        raise UserError(f"{text} is not in [0, 1]")
     return value
 
 
@@ -246,5 +243,7 @@ def _top_k(text: str) -> int | tuple[int, int]:
     return int(number) if axis is None else (int(number), int(axis))
 
 
-_READERS: Final[dict[str, Callable[[str], float]]] = {"cosine_similarity": _cosine}
+_READERS: Final[dict[str, Callable[[str], float]]] = {
+    "cosine_similarity": partial(_number_within, -1, 1)
+}
 """What reads a threshold that not every number can be."""

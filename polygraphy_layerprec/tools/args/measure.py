@@ -30,6 +30,10 @@ class MeasureArgs(BaseArgs):
 
     def add_parser_args_impl(self) -> None:
         """Declares the options."""
+        self._declare_measurement()
+        self._declare_judgement()
+
+    def _declare_measurement(self) -> None:
         self.group.add_argument(
             "--precision",
             metavar="NAME",
@@ -64,6 +68,8 @@ class MeasureArgs(BaseArgs):
             "For example: --max-memory 4G. Defaults to what the machine allows.",
             default=None,
         )
+
+    def _declare_judgement(self) -> None:
         self.group.add_argument(
             "--outputs",
             metavar="NAME",

@@ -8,6 +8,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.tools.args.ranked_model import declare_ranked_model
 
 if TYPE_CHECKING:
     import argparse
@@ -32,18 +33,7 @@ class PartArgs(BaseArgs):
             help="Paths to all parts that `rank` saved with `--save-partial`, in any order.",
             nargs="+",
         )
-        self.group.add_argument(
-            "--model",
-            metavar="PATH",
-            help="Path to the model that was ranked. For example: --model model.onnx.",
-            default=None,
-        )
-        self.group.add_argument(
-            "--external-data-dir",
-            help="Path to a directory containing external data for the model. Generally, this is "
-            "only required if the external data is not stored in the model directory.",
-            default=None,
-        )
+        declare_ranked_model(self.group)
 
     def parse_impl(self, args: argparse.Namespace) -> None:
         """

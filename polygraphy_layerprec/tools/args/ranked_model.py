@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
@@ -15,7 +15,28 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
 
-__all__ = ["RankedModelArgs"]
+__all__ = ["RankedModelArgs", "declare_ranked_model"]
+
+
+def declare_ranked_model(group: Any, purpose: str = "") -> None:
+    """Declares the options of the model that a file is about.
+
+    Args:
+        group: Where argparse lists them.
+        purpose: What the model is for, a sentence and a space.
+    """
+    group.add_argument(
+        "--model",
+        metavar="PATH",
+        help=f"Path to the model that was ranked. {purpose}For example: --model model.onnx.",
+        default=None,
+    )
+    group.add_argument(
+        "--external-data-dir",
+        help="Path to a directory containing external data for the model. Generally, this is "
+        "only required if the external data is not stored in the model directory.",
+        default=None,
+    )
 
 
 @export()
@@ -31,18 +52,9 @@ class RankedModelArgs(BaseArgs):
             metavar="RANKING",
             help="Path to a ranking that `rank` saved with `--save-ranking`, as JSON.",
         )
-        self.group.add_argument(
-            "--model",
-            metavar="PATH",
-            help="Path to the model that was ranked. With it, sets of layers are measured; without "
-            "it, the forecast decides. For example: --model model.onnx.",
-            default=None,
-        )
-        self.group.add_argument(
-            "--external-data-dir",
-            help="Path to a directory containing external data for the model. Generally, this is "
-            "only required if the external data is not stored in the model directory.",
-            default=None,
+        declare_ranked_model(
+            self.group,
+            "With it, sets of layers are measured; without it, the forecast decides. ",
         )
 
     def parse_impl(self, args: argparse.Namespace) -> None:

@@ -39,6 +39,27 @@ class SelectionArgs(BaseArgs):
 
     def add_parser_args_impl(self) -> None:
         """Declares the options."""
+        self._declare_sizes()
+        self._declare_names()
+        self._declare_costs()
+        self.group.add_argument(
+            "--by",
+            help="What to keep in FP32 as one: {'layer': single layers, 'block': whole parts of "
+            "the model, by the names of their nodes, 'operator': all layers of an operator}. "
+            "Defaults to layer.",
+            choices=["layer", "block", "operator"],
+            default=None,
+        )
+        self.group.add_argument(
+            "--save-curve",
+            metavar="PATH",
+            help="Path to save the output error against the number of layers in FP32, at a handful "
+            "of points: a table if it ends in `.csv`, a picture if it ends in `.png` or `.svg`. "
+            "For example: --save-curve curve.csv.",
+            default=None,
+        )
+
+    def _declare_sizes(self) -> None:
         size = self.group.add_mutually_exclusive_group()
         size.add_argument(
             "--top-k",
@@ -64,6 +85,8 @@ class SelectionArgs(BaseArgs):
                 type=int,
                 default=None,
             )
+
+    def _declare_names(self) -> None:
         self.group.add_argument(
             "--keep",
             metavar="REGEX",
@@ -80,6 +103,8 @@ class SelectionArgs(BaseArgs):
             nargs="+",
             default=None,
         )
+
+    def _declare_costs(self) -> None:
         self.group.add_argument(
             "--cost",
             help="What to save among sets that meet the criterion: {'time': an estimate of it, by "
@@ -103,23 +128,6 @@ class SelectionArgs(BaseArgs):
             help="For the estimate of time: FP32 operations in the time that a byte of memory "
             "takes. For example: --flops-per-byte 50. Defaults to 12.",
             type=float,
-            default=None,
-        )
-
-        self.group.add_argument(
-            "--by",
-            help="What to keep in FP32 as one: {'layer': single layers, 'block': whole parts of "
-            "the model, by the names of their nodes, 'operator': all layers of an operator}. "
-            "Defaults to layer.",
-            choices=["layer", "block", "operator"],
-            default=None,
-        )
-        self.group.add_argument(
-            "--save-curve",
-            metavar="PATH",
-            help="Path to save the output error against the number of layers in FP32, at a handful "
-            "of points: a table if it ends in `.csv`, a picture if it ends in `.png` or `.svg`. "
-            "For example: --save-curve curve.csv.",
             default=None,
         )
 
