@@ -12,9 +12,13 @@ from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.model.digest import reference_digest
 from polygraphy_layerprec.model.quantized import QuantizedGraph
-from polygraphy_layerprec.ranking.doubts import describe_instability, describe_refutation
-from polygraphy_layerprec.ranking.order import forecast_error, forecast_holds
-from polygraphy_layerprec.ranking.quantized_units import pair_warnings
+from polygraphy_layerprec.ranking.cautions import (
+    not_taken,
+    warn_of_figures,
+    warn_of_inputs,
+    warn_of_model,
+)
+from polygraphy_layerprec.ranking.order import forecast_error
 from polygraphy_layerprec.ranking.stability import order_stability
 from polygraphy_layerprec.records import (
     ImpactMethod,
@@ -25,13 +29,9 @@ from polygraphy_layerprec.records import (
     RunConditions,
     UnmeasuredLayer,
 )
-from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from polygraphy_layerprec.execution.comparison.side_by_side import Comparison
-    from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan import Plan
 
 __all__ = ["assemble_ranking", "installed_versions", "nothing_to_judge", "nothing_to_rank"]
@@ -84,8 +84,10 @@ def assemble_ranking(
         unmeasured=_unmeasured(graph, plan, comparison),
         nonfinite_origins=_nonfinite_origins(graph, comparison),
         stability=order_stability(comparison.observations.sample_powers),
-        warnings=_warnings(
-            graph, plan, comparison, layers, error, outputs, generated_inputs=generated_inputs
+        warnings=(
+            *warn_of_inputs(graph, comparison, outputs, generated_inputs=generated_inputs),
+            *warn_of_model(graph, plan, comparison),
+            *warn_of_figures(graph, comparison, layers, error),
         ),
     )
 
@@ -140,7 +142,7 @@ def nothing_to_judge(
 def _unmeasured(graph: Graph, plan: Plan, comparison: Comparison) -> tuple[UnmeasuredLayer, ...]:
     reasons = {
         node.index: "it stands in a branch that no sample takes; it is lowered all the same"
-        for node in _not_taken(plan.graph, comparison)
+        for node in not_taken(plan.graph, comparison)
     }
     for left in plan.left:
         index = graph.producers[next(filter(None, left.outputs))].index
@@ -161,16 +163,6 @@ def _unmeasured(graph: Graph, plan: Plan, comparison: Comparison) -> tuple[Unmea
     )
 
 
-def _not_taken(graph: Graph, comparison: Comparison) -> list[Node]:
-    return [
-        node
-        for node in graph.layers
-        if node.guards
-        and node.index not in comparison.ran
-        and node.index not in comparison.failures
-    ]
-
-
 def _nonfinite_origins(graph: Graph, comparison: Comparison) -> tuple[NonFiniteOrigin, ...]:
     visits = comparison.observations.visits
     return tuple(
@@ -183,82 +175,6 @@ def _nonfinite_origins(graph: Graph, comparison: Comparison) -> tuple[NonFiniteO
         )
         for trace in trace_nonfinite(visits, reaching_outputs=comparison.nonfinite_from)
     )
-
-
-def _warnings(
-    graph: Graph,
-    plan: Plan,
-    comparison: Comparison,
-    layers: Sequence[RankedLayer],
-    error: OutputError,
-    outputs: tuple[str, ...],
-    *,
-    generated_inputs: bool,
-) -> tuple[str, ...]:
-    warnings = []
-    judged = [output.name for output in comparison.outputs.records()]
-    if not outputs and not set(judged) <= set(graph.outputs):
-        warnings.append(
-            f"Every output needs an operator that ONNX-Runtime lacks. Layers are judged by what it "
-            f"takes: {', '.join(map(repr, judged))}."
-        )
-    if generated_inputs:
-        warnings.append(
-            "The inputs were made up, and random data mislead: give real ones with `--load-inputs`."
-        )
-    if comparison.lowered_already:
-        first = graph.nodes[min(comparison.lowered_already)].name
-        low = count_of(len(comparison.lowered_already), "node")
-        warnings.append(
-            f"In FP16 or BF16 in the model itself: {low}, {first!r} the first. They are part of "
-            f"the reference and are not ranked."
-        )
-    warnings += pair_warnings(graph)
-    warnings += _branch_warnings(plan.graph, comparison, graph)
-    in_double = [node for node in plan.left if node.reason == "it computes in DOUBLE"]
-    if in_double:
-        wide = count_of(len(in_double), "node")
-        warnings.append(
-            f"In DOUBLE, which TensorRT turns into FP32: {wide}, {in_double[0].name!r} the first. "
-            f"They are not lowered."
-        )
-    estimated = sum(layer.impact_method == "gain" for layer in layers)
-    if estimated and comparison.with_adjoint:
-        warnings.append(
-            f"The impact of {count_of(estimated, 'layer')} passes an operator without a rule for "
-            f"gradients, where a measured gain stood in: see their reasons."
-        )
-    if any(layer.overflow for layer in layers) and forecast_holds(error):
-        warnings.append(
-            "The forecast leaves out overflow, whose damage is not a rounding error: it holds once "
-            "the layers that overflow are kept in FP32."
-        )
-    flipped = {graph.nodes[i].name: n for i, n in comparison.observations.flipped.items()}
-    stability = order_stability(comparison.observations.sample_powers)
-    doubts = (
-        describe_refutation(error, layers, flipped),
-        describe_instability(stability, len(layers)),
-    )
-    return (*warnings, *filter(None, doubts))
-
-
-def _branch_warnings(part: Graph, comparison: Comparison, graph: Graph) -> list[str]:
-    warnings = []
-    skipped = _not_taken(part, comparison)
-    if skipped:
-        warnings.append(
-            f"{count_of(len(skipped), 'layer')}, {skipped[0].name!r} the first, "
-            f"{'is' if len(skipped) == 1 else 'are'} in branches that no sample "
-            f"takes: they are lowered, and nothing is known of their errors."
-        )
-    if comparison.flips:
-        first = graph.nodes[min(comparison.flips)].name
-        flips = count_of(len(comparison.flips), "conditional")
-        warnings.append(
-            f"Low precision changes the decision of {flips}, "
-            f"{first!r} the first: other layers run than in FP32."
-        )
-    return warnings
 
 
 def installed_versions() -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,23 +51,14 @@ def find_guard_reasons(
         outputs: Names of the outputs that count.
         progress: Called with sets measured, 0, and what is going on.
     """
-    if not comparison.samples_lost:
-        return {}
     samples = comparison.samples_lost
+    if not samples:
+        return {}
     measurement = SetMeasurement(graph, samples, precision=precision, outputs=outputs)
-    done = 0
-
-    def is_finite(kept: npt.NDArray[np.bool_]) -> bool:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, 0, f"finite outputs, set of {count_of(int(kept.sum()), 'layer')}")
-        return bool(np.isfinite(measurement.divergence(_kept(layers, kept)).error))
-
     overflows = np.array([layer.overflow for layer in layers], bool)
     guards = find_guards(
         layers,
-        is_finite,
+        _FiniteSets(measurement, layers, progress),
         required=overflows,
         allowed=np.ones_like(overflows),
         starts=_starts(comparison, layers),
@@ -105,6 +96,23 @@ def with_guards(
             for layer in layers
         ]
     )
+
+
+@dataclass(slots=True)
+class _FiniteSets:
+    """Whether sets of layers leave finite outputs, told as they are measured."""
+
+    measurement: SetMeasurement
+    layers: Sequence[RankedLayer]
+    progress: Progress | None
+    done: int = 0
+
+    def __call__(self, kept: npt.NDArray[np.bool_]) -> bool:
+        self.done += 1
+        if self.progress is not None:
+            of_what = f"finite outputs, set of {count_of(int(kept.sum()), 'layer')}"
+            self.progress(self.done, 0, of_what)
+        return bool(np.isfinite(self.measurement.divergence(_kept(self.layers, kept)).error))
 
 
 def _kept(layers: Sequence[RankedLayer], kept: npt.NDArray[np.bool_]) -> KeptLayers:

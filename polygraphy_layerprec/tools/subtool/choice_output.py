@@ -18,12 +18,28 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import Ranking, Selection
     from polygraphy_layerprec.tools.args import RankingReportArgs, ReportFileArgs
 
-__all__ = ["explain_failure", "lines_of_files", "show_in_one_look", "show_markdown", "show_tables"]
+__all__ = [
+    "explain_failure",
+    "is_refuted",
+    "lines_of_files",
+    "show_in_one_look",
+    "show_markdown",
+    "show_tables",
+]
 
 _SENTENCE_END: Final = re.compile(r"(?<=\.)\s+(?=[A-Z])|\n")
 _LAST: Final = 1  # the command again
 _FAILURE: Final = 3
 _WARNING_LINES: Final = 5
+
+
+def is_refuted(ranking: Ranking, selection: Selection) -> bool:
+    """Returns whether a measurement refutes the forecast, of the choice or else of the whole."""
+    from polygraphy_layerprec.ranking.order import errors_agree, forecast_is_refuted
+
+    if selection.measured_error is None or ranking.output_error.forecast_of_loss:
+        return forecast_is_refuted(ranking)
+    return not errors_agree(selection.forecast_error, selection.measured_error)
 
 
 def show_in_one_look(

@@ -21,6 +21,7 @@ from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
 from polygraphy_layerprec.tools.subtool.choice_output import (
     explain_failure,
+    is_refuted,
     lines_of_files,
     show_in_one_look,
     show_markdown,
@@ -89,7 +90,7 @@ class SelectingSubtool(LayerprecSubtool):
             hint: How to take another set of the list.
             commands: Lines that will be shown below.
         """
-        refuted = _is_refuted(ranking, selection)
+        refuted = is_refuted(ranking, selection)
         report = self.arg_groups[RankingReportArgs]
         if self.arg_groups[ReportFileArgs].is_markdown:
             show_markdown(ranking, selection, report, self.arg_groups[ReportFileArgs])
@@ -126,10 +127,6 @@ class SelectingSubtool(LayerprecSubtool):
         Returns:
             Whether what was asked for is met.
         """
-        from polygraphy_layerprec.files.verdict_file import format_verdict_json, verdict_on_choice
-
-        verdict = partial(verdict_on_choice, self.name, ranking, selection)
-        files = self.arg_groups[ReportFileArgs]
         self.arg_groups[ArtefactArgs].save(
             ranking,
             selection,
@@ -137,8 +134,8 @@ class SelectingSubtool(LayerprecSubtool):
             graph=graph,
             external_data_folder=external_data_folder,
         )
-        self.arg_groups[CriterionArgs].save_verdict(verdict)
-        files.show_json(lambda: format_verdict_json(verdict()))
+        self._save_verdict(ranking, selection)
+        files = self.arg_groups[ReportFileArgs]
         curve = self._save_curve(ranking, measured)
         if files.is_wanted:
             report = self._ranking_report(
@@ -158,6 +155,13 @@ class SelectingSubtool(LayerprecSubtool):
         is_saved = self.arg_groups[ArtefactArgs].is_wanted
         G_LOGGER.error(explain_failure(ranking, selection, is_saved=is_saved))
         return False
+
+    def _save_verdict(self, ranking: Ranking, selection: Selection) -> None:
+        from polygraphy_layerprec.files.verdict_file import format_verdict_json, verdict_on_choice
+
+        verdict = partial(verdict_on_choice, self.name, ranking, selection)
+        self.arg_groups[CriterionArgs].save_verdict(verdict)
+        self.arg_groups[ReportFileArgs].show_json(lambda: format_verdict_json(verdict()))
 
     def _select(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
         from polygraphy_layerprec.execution import ExecutionError
@@ -273,15 +277,6 @@ def _outputs(measured: Mapping[str, Any]) -> Sequence[str]:
     if given is None and "model" in measured:
         given = measured["model"].outputs
     return given or ()
-
-
-def _is_refuted(ranking: Ranking, selection: Selection) -> bool:
-    """Whether a measurement refutes the forecast, of the choice or else of the whole."""
-    from polygraphy_layerprec.ranking.order import errors_agree, forecast_is_refuted
-
-    if selection.measured_error is None or ranking.output_error.forecast_of_loss:
-        return forecast_is_refuted(ranking)
-    return not errors_agree(selection.forecast_error, selection.measured_error)
 
 
 def how_to_choose(ranking_path: str) -> str:
