@@ -143,6 +143,8 @@ def _move(first: RankedLayer, second: RankedLayer, shift: int) -> LayerMove:
         first_kind=first.kind,
         second_kind=second.kind,
         reason=_reason(first, second),
+        first_lost=first.lost,
+        second_lost=second.lost,
     )
 
 
@@ -150,6 +152,10 @@ def _reason(first: RankedLayer, second: RankedLayer) -> str:
     """What sets the places of a layer apart; empty where nothing does."""
     if first.kind != second.kind:
         return f"{first.kind} -> {second.kind}"
+    if first.lost != second.lost:
+        return f"{first.lost or 'finite'} -> {second.lost or 'finite'}"
+    if second.lost:
+        return second.lost
     if first.impact != second.impact:
         return f"{second.kind}, impact {first.impact:.1e} -> {second.impact:.1e}"
     if first.cumulative_error != second.cumulative_error:

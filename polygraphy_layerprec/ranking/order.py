@@ -123,7 +123,7 @@ def order_layers(layers: Sequence[RankedLayer]) -> tuple[RankedLayer, ...]:
             not layer.overflow,
             not layer.keeps_finite,
             layer.kind != "inexact integers",
-            0.0 if layer.overflow or layer.keeps_finite else -urgencies[layer.name],
+            0.0 if layer.lost else -urgencies[layer.name],
             layer.graph_index,
         ),
     )
@@ -213,7 +213,7 @@ def forecast_is_refuted(ranking: Ranking) -> bool:
 
     It leaves out NaN and overflow, so it may still hold once the layers to blame are kept in FP32.
     """
-    blamed = any(layer.overflow or layer.keeps_finite for layer in ranking.layers)
+    blamed = any(layer.lost for layer in ranking.layers)
     return not blamed and not forecast_holds(ranking.output_error)
 
 

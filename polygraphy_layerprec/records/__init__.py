@@ -22,7 +22,12 @@ from polygraphy_layerprec.records.decision import (
     VerdictKind,
 )
 from polygraphy_layerprec.records.numbers import MaybeInfinite
-from polygraphy_layerprec.records.ranked_layer import ImpactMethod, RankedLayer, UnmeasuredLayer
+from polygraphy_layerprec.records.ranked_layer import (
+    ImpactMethod,
+    LostValues,
+    RankedLayer,
+    UnmeasuredLayer,
+)
 from polygraphy_layerprec.records.ranking import (
     ModelIdentity,
     NonFiniteOrigin,
@@ -61,6 +66,7 @@ __all__ = [
     "Judgement",
     "LayerMove",
     "LayerPrecision",
+    "LostValues",
     "MaybeInfinite",
     "MeasuredSet",
     "ModelIdentity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polygraphy_layerprec.records.numbers import MaybeInfinite
+from polygraphy_layerprec.records.ranked_layer import LostValues
 from polygraphy_layerprec.records.ranking import ModelIdentity, RunConditions
 
 __all__ = [
@@ -91,6 +92,12 @@ class LayerMove:
 
     reason: str
     """What sets the two apart, in words."""
+
+    first_lost: LostValues = ""
+    """What becomes of its values, by the first ranking: its impact then is no measure of it."""
+
+    second_lost: LostValues = ""
+    """The same by the second ranking."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ImpactMethod", "RankedLayer", "UnmeasuredLayer"]
+__all__ = ["ImpactMethod", "LostValues", "RankedLayer", "UnmeasuredLayer"]
 
 ImpactMethod = Literal["adjoint", "gain", "exact"]
+
+LostValues = Literal["", "overflow", "reads overflow", "NaN/Inf"]
+"""What becomes of the values of a layer where no number stands for its impact; else nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,13 @@ class RankedLayer:
     def reads_overflow(self) -> bool:
         """Whether values leave the range before it alone, and what it gives is in range."""
         return self.overflow and not self.overflow_count and self.max_abs < self.max_abs_input
+
+    @property
+    def lost(self) -> LostValues:
+        """As in `LostValues`: beyond the range, an impact is of what stays finite alone."""
+        if self.overflow:
+            return "reads overflow" if self.reads_overflow else "overflow"
+        return "NaN/Inf" if self.keeps_finite else ""
 
 
 @dataclass(frozen=True, slots=True)

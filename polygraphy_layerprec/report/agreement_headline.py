@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable
 from polygraphy_layerprec.report.headline import ErrorMark, Verdict
-from polygraphy_layerprec.report.numbers import format_impact
+from polygraphy_layerprec.report.numbers import format_error
+from polygraphy_layerprec.report.series import BEYOND_NUMBERS
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.records import RankedSide, RankingAgreement
+    from polygraphy_layerprec.records import LostValues, RankedSide, RankingAgreement
 
 __all__ = ["judge_agreement", "move_data"]
 
@@ -71,10 +72,10 @@ def move_data(agreement: RankingAgreement) -> dict[str, Any]:
             "second": [move.second_rank for move in moves],
             "shift": [move.shift for move in moves],
             "distance": [abs(move.shift) for move in moves],
-            "first_impact": [move.first_impact for move in moves],
-            "second_impact": [move.second_impact for move in moves],
-            "first_text": [format_impact(move.first_impact, move.first_kind) for move in moves],
-            "second_text": [format_impact(move.second_impact, move.second_kind) for move in moves],
+            "first_impact": [_sorted_by(m.first_impact, m.first_lost) for m in moves],
+            "second_impact": [_sorted_by(m.second_impact, m.second_lost) for m in moves],
+            "first_text": [move.first_lost or format_error(move.first_impact) for move in moves],
+            "second_text": [move.second_lost or format_error(move.second_impact) for move in moves],
             "first_introduced": [move.first_introduced_error for move in moves],
             "second_introduced": [move.second_introduced_error for move in moves],
             "first_cumulative": [move.first_cumulative_error for move in moves],
@@ -88,6 +89,10 @@ def move_data(agreement: RankingAgreement) -> dict[str, Any]:
         "tip": _TIP,
         "details": _DETAILS,
     }
+
+
+def _sorted_by(impact: float, lost: LostValues) -> float:
+    return BEYOND_NUMBERS if lost else impact
 
 
 def _how(side: RankedSide) -> str:

@@ -50,7 +50,7 @@ class CulpritGroup:
     @property
     def is_broken(self) -> bool:
         """Whether values become infinite or NaN because of it."""
-        return any(layer.overflow or layer.keeps_finite for layer in self.layers)
+        return any(layer.lost for layer in self.layers)
 
     @property
     def text(self) -> str:
@@ -84,7 +84,7 @@ def scope_of(layer: RankedLayer) -> str:
 
 def _is_culprit(layer: RankedLayer, kept: Collection[str]) -> bool:
     cancels = layer.kind == "cancellation" and layer.name in kept
-    is_urgent = layer.overflow or layer.keeps_finite or layer.kind == "inexact integers"
+    is_urgent = bool(layer.lost) or layer.kind == "inexact integers"
     return is_urgent or cancels or layer.share >= _NOTABLE_SHARE
 
 
@@ -116,7 +116,7 @@ def _trouble(layers: Sequence[RankedLayer]) -> str:
     overflowing = [layer for layer in layers if layer.overflow]
     reading = [layer for layer in overflowing if layer.reads_overflow]
     guards = [layer for layer in layers if layer.keeps_finite and not layer.overflow]
-    rest = [layer for layer in layers if not (layer.overflow or layer.keeps_finite)]
+    rest = [layer for layer in layers if not layer.lost]
     parts = []
     if len(overflowing) > len(reading):
         parts.append(_counted(len(overflowing) - len(reading), "overflows", "overflow"))

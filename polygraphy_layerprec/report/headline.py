@@ -18,7 +18,7 @@ from polygraphy_layerprec.report.series import log_axis, on_log_axis
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polygraphy_layerprec.records import Verification
+    from polygraphy_layerprec.records import Ranking, Verification
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["ErrorMark", "Verdict", "judge_ranking", "judge_verification", "scale_positions"]
@@ -132,16 +132,13 @@ def _headline(report: RankingReport) -> str:
 
 def _sentences(report: RankingReport) -> list[str]:
     selection, ranking = report.selection, report.ranking
-    overflowing = sum(layer.overflow for layer in ranking.layers)
     lost = sum(output.nonfinite_count for output in ranking.output_error.outputs)
     sentences = []
     if lost:
         elements = count_of(lost, "output element")
         become = "becomes" if lost == 1 else "become"
         sentences.append(f"{elements} {become} NaN or infinite in {ranking.precision.upper()}.")
-    if overflowing:
-        leave = "leaves" if overflowing == 1 else "leave"
-        sentences.append(f"{count_of(overflowing, 'layer')} {leave} the range, and that is felt.")
+    sentences += _overflows(ranking)
     if selection.layers:
         sentences.append(
             f"What stays in FP32 is {format_percent(selection.cost.flops_fraction)} of the "
@@ -152,6 +149,20 @@ def _sentences(report: RankingReport) -> list[str]:
     remedies = [remedy.text for remedy in decision.remedies] if decision is not None else []
     if remedies:
         sentences.append("Or change the model: " + "; ".join(remedies) + ".")
+    return sentences
+
+
+def _overflows(ranking: Ranking) -> list[str]:
+    """How many layers leave the range, apart from those that read what is beyond it."""
+    lost = [layer.lost for layer in ranking.layers]
+    leaving, reading = lost.count("overflow"), lost.count("reads overflow")
+    sentences = []
+    if leaving:
+        leave = "leaves" if leaving == 1 else "leave"
+        sentences.append(f"{count_of(leaving, 'layer')} {leave} the range, and that is felt.")
+    if reading:
+        read = "reads" if reading == 1 else "read"
+        sentences.append(f"{count_of(reading, 'layer')} only {read} what is beyond it.")
     return sentences
 
 

@@ -11,9 +11,9 @@ from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.report.broken_axis import break_axis
 from polygraphy_layerprec.report.columns import printable, shorten
 from polygraphy_layerprec.report.headline import judge_ranking
+from polygraphy_layerprec.report.kind_styles import KIND_STYLES, drawn_kind
 from polygraphy_layerprec.report.plot_axis import break_y_axis
 from polygraphy_layerprec.report.series import block_runs, execution_positions, finite_impact
-from polygraphy_layerprec.report.table import nonfinite_word
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.report.ranking_report import RankingReport
@@ -22,23 +22,6 @@ __all__ = ["check_plot_package", "save_layer_plot"]
 
 _LAYERS_NAMED: Final = 12
 _NAME_WIDTH: Final = 46
-_STYLES: Final = {
-    "overflow": ("^", "#c8371b"),
-    "inexact integers": ("X", "#8c3b7a"),
-    "benign overflow": ("v", "#d08a2e"),
-    "underflow": ("s", "#2b87c8"),
-    "cancellation": ("D", "#8e4bb5"),
-    "long reduction": ("h", "#0c8a7d"),
-    "saturation": ("^", "#b3541e"),
-    "outlier channel": ("*", "#a3278f"),
-    "lost values": ("P", "#3f6fb5"),
-    "wasted range": ("X", "#4f8a3a"),
-    "dead channels": ("d", "#6b5aa8"),
-    "rounding": ("o", "#77818e"),
-    "exact": ("o", "#b7bdc5"),
-}
-"""Shape and colour of each kind of trouble, as in the page."""
-
 _KEPT_COLOR: Final = "#0d8f62"
 _LOWERED_COLOR: Final = "#b7bdc5"
 
@@ -100,11 +83,13 @@ def _draw_depth(axes: Any, report: RankingReport) -> None:
         alpha=0.7,
         label="stays in FP32" if stems else None,
     )
-    for kind, (marker, color) in _STYLES.items():
-        names = [layer.name for layer in layers if layer.kind == kind]
+    for kind, style in KIND_STYLES.items():
+        names = [layer.name for layer in layers if drawn_kind(layer.kind, layer.lost) == kind]
         if names:
             points = [places[name] for name in names], [heights[name] for name in names]
-            axes.scatter(*points, marker=marker, c=color, s=16, label=kind, zorder=3)
+            axes.scatter(
+                *points, marker=style.matplotlib, c=style.color, s=16, label=kind, zorder=3
+            )
     break_y_axis(axes, axis)
     axes.set_xlabel("layers in execution order")
     axes.set_ylabel("impact: output error of this layer alone")
@@ -116,15 +101,15 @@ def _draw_depth(axes: Any, report: RankingReport) -> None:
 def _draw_worst(axes: Any, report: RankingReport) -> None:
     kept = {layer.name for layer in report.selection.layers}
     layers = report.ranking.layers[:_LAYERS_NAMED]
-    widths = [0.0 if nonfinite_word(layer) else 100.0 * layer.share for layer in layers]
+    widths = [0.0 if layer.lost else 100.0 * layer.share for layer in layers]
     colors = [_KEPT_COLOR if layer.name in kept else _LOWERED_COLOR for layer in layers]
     rows = list(range(len(layers)))
     axes.barh(rows, widths, color=colors, height=0.68)
     end = max([1.0, *widths])
     for row, layer in enumerate(layers):
-        if word := nonfinite_word(layer):
-            color = _KEPT_COLOR if layer.name in kept else _STYLES["overflow"][1]
-            axes.text(0.01 * end, row, word, color=color, fontsize=7, va="center")
+        if layer.lost:
+            color = _KEPT_COLOR if layer.name in kept else KIND_STYLES["overflow"].color
+            axes.text(0.01 * end, row, layer.lost, color=color, fontsize=7, va="center")
     names = [shorten(printable(layer.name), _NAME_WIDTH) for layer in layers]
     # A name may hold what is mathematics to TeX.
     axes.set_yticks(rows, names, fontsize=7, parse_math=False)

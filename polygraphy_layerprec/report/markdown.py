@@ -18,12 +18,11 @@ from polygraphy_layerprec.report.markdown_syntax import (
 )
 from polygraphy_layerprec.report.numbers import (
     format_error,
-    format_impact,
     format_magnitude,
     format_percent,
 )
 from polygraphy_layerprec.report.series import largest_magnitude
-from polygraphy_layerprec.report.table import nonfinite_word, sort_layers
+from polygraphy_layerprec.report.table import sort_layers
 from polygraphy_layerprec.report.verification import rows_of_criteria
 
 if TYPE_CHECKING:
@@ -209,8 +208,8 @@ def format_agreement_markdown(agreement: RankingAgreement, *, top: int = 10) -> 
             code_span(move.op),
             str(move.first_rank),
             str(move.second_rank),
-            format_impact(move.first_impact, move.first_kind),
-            format_impact(move.second_impact, move.second_kind),
+            move.first_lost or format_error(move.first_impact),
+            move.second_lost or format_error(move.second_impact),
             escape_markdown(move.reason),
         ]
         for move in moved
@@ -229,8 +228,8 @@ def _layer_cells(layer: RankedLayer, *, is_kept: bool) -> list[str]:
         str(layer.rank),
         code_span(layer.name) + (" **FP32**" if is_kept else ""),
         code_span(layer.op),
-        nonfinite_word(layer) or format_error(layer.impact),
-        nonfinite_word(layer) or format_percent(layer.share),
+        layer.lost or format_error(layer.impact),
+        layer.lost or format_percent(layer.share),
         format_error(layer.introduced_error),
         format_error(layer.cumulative_error),
         format_magnitude(largest_magnitude(layer)),

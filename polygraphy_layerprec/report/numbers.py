@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["format_error", "format_impact", "format_magnitude", "format_percent", "format_result"]
-
-_WITHOUT_NUMBER: Final = {"overflow": "overflow", "guard": "NaN/Inf"}
+__all__ = ["format_error", "format_magnitude", "format_percent", "format_result"]
 
 # Infinities count as the largest finite number when they are measured.
 _INFINITE_ERROR: Final = 1e30
@@ -19,11 +17,6 @@ def format_error(error: float | None) -> str:
     if not error <= _INFINITE_ERROR:  # NaN as well
         return "inf"
     return "0" if error == 0.0 else f"{error:.1e}"
-
-
-def format_impact(impact: float, kind: str) -> str:
-    """Returns an impact as an error, or a word where its kind of trouble leaves no number."""
-    return _WITHOUT_NUMBER.get(kind) or format_error(impact)
 
 
 def format_magnitude(value: float) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedLayer
 
 __all__ = [
+    "BEYOND_NUMBERS",
     "BlockRun",
     "block_runs",
     "execution_positions",
@@ -26,6 +27,9 @@ __all__ = [
     "powers_of_ten",
     "underflow_fraction",
 ]
+
+BEYOND_NUMBERS: Final = 1e300
+"""What stands for infinity where a page sorts by numbers, as JSON has none."""
 
 _SMALLEST_DRAWN: Final = 1e-300  # powers of ten beyond need not be numbers any more
 _INFINITE: Final = 1e30
@@ -116,7 +120,7 @@ def magnitude_axis(
 
 def finite_impact(layer: RankedLayer) -> float:
     """Returns the impact of a layer; infinity where it loses values, which no number stands for."""
-    return math.inf if layer.overflow or layer.keeps_finite else layer.impact
+    return math.inf if layer.lost else layer.impact
 
 
 def largest_magnitude(layer: RankedLayer) -> float:

@@ -28,7 +28,6 @@ __all__ = [
     "SortKey",
     "format_ranking",
     "format_unmeasured",
-    "nonfinite_word",
     "sort_layers",
 ]
 
@@ -84,16 +83,6 @@ def sort_layers(layers: Sequence[RankedLayer], sort_by: SortKey) -> list[RankedL
             layers, key=lambda layer: (-_number_or(layer.cumulative_error, -math.inf), layer.rank)
         )
     return sorted(layers, key=lambda layer: layer.rank)
-
-
-def nonfinite_word(layer: RankedLayer) -> str:
-    """Returns what stands for an impact where there is no number for it; else nothing.
-
-    Beyond the range, the adjoint sees the rounding of what stays finite alone.
-    """
-    if layer.overflow:
-        return "overflow"
-    return "NaN/Inf" if layer.keeps_finite else ""
 
 
 def _format_layers(ranking: Ranking, top: int, sort_by: SortKey, width: int) -> list[str]:
@@ -185,8 +174,8 @@ def _format_groups(kind: str, groups: Sequence[LayerGroup], width: int) -> list[
     columns = [
         Column(kind.capitalize(), tuple(g.name or "(top level)" for g in shown), minimum=16),
         Column("Layers", tuple(str(group.layer_count) for group in shown), "right"),
-        Column("Share", tuple(_percent(group.share) for group in shown), "right"),
-        Column("Worst impact", tuple(_error(group.largest_impact) for group in shown), "right"),
+        Column("Share", tuple(_group_share(group) for group in shown), "right"),
+        Column("Worst impact", tuple(_group_impact(group) for group in shown), "right"),
         Column("Overflows", tuple(str(group.overflow_count) for group in shown), "right"),
     ]
     lines = [f"By {kind}: share of the output error"]
@@ -241,18 +230,26 @@ def _largest(layer: RankedLayer) -> float:
 
 
 def _impact(layer: RankedLayer, method: str) -> str:
-    if nonfinite_word(layer):
-        return nonfinite_word(layer)
+    if layer.lost:
+        return layer.lost
     digits = certain_digits(layer.impact_uncertainty)
     return f"{layer.impact:.{digits - 1}e}" + ("" if layer.impact_method == method else "~")
 
 
 def _share(layer: RankedLayer) -> str:
-    if nonfinite_word(layer):
-        return nonfinite_word(layer)
+    if layer.lost:
+        return layer.lost
     # Shares go with the square of the impact: their relative error is twice as large.
     uncertainty = 2.0 * (layer.impact_uncertainty or 0.0) * layer.share
     return f"{100 * layer.share:.{1 if uncertainty <= _SURE_OF_A_THOUSANDTH else 0}f}%"
+
+
+def _group_share(group: LayerGroup) -> str:
+    return group.lost if group.share_says_nothing else _percent(group.share)
+
+
+def _group_impact(group: LayerGroup) -> str:
+    return group.lost or _error(group.largest_impact)
 
 
 def _error(value: float | None) -> str:

@@ -40,7 +40,7 @@ IsFinite = Callable[["npt.NDArray[np.bool_]"], bool]
 
 def is_required(layer: RankedLayer) -> bool:
     """Returns whether a layer is kept before rounding errors are looked at."""
-    return layer.overflow or layer.keeps_finite
+    return bool(layer.lost)
 
 
 def guards_to_choose(

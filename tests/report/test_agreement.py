@@ -11,7 +11,9 @@ from polygraphy_layerprec.files.record_codec import from_json_value
 from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.records import RankingAgreement
 from polygraphy_layerprec.report.agreement import format_agreement, save_agreement
+from polygraphy_layerprec.report.agreement_headline import move_data
 from polygraphy_layerprec.report.columns import display_width
+from polygraphy_layerprec.report.markdown import format_agreement_markdown
 from tests.rankings import make_layer, make_ranking, troubled_ranking
 
 
@@ -111,3 +113,22 @@ def test_the_file_holds_everything_and_is_the_same_each_time(tmp_path):
     assert content["schema_version"] == 1
     assert from_json_value(RankingAgreement, content) == agreement
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def test_what_loses_values_has_a_word_for_its_impact():
+    first = make_ranking(make_layer(1, "a"), make_layer(2, "b"))
+    second = make_ranking(
+        make_layer(1, "b", impact=1e-12, keeps_finite=True), make_layer(2, "a", impact=1e-12)
+    )
+
+    agreement = agreement_of(first, second)
+
+    (move,) = (move for move in agreement.layers if move.name == "b")
+    assert (move.first_lost, move.second_lost) == ("", "NaN/Inf")
+    assert move.reason == "finite -> NaN/Inf"
+    (row,) = (line for line in format_agreement_markdown(agreement) if "`b`" in line)
+    assert "| 5.0e-04 | NaN/Inf | finite -" in row
+    columns = move_data(agreement)["columns"]
+    place = columns["name"].index("b")
+    assert columns["second_text"][place] == "NaN/Inf"
+    assert columns["second_impact"][place] > 1e30

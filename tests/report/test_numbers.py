@@ -7,7 +7,6 @@ import pytest
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.numbers import (
     format_error,
-    format_impact,
     format_magnitude,
     format_percent,
     format_result,
@@ -42,14 +41,6 @@ def test_one_is_singular_and_thousands_are_grouped():
     assert count_of(1, "layer") == "1 layer"
     assert count_of(0, "layer") == "0 layers"
     assert count_of(1234, "layer") == "1,234 layers"
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [("overflow", "overflow"), ("guard", "NaN/Inf"), ("rounding", "4.9e-12")],
-)
-def test_what_loses_values_has_no_number_for_an_impact(kind, text):
-    assert format_impact(4.9e-12, kind) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(3.4e38, "3.4e+38"), (math.inf, "inf"), (0.0, "0")])

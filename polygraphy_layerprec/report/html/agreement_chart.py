@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from bokeh.models import ColumnDataSource, Span
 
+from polygraphy_layerprec.report.broken_axis import break_axis
 from polygraphy_layerprec.report.html.bokeh_embedding import ChartAxes
 from polygraphy_layerprec.report.html.chart_frame import (
-    KIND_MARKERS,
+    draw_breaks,
     draw_frame,
     kind_colors,
     log_range,
     power_ticker,
 )
-from polygraphy_layerprec.report.series import log_axis, on_log_axis
+from polygraphy_layerprec.report.kind_styles import KIND_STYLES, drawn_kind
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812 - a class by all but its name
@@ -31,19 +33,22 @@ AGREEMENT_AXES: Final = {"agreement": ChartAxes("first_impact", ("second_impact"
 def draw_agreement(agreement: RankingAgreement) -> dict[str, Figure]:
     """Returns the chart by its name: a dot for each layer of both rankings."""
     moves = agreement.layers
-    ends = log_axis(impact for move in moves for impact in (move.first_impact, move.second_impact))
-    chart = draw_frame(
-        "agreement", log_range(ends, name="along"), ends, 420, scale="log", x_scale="log"
-    )
-    chart.xaxis.ticker = power_ticker(ends)
-    chart.line(list(ends), list(ends), line_dash="dashed", line_width=1.5).glyph.tags = [
+    first = [math.inf if move.first_lost else move.first_impact for move in moves]
+    second = [math.inf if move.second_lost else move.second_impact for move in moves]
+    kinds = [drawn_kind(move.second_kind, move.second_lost) for move in moves]
+    axis = break_axis([*first, *second], beyond="NaN/Inf")
+    along = log_range(axis.drawn, name="along")
+    chart = draw_frame("agreement", along, axis, 420, scale="log", x_scale="log")
+    chart.xaxis.ticker = power_ticker(axis.drawn)
+    draw_breaks(chart, axis, along=True)
+    chart.line(list(axis.ends), list(axis.ends), line_dash="dashed", line_width=1.5).glyph.tags = [
         "line_color=--muted"
     ]
     data = {
-        "first_impact": np.array([on_log_axis(move.first_impact, ends) for move in moves]),
-        "second_impact": np.array([on_log_axis(move.second_impact, ends) for move in moves]),
-        "kind": [move.second_kind for move in moves],
-        "marker": [KIND_MARKERS.get(move.second_kind, "circle") for move in moves],
+        "first_impact": np.array([axis.place(impact) for impact in first]),
+        "second_impact": np.array([axis.place(impact) for impact in second]),
+        "kind": kinds,
+        "marker": [KIND_STYLES[kind].bokeh for kind in kinds],
     }
     chart.scatter(
         "first_impact",

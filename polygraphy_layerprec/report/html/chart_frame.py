@@ -1,4 +1,4 @@
-"""What all charts have in common: frames, axes, and the shapes and colours of kinds.
+"""What all charts have in common: frames, axes, and the colours of kinds.
 
 Colours are not set here: a tag `property=--name` on a model asks the page to set the property to
 the value of its CSS variable, so that one file is right in light and dark.
@@ -19,29 +19,13 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from polygraphy_layerprec.report.broken_axis import BrokenAxis
+from polygraphy_layerprec.report.kind_styles import KIND_STYLES
 from polygraphy_layerprec.report.series import powers_of_ten
 
-__all__ = ["KIND_MARKERS", "MARGIN", "draw_frame", "kind_colors", "log_range", "power_ticker"]
+__all__ = ["MARGIN", "draw_breaks", "draw_frame", "kind_colors", "log_range", "power_ticker"]
 
 MARGIN: Final = 0.04
 """Share of an axis that is added at its ends, so that no dot is cut off."""
-
-KIND_MARKERS: Final = {
-    "overflow": "triangle",
-    "inexact integers": "square_pin",
-    "benign overflow": "inverted_triangle",
-    "underflow": "square",
-    "cancellation": "diamond",
-    "long reduction": "hex",
-    "saturation": "triangle_pin",
-    "outlier channel": "star",
-    "lost values": "plus",
-    "wasted range": "cross",
-    "dead channels": "asterisk",
-    "rounding": "circle",
-    "exact": "circle",
-}
-"""The shape of each kind of trouble: colour alone does not tell it to everybody."""
 
 _HALF_GAP: Final = 1.4  # a factor, as the axis is logarithmic
 _LEFT_BORDER: Final = 62  # the charts stand above each other, so their frames line up
@@ -89,23 +73,30 @@ def draw_frame(
     if scale == "log":
         chart.yaxis.ticker = chart.ygrid.ticker = power_ticker(ends)
     if broken is not None:
-        _draw_breaks(chart, broken)
+        draw_breaks(chart, broken)
     _tag_for_painting(chart)
     return chart
 
 
-def _draw_breaks(chart: figure, axis: BrokenAxis) -> None:
-    """Names the strips beyond a logarithmic axis, and draws what separates them from it."""
-    chart.yaxis.major_label_overrides = {
+def draw_breaks(chart: figure, axis: BrokenAxis, *, along: bool = False) -> None:
+    """Names the strips beyond a logarithmic axis, and draws what separates them from it.
+
+    Args:
+        chart: The chart, whose axis has a `power_ticker` of all that is drawn.
+        axis: The axis.
+        along: Whether it is the axis along the chart, not the one up it.
+    """
+    drawn = chart.xaxis if along else chart.yaxis
+    drawn.major_label_overrides = {
         tick: axis.labels[place]
-        for tick in chart.yaxis[0].ticker.ticks
+        for tick in drawn[0].ticker.ticks
         for place in axis.labels
         if math.isclose(tick, place)
     }
+    first, last = ("left", "right") if along else ("bottom", "top")
     for location in axis.breaks:
         gap = BoxAnnotation(
-            bottom=location / _HALF_GAP,
-            top=location * _HALF_GAP,
+            **{first: location / _HALF_GAP, last: location * _HALF_GAP},
             fill_alpha=1.0,
             line_alpha=0.0,
             level="glyph",
@@ -128,7 +119,7 @@ def log_range(ends: tuple[float, float], **options: Any) -> Range1d:
 
 def kind_colors() -> dict[str, Any]:
     """Returns the colour of a dot by its kind of trouble, from the column `kind`."""
-    kinds = list(KIND_MARKERS)
+    kinds = list(KIND_STYLES)
     tags = [f"palette={','.join('--' + kind.replace(' ', '-') for kind in kinds)}"]
     mapper = CategoricalColorMapper(factors=kinds, palette=["gray"] * len(kinds), tags=tags)
     return {"field": "kind", "transform": mapper}

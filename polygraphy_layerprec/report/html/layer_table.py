@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from polygraphy_layerprec.report.columns import printable
+from polygraphy_layerprec.report.kind_styles import drawn_kind
 from polygraphy_layerprec.report.numbers import format_error, format_percent
 from polygraphy_layerprec.report.series import (
+    BEYOND_NUMBERS,
     execution_positions,
     finite_impact,
     largest_magnitude,
     underflow_fraction,
 )
-from polygraphy_layerprec.report.table import nonfinite_word
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.records import RankedLayer
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerRow", "layer_data", "layer_rows"]
 
-_BEYOND: Final = 1e300
 _TIP: Final = (
     "{op} in {block:block}, layer {depth}",
     "impact {impact_text}, rank {rank}, {share_text} of the squared output error",
@@ -76,7 +76,7 @@ class LayerRow:
     @property
     def word(self) -> str:
         """What stands for an impact where there is no number for it; else nothing."""
-        return nonfinite_word(self.layer)
+        return self.layer.lost
 
 
 def layer_rows(report: RankingReport) -> tuple[LayerRow, ...]:
@@ -113,14 +113,14 @@ def _columns(report: RankingReport) -> dict[str, list[Any]]:
         "name": [printable(layer.name) for layer in layers],
         "op": [printable(layer.op) for layer in layers],
         "block": [printable(layer.block) for layer in layers],
-        "kind": [layer.kind for layer in layers],
+        "kind": [drawn_kind(layer.kind, layer.lost) for layer in layers],
         "reason": [printable(layer.reason) for layer in layers],
         "depth": list(execution_positions(layers)),
         # What loses values comes before all numbers when the table is sorted.
-        "impact": [min(finite_impact(layer), _BEYOND) for layer in layers],
+        "impact": [min(finite_impact(layer), BEYOND_NUMBERS) for layer in layers],
         "impact_text": [_text(layer, format_error(layer.impact)) for layer in layers],
         "method": [layer.impact_method for layer in layers],
-        "share": [_BEYOND if nonfinite_word(layer) else layer.share for layer in layers],
+        "share": [BEYOND_NUMBERS if layer.lost else layer.share for layer in layers],
         "share_text": [_text(layer, format_percent(layer.share)) for layer in layers],
         "introduced": [layer.introduced_error for layer in layers],
         "cumulative": [layer.cumulative_error for layer in layers],
@@ -136,4 +136,4 @@ def _columns(report: RankingReport) -> dict[str, list[Any]]:
 
 
 def _text(layer: RankedLayer, number: str) -> str:
-    return nonfinite_word(layer) or number
+    return layer.lost or number

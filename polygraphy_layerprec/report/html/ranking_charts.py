@@ -19,12 +19,12 @@ from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.report.broken_axis import BrokenAxis, break_axis
 from polygraphy_layerprec.report.html.bokeh_embedding import ChartAxes
 from polygraphy_layerprec.report.html.chart_frame import (
-    KIND_MARKERS,
     MARGIN,
     draw_frame,
     kind_colors,
 )
 from polygraphy_layerprec.report.html.curve_chart import draw_curve
+from polygraphy_layerprec.report.kind_styles import KIND_STYLES, drawn_kind
 from polygraphy_layerprec.report.series import (
     block_runs,
     execution_positions,
@@ -86,8 +86,8 @@ def _layer_source(report: RankingReport) -> ColumnDataSource:
         "size": [_size(len(layers), is_kept=layer.name in kept) for layer in layers],
     }
     data: dict[str, Any] = {name: np.array(values) for name, values in columns.items()}
-    data["kind"] = [layer.kind for layer in layers]
-    data["marker"] = [KIND_MARKERS.get(layer.kind, "circle") for layer in layers]
+    data["kind"] = [drawn_kind(layer.kind, layer.lost) for layer in layers]
+    data["marker"] = [KIND_STYLES[kind].bokeh for kind in data["kind"]]
     data["status"] = ["fp32" if layer.name in kept else "lowered" for layer in layers]
     return ColumnDataSource(data, name="layers")
 

@@ -16,10 +16,10 @@ from polygraphy_layerprec.report.headline import (
 )
 from polygraphy_layerprec.report.html.agreement_chart import AGREEMENT_AXES, draw_agreement
 from polygraphy_layerprec.report.html.bokeh_embedding import bokeh_script, embedded_figures
-from polygraphy_layerprec.report.html.chart_frame import KIND_MARKERS
 from polygraphy_layerprec.report.html.layer_table import layer_data, layer_rows
 from polygraphy_layerprec.report.html.page import render_page
 from polygraphy_layerprec.report.html.ranking_charts import DEPTH_AXES, draw_ranking
+from polygraphy_layerprec.report.kind_styles import KIND_STYLES, drawn_kind
 from polygraphy_layerprec.report.roll_up import roll_up_by_block, roll_up_by_op
 from polygraphy_layerprec.report.series import largest_magnitude, magnitude_axis
 from polygraphy_layerprec.report.verification import rows_of_criteria
@@ -40,7 +40,7 @@ def render_ranking_report(report: RankingReport) -> str:
     """Returns a page about a ranking, which needs no other file; same report, same text."""
     ranking = report.ranking
     precision = precision_named(ranking.precision)
-    kinds = {layer.kind for layer in ranking.layers}
+    kinds = {drawn_kind(layer.kind, layer.lost) for layer in ranking.layers}
     magnitudes = [largest_magnitude(layer) for layer in ranking.layers]
     (_, magnitude_end), shows_limit = magnitude_axis(magnitudes, precision)
     low = precision.name.upper()
@@ -55,7 +55,7 @@ def render_ranking_report(report: RankingReport) -> str:
         "magnitude_end": magnitude_end,
         "curve": curve_of_report(report),
         "rows": layer_rows(report),
-        "kinds": [kind for kind in KIND_MARKERS if kind in kinds],
+        "kinds": [kind for kind in KIND_STYLES if kind in kinds],
         "groups": _groups(report),
         "choices": _choices(report),
         "data": layer_data(report),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
-from bokeh.models import Span
+from bokeh.models import BoxAnnotation, Span
+from matplotlib.lines import Line2D
 
 from polygraphy_layerprec.ranking.agreement import compare_rankings
 from polygraphy_layerprec.records import (
@@ -18,8 +20,16 @@ from polygraphy_layerprec.records import (
 )
 from polygraphy_layerprec.report.html.agreement_chart import draw_agreement
 from polygraphy_layerprec.report.html.ranking_charts import DEPTH_AXES, draw_ranking
+from polygraphy_layerprec.report.kind_styles import KIND_STYLES
 from tests.rankings import make_layer
 from tests.report_models import decided_report, make_report, plain_layers
+
+STYLE_SHEET = (
+    resources.files("polygraphy_layerprec.report.html") / "templates" / "report.css"
+).read_text(encoding="utf-8")
+
+# Bokeh's markers that are lines alone: without an outline nothing is drawn of them.
+LINES = {"asterisk", "cross", "dash", "x", "y"}
 
 
 def source_of(chart, name="layers"):
@@ -180,3 +190,34 @@ def test_impacts_of_two_rankings_are_drawn_against_each_other():
 
     places = dict(zip(data["first_impact"], data["second_impact"], strict=True))
     assert places == pytest.approx({1e-1: 2e-3, 1e-2: 2e-3, 1e-3: 2e-3, 1e-4: 2e-3})
+
+
+def test_what_loses_values_stands_beyond_all_impacts_in_either_ranking():
+    calm = make_report(*plain_layers()).ranking
+    layers = plain_layers()
+    lossy = (replace(layers[0], overflow=True, kind="overflow", impact=1e-12), *layers[1:])
+    agreement = compare_rankings(
+        calm, make_report(*lossy).ranking, first_label="a", second_label="b"
+    )
+
+    chart = draw_agreement(agreement)["agreement"]
+
+    data = source_of(chart)
+    place = list(data["first_impact"]).index(layers[0].impact)
+    assert data["second_impact"][place] == max(data["second_impact"]) > 10 * layers[0].impact
+    assert data["marker"][place] == "triangle"
+    for axis in (*chart.xaxis, *chart.yaxis):
+        assert "NaN/Inf" in axis.major_label_overrides.values()
+    gaps = chart.select({"type": BoxAnnotation})
+    assert len([gap for gap in gaps if isinstance(gap.left, float) and gap.right > gap.left]) == 1
+    assert len([gap for gap in gaps if isinstance(gap.top, float) and gap.top > gap.bottom]) == 1
+
+
+@pytest.mark.parametrize("kind", KIND_STYLES)
+def test_a_kind_has_a_filled_shape_and_a_colour_in_light_and_in_dark(kind):
+    name = kind.replace(" ", "-")
+
+    assert KIND_STYLES[kind].bokeh not in LINES
+    assert KIND_STYLES[kind].matplotlib in Line2D.filled_markers
+    assert STYLE_SHEET.count(f" --{name}:") == 2
+    assert kind == "rounding" or f".swatch.{name} " in STYLE_SHEET
