@@ -51,6 +51,7 @@ from tests.subgraph_models import (
 
 __all__ = [
     "MASK_FILL",
+    "RUNNABLE",
     "additive_mask",
     "build_model",
     "cancellation",
@@ -181,3 +182,32 @@ def _attention_nodes() -> list[onnx.NodeProto]:
         node("Softmax", ["masked"], "probabilities", name=f"{prefix}/Softmax", axis=-1),
         node("MatMul", ["probabilities", "value"], "attended", name=f"{prefix}/MatMul_1"),
     ]
+
+
+RUNNABLE = (
+    additive_mask,
+    cancellation,
+    constant_nodes,
+    decomposed_layer_norm,
+    dynamic_shapes,
+    float16_part,
+    float64_part,
+    harmless_large_values,
+    if_with_capture,
+    infinity_minus_infinity,
+    integer_output,
+    local_function,
+    long_reduction,
+    loop_with_capture,
+    no_float_layer,
+    optional_tensors,
+    overflow_then_recovery,
+    quantize_dequantize,
+    scan_with_capture,
+    sequences,
+    shared_weight,
+    small_cnn,
+    small_transformer,
+    underflow,
+)
+"""Valid models that give the same numbers in each run."""

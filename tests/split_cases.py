@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from polygraphy_layerprec.files.record_codec import to_json_value
 from tests.guarded_models import normalised_rows
@@ -20,11 +21,11 @@ from tests.models import (
 from tests.test_inexact_ids import GATHER, SHIFTED, id_model
 
 if TYPE_CHECKING:
-    import onnx
+    from pathlib import Path
 
     from polygraphy_layerprec.records import Ranking
 
-__all__ = ["CASES", "assert_equal_rankings", "many_samples"]
+__all__ = ["CASES", "assert_equal_rankings", "many_samples", "write_transformer"]
 
 TOLERANCE = 1e-12
 
@@ -38,6 +39,15 @@ def many_samples(model: onnx.ModelProto, count: int) -> list[dict[str, np.ndarra
         }
         for index in range(count)
     ]
+
+
+def write_transformer(folder: Path, *, samples: int) -> None:
+    """Writes `model.onnx`, and a folder `samples` with a file for each."""
+    model = small_transformer()
+    onnx.save(model, folder / "model.onnx")
+    (folder / "samples").mkdir()
+    for index, sample in enumerate(many_samples(model, samples)):
+        np.savez(folder / "samples" / f"{index}.npz", **sample)
 
 
 def _branches() -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:

@@ -29,29 +29,7 @@ HAZARDS = [
     models.underflow,
 ]
 
-RUNNABLE = [
-    *HAZARDS,
-    models.additive_mask,
-    models.infinity_minus_infinity,
-    models.harmless_large_values,
-    models.small_cnn,
-    models.small_transformer,
-    models.constant_nodes,
-    models.dynamic_shapes,
-    models.float16_part,
-    models.float64_part,
-    models.if_with_capture,
-    models.integer_output,
-    models.local_function,
-    models.loop_with_capture,
-    models.no_float_layer,
-    models.optional_tensors,
-    models.quantize_dequantize,
-    models.random_numbers,
-    models.scan_with_capture,
-    models.sequences,
-    models.shared_weight,
-]
+RUNNABLE = [*models.RUNNABLE, models.random_numbers]
 
 
 @pytest.mark.parametrize("build", RUNNABLE, ids=lambda build: build.__name__)

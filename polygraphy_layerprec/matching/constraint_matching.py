@@ -11,7 +11,7 @@ from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.records.digests import are_comparable
+from polygraphy_layerprec.records.model_identity import are_comparable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

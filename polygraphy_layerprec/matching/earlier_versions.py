@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.model.earlier_names import earlier_names
 from polygraphy_layerprec.plan.network_widths import constraint_of
-from polygraphy_layerprec.records.digests import are_comparable
+from polygraphy_layerprec.records.model_identity import are_comparable
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, Node

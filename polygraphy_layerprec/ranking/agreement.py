@@ -18,7 +18,7 @@ from polygraphy_layerprec.records import (
     TopOverlap,
     UnsharedLayer,
 )
-from polygraphy_layerprec.records.digests import are_different
+from polygraphy_layerprec.records.model_identity import are_different
 from polygraphy_layerprec.records.numbers import count_of
 
 __all__ = ["compare_rankings"]

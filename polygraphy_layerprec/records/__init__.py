@@ -21,6 +21,7 @@ from polygraphy_layerprec.records.decision import (
     SelectionCost,
     VerdictKind,
 )
+from polygraphy_layerprec.records.model_identity import ModelIdentity
 from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranked_layer import (
     ImpactMethod,
@@ -29,7 +30,6 @@ from polygraphy_layerprec.records.ranked_layer import (
     UnmeasuredLayer,
 )
 from polygraphy_layerprec.records.ranking import (
-    ModelIdentity,
     NonFiniteOrigin,
     OutputDivergence,
     OutputError,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from polygraphy_layerprec.records.model_identity import ModelIdentity
 from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranked_layer import LostValues
-from polygraphy_layerprec.records.ranking import ModelIdentity, RunConditions
+from polygraphy_layerprec.records.ranking import RunConditions
 
 __all__ = [
     "ConditionDifference",

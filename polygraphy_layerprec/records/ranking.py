@@ -6,37 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polygraphy_layerprec.records.decision import Decision
+from polygraphy_layerprec.records.model_identity import ModelIdentity
 from polygraphy_layerprec.records.numbers import MaybeInfinite
 from polygraphy_layerprec.records.ranked_layer import ImpactMethod, RankedLayer, UnmeasuredLayer
 
 __all__ = [
-    "ModelIdentity",
     "NonFiniteOrigin",
     "OutputDivergence",
     "OutputError",
     "Ranking",
     "RunConditions",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which model a ranking is about."""
-
-    name: str
-    """File name without folders, empty for a model in memory."""
-
-    digest: str
-    """SHA-256 of the model's structure, its weights' shapes, first and last values, in hex."""
-
-    node_count: int
-    """Nodes of the main graph, after local functions were inlined."""
-
-    opset: int
-    """Operator-set version of the default domain."""
-
-    layer_count: int | None = None
-    """Layers of the model, measured or not; None in files of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)

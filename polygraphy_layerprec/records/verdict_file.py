@@ -7,7 +7,7 @@ from typing import Literal
 
 from polygraphy_layerprec.records.criterion import Outcome
 from polygraphy_layerprec.records.decision import HeldOut, VerdictKind
-from polygraphy_layerprec.records.ranking import ModelIdentity
+from polygraphy_layerprec.records.model_identity import ModelIdentity
 
 __all__ = ["SavedVerdict"]
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from polygraphy_layerprec.records.criterion import Outcome
 from polygraphy_layerprec.records.decision import VerdictKind
-from polygraphy_layerprec.records.ranking import ModelIdentity, OutputDivergence
+from polygraphy_layerprec.records.model_identity import ModelIdentity
+from polygraphy_layerprec.records.ranking import OutputDivergence
 from polygraphy_layerprec.records.selection import Constraint, NetworkWidths
 
 __all__ = [

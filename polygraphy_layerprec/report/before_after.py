@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from polygraphy_layerprec.records.digests import are_different
+from polygraphy_layerprec.records.model_identity import are_different
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["UserScriptError", "load_function", "load_iterator"]
+__all__ = ["UserScriptError", "load_function", "load_iterator", "load_samples"]
 
 _NEW_LINE: Final = "\n"
 
@@ -91,6 +91,19 @@ def _load_module(path: str) -> ModuleType:
     finally:
         sys.path.remove(folder)
     return module
+
+
+def load_samples(path: str, function_name: str) -> Iterator[tuple[str, Any]]:
+    """Yields the samples that a function without arguments in a Python script returns.
+
+    Raises:
+        UserScriptError: If the script fails.
+    """
+    # Not `DataLoaderArgs.get_data_loader`: before Polygraphy 0.53 it silently falls back to random
+    # data under Python 3.13, where `locals()` no longer shows what `exec` defined (PEP 667).
+    given = load_iterator(path, function_name, option="--data-loader-script")
+    for index, sample in enumerate(given):
+        yield f"sample {index} of {path}", sample
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec.model import identify, load_graph
-from polygraphy_layerprec.records.digests import are_comparable
+from polygraphy_layerprec.records.model_identity import are_comparable
 from tests.models import (
     build_model,
     if_with_capture,

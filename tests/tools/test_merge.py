@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
 import pytest
 
 from polygraphy_layerprec.files.ranking_file import load_ranking
-from tests.models import small_transformer
 from tests.processes import run_layerprec
-from tests.split_cases import assert_equal_rankings, many_samples
+from tests.split_cases import assert_equal_rankings, write_transformer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
-    model = small_transformer()
-    onnx.save(model, folder / "model.onnx")
-    (folder / "samples").mkdir()
-    for index, sample in enumerate(many_samples(model, 3)):
-        np.savez(folder / "samples" / f"{index}.npz", **sample)
+    write_transformer(folder, samples=3)
     for number in (1, 2):
         done = rank(folder, "--shard", f"{number}/2", "--save-partial", f"part-{number}.npz")
         assert done.returncode == 0, done.stderr

@@ -5,27 +5,20 @@ from __future__ import annotations
 import signal
 import time
 
-import numpy as np
-import onnx
 import psutil
 import pytest
 from distributed import Security
 
 from polygraphy_layerprec.files.ranking_file import load_ranking
 from tests.clusters import dask_scheduler, dask_worker
-from tests.models import small_transformer
 from tests.processes import LONGEST_SECONDS, interruptible_layerprec, run_layerprec
-from tests.split_cases import assert_equal_rankings, many_samples
+from tests.split_cases import assert_equal_rankings, write_transformer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
-    model = small_transformer()
-    onnx.save(model, folder / "model.onnx")
-    (folder / "samples").mkdir()
-    for index, sample in enumerate(many_samples(model, 4)):
-        np.savez(folder / "samples" / f"{index}.npz", **sample)
+    write_transformer(folder, samples=4)
     done = rank(folder, "--save-ranking", "alone.json")
     assert done.returncode == 0, done.stderr
     return folder

@@ -11,7 +11,7 @@ from polygraphy.tools.args import DataLoaderArgs, ModelArgs
 from polygraphy.tools.args import util as args_util
 
 from polygraphy_layerprec._native import G_LOGGER, export
-from polygraphy_layerprec.tools.sample_scripts import call_script
+from polygraphy_layerprec.tools.user_script import load_samples
 
 if TYPE_CHECKING:
     import argparse
@@ -180,7 +180,7 @@ class SampleArgs(DataLoaderArgs):
         from polygraphy_layerprec.backend.sample_files import read_samples
 
         if self.data_loader_script:
-            return call_script(self.data_loader_script, self.data_loader_func_name)
+            return load_samples(self.data_loader_script, self.data_loader_func_name)
         return itertools.chain.from_iterable(
             read_samples(path, graph.inputs) for path in self.load_inputs_paths
         )

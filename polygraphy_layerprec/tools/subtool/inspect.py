@@ -111,7 +111,7 @@ class Inspect(LayerprecSubtool):
         )
         from polygraphy_layerprec.matching.earlier_versions import constraints_of_today
         from polygraphy_layerprec.model import identify
-        from polygraphy_layerprec.records.digests import are_comparable
+        from polygraphy_layerprec.records.model_identity import are_comparable
 
         graph = self.arg_groups[InspectionArgs].load_graph()
         found = identify(graph)

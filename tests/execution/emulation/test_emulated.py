@@ -17,34 +17,7 @@ from tests.execution.numpy_emulation import OPERATORS, emulate, half
 from tests.models import build_model, node, normal, sample_inputs, scalar, tensor
 from tests.planned_runs import emulated_executor, run_lowered, run_reference
 
-RUNNABLE = [
-    models.constant_nodes,
-    models.dynamic_shapes,
-    models.float16_part,
-    models.float64_part,
-    models.if_with_capture,
-    models.integer_output,
-    models.local_function,
-    models.loop_with_capture,
-    models.no_float_layer,
-    models.odd_names,
-    models.optional_tensors,
-    models.quantize_dequantize,
-    models.scan_with_capture,
-    models.sequences,
-    models.shared_weight,
-    models.small_cnn,
-    models.small_transformer,
-    models.unsorted_nodes,
-    models.additive_mask,
-    models.cancellation,
-    models.decomposed_layer_norm,
-    models.harmless_large_values,
-    models.infinity_minus_infinity,
-    models.long_reduction,
-    models.overflow_then_recovery,
-    models.underflow,
-]
+RUNNABLE = [*models.RUNNABLE, models.odd_names, models.unsorted_nodes]
 
 
 def compare(model, sample, *, precision=FP16, **options):
