@@ -123,7 +123,7 @@ class Observer:
         self.request = request
         self.graph, self.counted = part_that_counts(whole, request.outputs)
         self.plan = planner_for(self.graph, request.precision).plan()
-        self._budget_bytes = request.max_memory_bytes or memory_for_activations()
+        self._budget_bytes = memory_for_activations(request.max_memory_bytes)
         if request.loss is not None and (request.impact != "adjoint" or request.exact_count):
             raise ExecutionError("A loss needs the adjoint: leave out `--impact` and `--exact`.")
 

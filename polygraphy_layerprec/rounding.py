@@ -91,6 +91,9 @@ def round_flat(
 ) -> None:
     """Writes the rounded `source` to `target`, which may be the same; both contiguous and 1-D."""
     rounder = rounder_like(source, precision, saturate=saturate)
+    if isinstance(rounder, _DeviceRounder):
+        rounder.write(source, target)
+        return
     for chunk in chunks_of(source.size, like=source):
         rounder.round(source[chunk], target[chunk])
 
@@ -251,8 +254,12 @@ class _DeviceRounder:
         del keep_sign_of_zero  # which costs nothing here
         # A NaN is in both, and `max` keeps the first.
         largest = max(largest_of(source), -smallest_of(source)) if source.size else 0.0
-        self._library.round_flat(source, target, self._precision, self._saturate)
+        self.write(source, target)
         return largest
+
+    def write(self, source: npt.NDArray[np.floating], target: npt.NDArray[np.floating]) -> None:
+        """As `round`, without a look at the magnitudes, for which the host would have to wait."""
+        self._library.round_flat(source, target, self._precision, self._saturate)
 
 
 def _check_carrier(dtype: np.dtype[Any]) -> None:

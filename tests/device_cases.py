@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import TensorProto
 from scipy.stats import spearmanr
 
 from polygraphy_layerprec.execution.samples.plausible import plausible_samples
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.model.quantized import pass_pairs_by
+from polygraphy_layerprec.observing import RankRequest
+from polygraphy_layerprec.pipeline import rank
+from polygraphy_layerprec.precision import QDQ
 from tests import (
     guarded_models,
     hazard_models,
@@ -17,6 +22,7 @@ from tests import (
     structure_models,
     subgraph_models,
 )
+from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised
 from tests.random_graphs import random_model, random_sample
 
 if TYPE_CHECKING:
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.records import RankedLayer, Ranking
 
-__all__ = ["CASES", "RANDOM_SEEDS", "assert_agrees", "random_case"]
+__all__ = ["CASES", "PAIRS", "RANDOM_SEEDS", "assert_agrees", "random_case", "ranked_pairs"]
 
 RANDOM_SEEDS = range(60)
 
@@ -49,6 +55,14 @@ _GIVEN = (
     *(guarded_models.in_a_branch, guarded_models.in_a_scan),
     *(guarded_models.log_of_probabilities, guarded_models.entropy),
 )
+
+PAIRED = {"mlp": lambda: (mlp(), mlp_inputs()), "cnn": lambda: (cnn(), cnn_inputs())}
+PAIRS = (
+    *((TensorProto.INT8, granularity, "mlp") for granularity in ("tensor", "channel", "block")),
+    *((TensorProto.FLOAT8E4M3FN, granularity, "mlp") for granularity in ("tensor", "block")),
+    *((TensorProto.INT8, granularity, "cnn") for granularity in ("tensor", "channel")),
+)
+"""What `ranked_pairs` takes."""
 
 Case = "tuple[onnx.ModelProto, dict[str, np.ndarray[Any, Any]]]"
 
@@ -103,3 +117,17 @@ def _findings(layer: RankedLayer) -> tuple[Any, ...]:
         layer.reference_nonfinite_count,
         layer.candidate_nonfinite_count,
     )
+
+
+def ranked_pairs(kind: int, granularity: str, build: str) -> Ranking:
+    """Returns a ranking of the pairs of a quantised model, on what is chosen around the call.
+
+    Args:
+        kind: Element type of what the pairs quantise to.
+        granularity: `tensor`, `channel` or `block`.
+        build: `mlp` or `cnn`.
+    """
+    reference, inputs = PAIRED[build]()
+    model = quantised(reference, inputs, kind=kind, granularity=granularity)
+    graph = pass_pairs_by(load_graph(model), load_graph(reference))
+    return rank(graph, [inputs], RankRequest(precision=QDQ))

@@ -1,10 +1,13 @@
-"""A device whose memory is the host's and whose arrays are foreign: a GPU's path without one."""
+"""A device whose memory the host cannot read and whose arrays are foreign: a GPU without one.
+
+What lies on it is, to the host, a tensor of the same shape and type full of NaN.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnxruntime as ort
@@ -24,12 +27,14 @@ class StandInDevice:
     """Runs nodes by ONNX-Runtime's CPU kernels, and knows which tensors lie on it."""
 
     def __init__(self, *, free_bytes: int = 1 << 30, lacks: tuple[str, ...] = ()) -> None:
+        self.name = "a stand-in"
         self._free_bytes = free_bytes
         self._lacks = lacks
-        self._there: WeakSet[ort.OrtValue] = WeakSet()
+        self._memory: WeakKeyDictionary[ort.OrtValue, ort.OrtValue] = WeakKeyDictionary()
         self.weights = DeviceWeights(free_bytes)
         self.host_nodes: dict[str, str] = {}
         self.runs = 0
+        self.releases = 0
 
     def create_session(self, model: bytes) -> Any:
         import onnx
@@ -44,17 +49,15 @@ class StandInDevice:
         binding.there.append(name)
 
     def holds(self, tensor: ort.OrtValue) -> bool:
-        return tensor in self._there
+        return tensor in self._memory
 
     def array_of(self, tensor: ort.OrtValue) -> Any:
-        array = ForeignArray(tensor.numpy())
+        array = ForeignArray(self._memory[tensor].numpy())
         array.owner = tensor  # type: ignore[attr-defined]
         return array
 
     def tensor_of(self, array: ForeignArray) -> ort.OrtValue:
-        tensor = ort.OrtValue.ortvalue_from_numpy(array.values)
-        self._there.add(tensor)
-        return tensor
+        return self.hidden(ort.OrtValue.ortvalue_from_numpy(array.values))
 
     def array_from(self, values: np.ndarray[Any, Any]) -> Any:
         return ForeignArray(np.array(values, order="C"))
@@ -62,17 +65,31 @@ class StandInDevice:
     def free_bytes(self) -> int:
         return self._free_bytes
 
-    def ran_on_host(self, node_name: str, reason: str) -> None:
-        self.host_nodes[node_name] = reason
+    def release(self) -> None:
+        self.releases += 1
 
-    def mark(self, tensor: ort.OrtValue) -> None:
-        self._there.add(tensor)
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with foreign_arrays():
+            yield
+
+    def hidden(self, tensor: ort.OrtValue) -> ort.OrtValue:
+        """What the host sees of a tensor that lies here."""
+        dtype = tensor.numpy().dtype
+        values = np.full(tensor.shape(), np.nan if dtype.kind == "f" else 1, dtype)
+        seen = ort.OrtValue.ortvalue_from_numpy(values)
+        self._memory[seen] = tensor
+        return seen
+
+    def shown(self, tensor: ort.OrtValue) -> ort.OrtValue:
+        """What lies here, of what the host sees; a tensor of the host as it is."""
+        return self._memory.get(tensor, tensor)
 
 
 @contextmanager
 def on_standin_device(device: StandInDevice) -> Iterator[None]:
     """Has nodes run on it within the block."""
-    with foreign_arrays(), on_device(device):
+    with on_device(device):
         yield
 
 
@@ -95,15 +112,16 @@ class _Binding:
         self._names: list[str] = []
 
     def bind_ortvalue_input(self, name: str, tensor: ort.OrtValue) -> None:
-        self.real.bind_ortvalue_input(name, tensor)
+        self.real.bind_ortvalue_input(name, self._device.shown(tensor))
 
     def bind_output(self, name: str) -> None:
         self._names.append(name)
         self.real.bind_output(name)
 
     def get_outputs(self) -> list[ort.OrtValue]:
-        outputs = self.real.get_outputs()
-        for name, output in zip(self._names, outputs, strict=True):
-            if name in self.there and output.data_type().startswith("tensor"):
-                self._device.mark(output)
-        return outputs
+        return [
+            self._device.hidden(output)
+            if name in self.there and output.data_type().startswith("tensor")
+            else output
+            for name, output in zip(self._names, self.real.get_outputs(), strict=True)
+        ]

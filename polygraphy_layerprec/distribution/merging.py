@@ -26,6 +26,7 @@ __all__ = ["check_parts", "merge_parts"]
 _WHAT_TO_DO = {
     "model": "Rank one model in all parts.",
     "threads": "Give each `rank` the same `--threads`.",
+    "device": "Rank every part on a GPU of one kind, or every part on CPUs.",
     "versions": "Install the same versions wherever a part is ranked.",
     "shard_count": "Give each `rank` the same N of `--shard I/N`.",
     "data_set_size": "Give each `rank` the same input data.",
@@ -89,7 +90,9 @@ def merge_parts(
         for part in sorted(parts, key=lambda part: part.shard.number):
             merged.merge(part.read(comparer.nothing(), graph))
         observed = observer.observed(merged, of_loss=bool(conditions.loss))
-        return observed.ranking(progress=progress)
+        ranking = observed.ranking(progress=progress)
+    measured_on = dataclasses.replace(ranking.conditions, device=conditions.device)
+    return dataclasses.replace(ranking, conditions=measured_on)
 
 
 def _request_of(conditions: PartConditions) -> RankRequest:

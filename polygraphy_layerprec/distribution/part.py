@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from polygraphy_layerprec.errors import UserError
+from polygraphy_layerprec.execution.kernels.device import device_name
 from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import identify
 from polygraphy_layerprec.model.digest import reference_digest
@@ -85,6 +86,9 @@ class PartConditions:
     reference: str = ""
     """Digest of the float model that a quantised one is compared with; empty without one."""
 
+    device: str = ""
+    """Name of the GPU that nodes ran on; empty for the CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -135,6 +139,7 @@ def conditions_of(
         shard_count=shard_count,
         data_set_size=data_set_size,
         reference=reference_digest(graph),
+        device=device_name(),
     )
 
 

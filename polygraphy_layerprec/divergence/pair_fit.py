@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import count_true, largest_of, namespace_of, on_host
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -90,58 +92,61 @@ def fit_of(
         has_even_steps: As in `PairFit`.
         channel_axis: Axis of the channels, None without.
     """
+    placed = namespace_of(values).asarray
     magnitudes = np.abs(values.astype(np.float32, copy=False))
     count = magnitudes.size
-    largest = magnitudes.max(initial=0.0)
+    largest = _largest(magnitudes)
     if not np.isfinite(largest):
         finite = np.isfinite(magnitudes)
-        count = int(np.count_nonzero(finite))
+        count = count_true(finite)
         magnitudes = np.where(finite, magnitudes, np.float32(0.0))
-        largest = magnitudes.max(initial=0.0)
+        largest = _largest(magnitudes)
     widths = limits / largest_step
-    bounds = np.minimum(limits, _FLOAT_MAX).astype(np.float32)
-    clipped, clipping_power = _clipping(magnitudes, bounds, float(largest))
+    clipped, clipping_power = 0, 0.0
+    if largest > limits.min(initial=np.inf):
+        bounds = placed(np.minimum(limits, _FLOAT_MAX).astype(np.float32))
+        clipped, clipping_power = _clipping(magnitudes, bounds)
     smallest = ((_EVEN_ZERO if has_even_steps else _FP8_ZERO) * widths).astype(np.float32)
-    zeroed = int(np.count_nonzero(magnitudes <= smallest)) - (
-        magnitudes.size - int(np.count_nonzero(magnitudes))
-    )
+    zeroed = count_true(magnitudes <= placed(smallest)) - count_true(magnitudes == 0.0)
     return PairFit(
         count,
         clipped,
         max(zeroed, 0),
         clipping_power,
         float(np.square(widths).mean()) * magnitudes.size / 12.0,
-        _channels(magnitudes, widths.astype(np.float32), channel_axis),
+        _channels(magnitudes, placed(widths.astype(np.float32)), channel_axis),
         largest_step,
         has_even_steps,
-        float(largest),
+        largest,
     )
 
 
-def _clipping(
-    magnitudes: npt.NDArray[Any], bounds: npt.NDArray[Any], largest: float
-) -> tuple[int, float]:
+def _largest(magnitudes: npt.NDArray[Any]) -> float:
+    return largest_of(magnitudes) if magnitudes.size else 0.0
+
+
+def _clipping(magnitudes: npt.NDArray[Any], bounds: npt.NDArray[Any]) -> tuple[int, float]:
     """How many values are clipped, and the sum of squares of what is clipped off."""
-    if largest <= float(bounds.min(initial=np.inf)):
-        return 0, 0.0
     beyond = magnitudes > bounds
     excess = (magnitudes - bounds)[beyond].astype(np.float64)
-    return int(np.count_nonzero(beyond)), float(np.dot(excess, excess))
+    return count_true(beyond), float(np.dot(excess, excess))
 
 
 def _channels(
     magnitudes: npt.NDArray[Any], widths: npt.NDArray[Any], axis: int | None
 ) -> tuple[float, ...]:
     """Largest magnitude of each channel in units of its scale."""
-    if axis is None or not magnitudes.size:
+    if axis is None:
         others: tuple[int, ...] = tuple(range(magnitudes.ndim))
     else:
         others = tuple(other for other in range(magnitudes.ndim) if other != axis)
+    if not magnitudes.size:
+        return (0.0,)
     if widths.ndim == 0:
-        found = magnitudes.max(axis=others, initial=0.0) / widths
+        found = magnitudes.max(axis=others) / widths
     else:
-        found = (magnitudes / widths).max(axis=others, initial=0.0)
-    return tuple(float(step) for step in np.ravel(found))
+        found = (magnitudes / widths).max(axis=others)
+    return tuple(on_host(found).reshape(-1).tolist())
 
 
 def describe_fit(name: str, fit: PairFit) -> tuple[str, str, float] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
+from polygraphy_layerprec.execution.kernels.device import device_name
 from polygraphy_layerprec.execution.kernels.sessions import session_threads
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.model.digest import reference_digest
@@ -78,6 +79,7 @@ def assemble_ranking(
             outputs=outputs,
             threads=session_threads(),
             reference=reference_digest(graph),
+            device=device_name(),
         ),
         output_error=error,
         layers=layers,

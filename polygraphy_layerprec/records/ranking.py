@@ -48,6 +48,9 @@ class RunConditions:
     reference: str = ""
     """Digest of the float model that a quantised one is compared with; empty without one."""
 
+    device: str = ""
+    """Name of the GPU that nodes ran on; empty for the CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class NonFiniteOrigin:

@@ -60,6 +60,8 @@ def format_ranking_origin(ranking: Ranking, *, width: int = 80) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions)
     samples = count_of(conditions.sample_count, "sample")
     threads = "" if conditions.threads is None else f"; {conditions.threads} threads a session"
+    if conditions.device:
+        threads = f"; on {printable(conditions.device)}"
     measured = (
         f"Measured: {printable(conditions.backend)}, impact by {conditions.impact}; "
         f"{samples}, {printable(conditions.inputs)}{threads} | "

@@ -13,7 +13,15 @@ __all__ = ["ENGINE_HELP_OPTION", "arrange_help"]
 ENGINE_HELP_OPTION: Final = "--help-engines"
 """The option that shows how engines are built."""
 
-_LAST: Final = ("Saved Outputs", "Threads", "Workers", "Partial Rankings", "Engines", "Logging")
+_LAST: Final = (
+    "Saved Outputs",
+    "Device",
+    "Threads",
+    "Workers",
+    "Partial Rankings",
+    "Engines",
+    "Logging",
+)
 
 
 def arrange_help(parser: argparse.ArgumentParser, engine_groups: Sequence[Any] = ()) -> None:

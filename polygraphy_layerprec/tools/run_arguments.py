@@ -6,7 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from polygraphy import util
-from polygraphy.tools.args import ModelArgs, OnnxLoadArgs, RunnerSelectArgs
+from polygraphy.tools.args import (
+    ModelArgs,
+    OnnxLoadArgs,
+    OnnxrtSessionArgs,
+    RunnerSelectArgs,
+)
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseRunnerArgs
 from polygraphy.tools.script import make_invocable
@@ -33,6 +38,7 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
 
         - ModelArgs
         - OnnxLoadArgs
+        - OnnxrtSessionArgs
         - RunnerSelectArgs
     """
 
@@ -43,7 +49,8 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
     def get_extra_help_text_impl(self) -> str:
         """Returns what else the help says about the option that selects the runner."""
         return (
-            "Layers run in FP16 or BF16 as on tensor cores, without a GPU. "
+            "Layers run in FP16 or BF16 as on tensor cores, without a GPU; on one with "
+            "`--providers cuda`. "
             "For example: polygraphy run model.onnx --onnxrt --layerprec."
         )
 
@@ -154,6 +161,7 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
             variable="lower_precision",
             precision=self.precision,
             precisions=self._add_precisions(script),
+            providers=self._providers(),
         )
         script.add_import(imports=["LayerprecRunner"], frm=_BACKEND)
         script.add_runner(make_invocable("LayerprecRunner", candidate))
@@ -188,6 +196,13 @@ class LayerprecRunnerArgs(BaseRunnerArgs):
             top_k=self.top_k,
             tolerance=self.tolerance,
         )
+
+    def _providers(self) -> list[str] | None:
+        """What `--providers` of ONNX-Runtime says, where it says a GPU."""
+        from polygraphy_layerprec.backend.emulated.placement import wants_gpu
+
+        providers: list[str] | None = self.arg_groups[OnnxrtSessionArgs].providers
+        return providers if wants_gpu(providers) else None
 
     def _add_graph(self, script: Script, model: Any) -> Any:
         external_data_dir = self.arg_groups[OnnxLoadArgs].external_data_dir

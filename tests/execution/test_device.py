@@ -7,7 +7,14 @@ import pytest
 
 from polygraphy_layerprec.execution.kernels.ort_tensors import placed_tensor, value_of
 from polygraphy_layerprec.pipeline import measure_output_error, rank_model
-from tests.device_cases import CASES, RANDOM_SEEDS, assert_agrees, random_case
+from tests.device_cases import (
+    CASES,
+    PAIRS,
+    RANDOM_SEEDS,
+    assert_agrees,
+    random_case,
+    ranked_pairs,
+)
 from tests.standin_device import StandInDevice, on_standin_device
 
 TOLERANCE = 1e-5
@@ -38,6 +45,28 @@ def test_a_device_agrees_with_the_host_on_random_models(seed):
     found = ranked_on(StandInDevice(), model, sample)
 
     assert_agrees(found, rank_model(model, [sample]), tolerance=TOLERANCE)
+
+
+@pytest.mark.parametrize(("kind", "granularity", "build"), PAIRS)
+def test_a_device_agrees_with_the_host_on_quantised_models(kind, granularity, build):
+    device = StandInDevice()
+
+    with on_standin_device(device):
+        found = ranked_pairs(kind, granularity, build)
+
+    assert device.runs
+    assert not device.host_nodes
+    assert_agrees(found, ranked_pairs(kind, granularity, build), tolerance=TOLERANCE)
+
+
+def test_pairs_that_a_device_lacks_run_on_the_host_and_are_told():
+    device = StandInDevice(lacks=("QuantizeLinear", "DequantizeLinear"))
+
+    with on_standin_device(device):
+        found = ranked_pairs(*PAIRS[0])
+
+    assert device.host_nodes
+    assert_agrees(found, ranked_pairs(*PAIRS[0]), tolerance=TOLERANCE)
 
 
 def test_sets_of_layers_are_measured_on_a_device_as_well():

@@ -1,14 +1,18 @@
-"""A GPU that this TensorRT-RTX can run engines on, or none: then the tests are skipped."""
+"""A GPU that runs engines, or nodes for the emulation; without it the tests are skipped."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from polygraphy_layerprec.backend.engines.tensorrt_module import count_gpus
+from polygraphy_layerprec.execution.kernels.cuda_device import CudaDevice
+from polygraphy_layerprec.execution.kernels.cuda_setup import DeviceError, open_gpu
 from tests.processes import run_command
 
 # The smallest program that runs an engine: what it says when it fails is why tests are skipped.
@@ -41,6 +45,23 @@ def gpu(tmp_path_factory) -> None:
     if done.returncode:
         said = [line for line in done.stdout.splitlines() if line.startswith("[E]")]
         pytest.skip(f"no engine runs here: {' '.join(said) or done.stderr[-500:]}")
+
+
+@pytest.fixture(scope="session")
+def cuda() -> CudaDevice:
+    """A GPU that runs nodes; skips the test where there is none, or a part of what it takes."""
+    if count_gpus() == 0:
+        pytest.skip("needs a GPU")
+    try:
+        return open_gpu()
+    except DeviceError as error:
+        pytest.skip(" ".join(str(error).splitlines()))
+
+
+@pytest.fixture
+def cupy(cuda: CudaDevice) -> Any:  # noqa: ARG001 - skips the test where it does
+    """CuPy, where the GPU runs nodes."""
+    return importlib.import_module("cupy")
 
 
 def pytest_collection_modifyitems(items) -> None:

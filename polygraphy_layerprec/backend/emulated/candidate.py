@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polygraphy_layerprec.backend.emulated.placement import running_on
 from polygraphy_layerprec.execution import EmulatedExecutor, ExecutionError, PlannedExecutor
 from polygraphy_layerprec.matching.constraint_matching import plan_of
 from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.execution.kernels.device import Device
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import RequestedPrecisions
 
@@ -27,10 +29,21 @@ class Candidate:
         ExecutionError: If a constraint matches no layer of the model.
     """
 
-    def __init__(self, graph: Graph, asked: RequestedPrecisions) -> None:
+    def __init__(
+        self, graph: Graph, asked: RequestedPrecisions, device: Device | None = None
+    ) -> None:
+        """Prepares a model to run.
+
+        Args:
+            graph: The model.
+            asked: Which layers stay in FP32.
+            device: What runs its nodes; None for the CPU.
+        """
         self._graph = graph
+        self.device = device
         self._precision = PRECISIONS[asked.precision]
-        self._executor = PlannedExecutor(graph, self._precision)
+        with running_on(device):
+            self._executor = PlannedExecutor(graph, self._precision)
         self._plan = plan_of(graph, asked)
         self._no_tensors: set[str] = set()
 
@@ -53,6 +66,10 @@ class Candidate:
         Raises:
             ExecutionError: If an output cannot be computed; the text names the node that fails.
         """
+        with running_on(self.device):
+            return self._outputs(sample)
+
+    def _outputs(self, sample: Sample) -> dict[str, np.ndarray[Any, Any]]:
         computed = self._executor.run(sample, self._plan)
         constants = self._graph.weights.keys() & set(self._graph.outputs)
         missing = {name for name in self._graph.outputs if name} - {*computed, *constants}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from polygraphy import util
@@ -10,6 +10,7 @@ from polygraphy.backend.base import BaseLoader
 
 from polygraphy_layerprec._native import G_LOGGER, check_called_by, export
 from polygraphy_layerprec.backend.emulated.candidate import Candidate
+from polygraphy_layerprec.backend.emulated.placement import open_device
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
 from polygraphy_layerprec.execution import check_emulation
 from polygraphy_layerprec.matching.requested_precisions import (
@@ -146,6 +147,7 @@ class CandidateFromGraph(BaseLoader):
         graph: GraphOrLoader,
         precision: str | None = None,
         precisions: PrecisionsOrLoader | None = None,
+        providers: Sequence[str] | None = None,
     ) -> None:
         """Stores what to prepare.
 
@@ -154,8 +156,11 @@ class CandidateFromGraph(BaseLoader):
             precision: `fp16` or `bf16`. Defaults to that of `precisions`, else fp16.
             precisions: Which layers stay in FP32, or a callable that returns it. Defaults to none:
                 every layer is lowered.
+            providers: Names of ONNX-Runtime's execution providers, or parts of them: a GPU runs the
+                model if CUDA comes before the CPU. Defaults to the CPU.
         """
         self._graph = graph
+        self._providers = providers
         self._precision = precision
         self._precisions = precisions
 
@@ -165,14 +170,14 @@ class CandidateFromGraph(BaseLoader):
 
         Raises:
             PolygraphyException: If ONNX-Runtime does not emulate low precision, a constraint
-                matches no layer, or the precisions contradict one another.
+                matches no layer, the precisions contradict one another, or there is no GPU.
         """
         graph, _ = util.invoke_if_callable(self._graph)
         asked, _ = util.invoke_if_callable(self._precisions)
         asked = self._checked(asked)
         with critical_errors():
             check_emulation()
-            candidate = Candidate(graph, asked)
+            candidate = Candidate(graph, asked, open_device(self._providers))
         with printable_log():
             _log(candidate, asked)
         return candidate

@@ -15,6 +15,7 @@ from polygraphy.datatype import DataType
 
 from polygraphy_layerprec._native import check_called_by, export
 from polygraphy_layerprec.backend.emulated.candidate import Candidate
+from polygraphy_layerprec.backend.emulated.placement import tell_what_is_left
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
 
 __all__ = ["LayerprecRunner"]
@@ -22,7 +23,7 @@ __all__ = ["LayerprecRunner"]
 
 @export()
 class LayerprecRunner(BaseRunner):
-    """Runs inference in low precision, emulated on ONNX-Runtime's FP32 kernels on a CPU.
+    """Runs inference in low precision, emulated on ONNX-Runtime's FP32 kernels.
 
     Its inference times are those of the emulation, and say nothing about hardware.
     """
@@ -74,5 +75,6 @@ class LayerprecRunner(BaseRunner):
 
     @check_called_by("deactivate")
     def deactivate_impl(self) -> None:
-        """Forgets the model."""
+        """Forgets the model, and says which of its nodes a GPU could not run."""
+        tell_what_is_left(self.candidate.device)
         del self.candidate

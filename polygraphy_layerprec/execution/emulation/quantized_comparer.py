@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polygraphy_layerprec.arrays import is_all_true
 from polygraphy_layerprec.divergence.metrics import DivergenceSums, measure_divergence
 from polygraphy_layerprec.divergence.pair_fit import PairFit, fit_of
 from polygraphy_layerprec.execution.emulation.node_comparer import NodeComparer
@@ -126,7 +127,7 @@ class QuantizedComparer(NodeComparer):
         return made
 
     def _bad(self, node: Node, candidate: ort.OrtValue) -> int | None:
-        if not is_float(candidate) or np.isfinite(value_of(candidate)).all():
+        if not is_float(candidate) or is_all_true(np.isfinite(value_of(candidate))):
             return None
         return node.index
 

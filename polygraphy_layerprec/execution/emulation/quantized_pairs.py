@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 from onnx import TensorProto, helper
 
 from polygraphy_layerprec.execution.errors import NodeError
+from polygraphy_layerprec.execution.kernels.device import current_device
+from polygraphy_layerprec.execution.kernels.device_runner import fetched
 from polygraphy_layerprec.execution.kernels.node_session import create_session
-from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of
+from polygraphy_layerprec.execution.kernels.ort_tensors import placed, tensor_of
 from polygraphy_layerprec.execution.kernels.sessions import RUN_OPTIONS
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     import onnxruntime as ort
 
+    from polygraphy_layerprec.execution.kernels.device import Device
     from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.model.quantized import QuantizedGraph
     from polygraphy_layerprec.model.quantized.records import Chain, Pair
@@ -32,8 +35,10 @@ class PairRunner:
 
     def __init__(self, graph: QuantizedGraph) -> None:
         self._graph = graph
-        self._sessions: dict[bytes, ort.InferenceSession] = {}
-        self._by_pair: dict[str, ort.InferenceSession] = {}
+        self._device = current_device()
+        self._sessions: dict[tuple[bytes, bool], ort.InferenceSession] = {}
+        self._by_pair: dict[tuple[str, bool], ort.InferenceSession] = {}
+        self._lacking: set[str] = set()
         self._scales: dict[str, list[ort.OrtValue]] = {}
         self._kept: dict[tuple[str, ...], ort.OrtValue] = {}
         self._kept_bytes = 0
@@ -75,27 +80,44 @@ class PairRunner:
         return value
 
     def _run(self, pair: Pair, value: ort.OrtValue) -> ort.OrtValue:
+        device = self._device
+        if device is None or pair.name in self._lacking or not device.holds(value):
+            return placed(self._run_on(None, pair, fetched(value)))
         try:
-            session = self._session(pair)
+            return self._run_on(device, pair, value)
+        except NodeError as error:
+            result = placed(self._run_on(None, pair, fetched(value)))
+            self._lacking.add(pair.name)
+            device.host_nodes[pair.name] = str(error)
+            return result
+
+    def _run_on(self, device: Device | None, pair: Pair, value: ort.OrtValue) -> ort.OrtValue:
+        try:
+            session = self._session(pair, device)
             binding = session.io_binding()
             binding.bind_ortvalue_input("x", value)
             for place, constant in enumerate(self._constants(pair)):
                 binding.bind_ortvalue_input(f"c{place}", constant)
-            binding.bind_output("y")
+            if device is None:
+                binding.bind_output("y")
+            else:
+                device.bind_output(binding, "y")
             session.run_with_iobinding(binding, RUN_OPTIONS)
             return binding.get_outputs()[0]
         except Exception as error:  # ONNX-Runtime raises a dozen types without a common base
             told = str(error).strip().splitlines() or [type(error).__name__]
             raise NodeError(f"the pair {pair.name!r} cannot run: {told[0][:300]}") from error
 
-    def _session(self, pair: Pair) -> ort.InferenceSession:
+    def _session(self, pair: Pair, device: Device | None) -> ort.InferenceSession:
         """The session of a pair, shared by all that differ in scale and zero point alone."""
-        if pair.name not in self._by_pair:
-            model = _model_of(self._graph.quantized, pair)
-            if model not in self._sessions:
-                self._sessions[model] = create_session(model)
-            self._by_pair[pair.name] = self._sessions[model]
-        return self._by_pair[pair.name]
+        is_there = device is not None
+        if (pair.name, is_there) not in self._by_pair:
+            key = _model_of(self._graph.quantized, pair), is_there
+            if key not in self._sessions:
+                create = create_session if device is None else device.create_session
+                self._sessions[key] = create(key[0])
+            self._by_pair[pair.name, is_there] = self._sessions[key]
+        return self._by_pair[pair.name, is_there]
 
     def _constants(self, pair: Pair) -> list[ort.OrtValue]:
         if pair.name not in self._scales:

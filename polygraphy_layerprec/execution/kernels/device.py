@@ -6,7 +6,7 @@ run on the device where it takes such a tensor, and shapes and indices stay on t
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,6 +16,7 @@ from polygraphy_layerprec.divergence.activation_store import half_of_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     import onnxruntime as ort
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Device",
     "current_device",
+    "device_name",
     "is_placed_there",
     "memory_for_activations",
     "on_device",
@@ -37,6 +39,12 @@ _FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float64))
 
 class Device(Protocol):
     """What runs nodes and holds tensors."""
+
+    name: str
+    """What its driver calls it."""
+
+    host_nodes: dict[str, str]
+    """Names of the nodes that it cannot run, and why."""
 
     weights: DeviceWeights
     """Constants that lie there."""
@@ -66,11 +74,15 @@ class Device(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Returns how much memory it has left."""
+        """Returns how much memory it has left, of what may be used."""
         ...
 
-    def ran_on_host(self, node_name: str, reason: str) -> None:
-        """Notes a node that the device cannot run."""
+    def release(self) -> None:
+        """Hands back memory that is kept for later, where another allocator ran out of it."""
+        ...
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Returns a context in which arrays are computed as its kernels run: in one order."""
         ...
 
 
@@ -82,10 +94,22 @@ def current_device() -> Device | None:
     return _CURRENT.get()
 
 
-def memory_for_activations() -> int | None:
-    """Returns the bytes that activations may take where nodes run: some half of what is free."""
+def device_name() -> str:
+    """Returns the name of the device that nodes run on here; empty for the host."""
     device = _CURRENT.get()
-    return half_of_free_memory() if device is None else int(device.free_bytes() * _SHARE)
+    return "" if device is None else device.name
+
+
+def memory_for_activations(limit_bytes: int | None = None) -> int | None:
+    """Returns the bytes that activations may take where nodes run: some half of what is free.
+
+    Args:
+        limit_bytes: What they may take on the host, instead; a device has its own limit.
+    """
+    device = _CURRENT.get()
+    if device is None:
+        return limit_bytes or half_of_free_memory()
+    return int(device.free_bytes() * _SHARE)
 
 
 @contextmanager
@@ -93,7 +117,8 @@ def on_device(device: Device | None) -> Iterator[None]:
     """Has nodes run on a device within the block; on the host if it is None."""
     before = _CURRENT.set(device)
     try:
-        yield
+        with nullcontext() if device is None else device.entered():
+            yield
     finally:
         _CURRENT.reset(before)
 

@@ -22,6 +22,8 @@ __all__ = ["Runner", "fetched", "runner_of"]
 
 
 _FLOAT_TYPES: Final = frozenset({"tensor(float)", "tensor(double)"})
+_NO_MEMORY: Final = ("failed to allocate memory", "out of memory")
+"""Of a device, in ONNX-Runtime's words."""
 
 
 class Runner(Protocol):
@@ -57,12 +59,24 @@ class _DeviceRunner:
         if node.index in self._lacking or not self._suits(feeds):
             return self._run_here(node, feeds)
         try:
-            return self._there.run(node, {name: placed(feed) for name, feed in feeds.items()})
+            return self._run_there(node, feeds)
         except NodeError as error:
             outputs = self._run_here(node, feeds)  # where it fails for what is wrong with itself
             self._lacking.add(node.index)
-            self._device.ran_on_host(node.name, str(error))
+            self._device.host_nodes[node.name] = str(error)
             return outputs
+
+    def _run_there(
+        self, node: Node, feeds: Mapping[str, ort.OrtValue]
+    ) -> list[ort.OrtValue | None]:
+        there = {name: placed(feed) for name, feed in feeds.items()}
+        try:
+            return self._there.run(node, there)
+        except NodeError as error:
+            if not any(words in str(error).lower() for words in _NO_MEMORY):
+                raise
+            self._device.release()
+            return self._there.run(node, there)
 
     def _suits(self, feeds: Mapping[str, ort.OrtValue]) -> bool:
         """Whether a node takes tensors alone, and one that lies on the device."""

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.kernels.device import on_the_host
 from polygraphy_layerprec.execution.kernels.ort_tensors import fed_tensor, value_of
 from polygraphy_layerprec.execution.kernels.sessions import RUN_OPTIONS, session_threads
 
@@ -59,6 +60,12 @@ class PlainSession:
         Raises:
             ExecutionError: If a kernel fails, or ONNX-Runtime has no tensors of an input's type.
         """
+        with on_the_host():  # where this session reads and writes
+            return self._outputs(sample)
+
+    def _outputs(
+        self, sample: Mapping[str, np.ndarray[Any, Any]]
+    ) -> dict[str, np.ndarray[Any, Any]]:
         names = [output.name for output in self._session.get_outputs()]
         feeds = {name: fed_tensor(name, values) for name, values in sample.items()}
         try:

@@ -16,6 +16,7 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.device import DeviceArgs
 from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.subtool.selecting import (
     SelectingSubtool,
@@ -76,6 +77,7 @@ class Constrain(SelectingSubtool):
             CriterionArgs(),
             ComparisonArgs(),
             SelectionArgs(allow_choose=True),
+            DeviceArgs(),
             ArtefactArgs(),
             ReportFileArgs(allow_files=False),
         ]
@@ -89,6 +91,14 @@ class Constrain(SelectingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:
         """Selects, shows and saves."""
+        device = self.arg_groups[DeviceArgs]
+        if self.arg_groups[RankedModelArgs].model_path is None:
+            device.refuse_without_model()
+            return self._select_and_show(args)
+        with device.running():
+            return self._select_and_show(args)
+
+    def _select_and_show(self, args: argparse.Namespace) -> int:
         ranked = self.arg_groups[RankedModelArgs]
         self.arg_groups[ArtefactArgs].check_model(ranked.model_path)
         graph = ranked.load_graph()

@@ -17,6 +17,7 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.device import DeviceArgs
 from polygraphy_layerprec.tools.args.distribution import PartialRankingArgs, ThreadArgs
 from polygraphy_layerprec.tools.args.quantized import QDQ_NAME, QuantizedModelArgs
 from polygraphy_layerprec.tools.args.ranked_engines import RankedEngineArgs
@@ -81,6 +82,7 @@ class Rank(RankingSubtool):
             SampleArgs(),
             SavedOutputsArgs(),
             MeasureArgs(),
+            DeviceArgs(),
             ThreadArgs(),
             WorkerArgs(),
             PartialRankingArgs(),
@@ -96,6 +98,11 @@ class Rank(RankingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:
         """Ranks, shows and saves."""
+        memory_bytes = self.arg_groups[MeasureArgs].max_memory_bytes
+        with self.arg_groups[DeviceArgs].running(memory_bytes=memory_bytes):
+            return self._rank_and_show(args)
+
+    def _rank_and_show(self, args: argparse.Namespace) -> int:
         from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)

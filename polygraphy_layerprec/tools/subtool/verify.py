@@ -16,6 +16,7 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
 )
 from polygraphy_layerprec.tools.args.artefacts import show_left
+from polygraphy_layerprec.tools.args.device import DeviceArgs
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
 from polygraphy_layerprec.tools.args.verified_engines import VerifiedEngineArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
@@ -80,6 +81,7 @@ class Verify(LayerprecSubtool):
             CriterionArgs(),
             ComparisonArgs(),
             VerificationArgs(),
+            DeviceArgs(),
             ReportFileArgs(),
             *tensorrt_groups(),
             VerifiedEngineArgs(),
@@ -87,6 +89,10 @@ class Verify(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Measures, shows and judges."""
+        with self.arg_groups[DeviceArgs].running():
+            return self._verify_and_show()
+
+    def _verify_and_show(self) -> int:
         from polygraphy_layerprec.files.verdict_file import (
             format_verdict_json,
             verdict_on_verification,
