@@ -1,43 +1,33 @@
-"""Making up inputs, and telling the user what was made up and how to do better."""
+"""Telling the user what inputs were made up, and how to do better."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec._native import G_LOGGER
-from polygraphy_layerprec.execution.samples.plausible import plan_inputs
 from polygraphy_layerprec.report.columns import printable
 from polygraphy_layerprec.terminal_output import wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from polygraphy_layerprec.execution.samples.plausible import PlausibleInput
     from polygraphy_layerprec.model import Graph, GraphInput
 
-__all__ = ["plan_and_tell"]
+__all__ = ["tell_made_up"]
 
 _INPUTS_SHOWN: Final = 3
 
 
-def plan_and_tell(
-    graph: Graph,
-    shapes: Mapping[str, Sequence[int]],
-    val_range: Mapping[str, tuple[float, float]],
-) -> tuple[PlausibleInput, ...]:
-    """Returns what to draw for each input, as `plan_inputs` does, and logs it.
+def tell_made_up(graph: Graph, plan: Sequence[PlausibleInput]) -> None:
+    """Logs what is drawn for each input, as `plan_inputs` returned it.
 
     What shapes were made up is a warning: other shapes may find other layers.
 
     Args:
         graph: The model.
-        shapes: Shapes that were given, by input name.
-        val_range: Ranges that were given, as `plan_inputs` takes them.
-
-    Raises:
-        SampleError: As `plan_inputs` does.
+        plan: What is drawn, for each of its inputs.
     """
-    plan = plan_inputs(graph, shapes=shapes, val_range=val_range)
     _tell_values(plan)
     assumed = dict(
         assumption
@@ -59,7 +49,6 @@ def plan_and_tell(
             f"`--input-shapes {_some(likely, ' ')}`."
         )
         G_LOGGER.warning(wrapped("\n".join(map(printable, text.split("\n")))))
-    return plan
 
 
 def _tell_values(plan: Sequence[PlausibleInput]) -> None:

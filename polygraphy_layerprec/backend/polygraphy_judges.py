@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -43,10 +43,14 @@ def polygraphy_judges(options: PolygraphyOptions, outputs: Iterable[str]) -> tup
         UserError: If this Polygraphy lacks a function, or the model lacks an output.
     """
     parts = OutputParts(options.outputs, outputs)
+    judged = parts.texts(rest=options.has_unnamed)
+    if options.only is not None:
+        judged = tuple(name for name in judged if name in options.only)
     return tuple(
         _PolygraphyJudge(
             function,
             parts,
+            _criteria_for(function, judged),
             options.postprocess,
             takes_rest=options.has_unnamed,
             only=options.only,
@@ -55,17 +59,30 @@ def polygraphy_judges(options: PolygraphyOptions, outputs: Iterable[str]) -> tup
     )
 
 
+def _criteria_for(function: ComparisonFunction, judged: Sequence[str]) -> dict[str, Criterion]:
+    """By output; beside those of named outputs, the one for all others says which these are."""
+    others = tuple(name for name in judged if name not in function.criteria)
+    if len(function.criteria) == 1:
+        return dict(function.criteria)
+    return {
+        name: criterion if name else replace(criterion, outputs=others)
+        for name, criterion in function.criteria.items()
+        if name or others
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _PolygraphyJudge:
     function: ComparisonFunction
     parts: OutputParts
+    by_output: Mapping[str, Criterion]
     postprocess: Mapping[str, Any] = field(default_factory=dict)
     takes_rest: bool = False
     only: tuple[str, ...] | None = None
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
-        return tuple(self.function.criteria.values())
+        return tuple(self.by_output.values())
 
     def start(self) -> _PolygraphyJudging:
         return _PolygraphyJudging(self)
@@ -112,9 +129,7 @@ class _PolygraphyJudging:
             ) from error
 
     def judgements(self) -> tuple[Judgement, ...]:
-        return tuple(
-            self._worst[key] for key in self._judge.function.criteria if key in self._worst
-        )
+        return tuple(self._worst[key] for key in self._judge.by_output if key in self._worst)
 
     def _prepared(self, arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         judged = self._judge
@@ -129,7 +144,7 @@ class _PolygraphyJudging:
         return dict(_top_k(dict(self._judge.postprocess))(IterationResult(parts)))
 
     def _see(self, name: str, result: Any, exact: Arrays, found: Arrays) -> None:
-        criteria = self._judge.function.criteria
+        criteria = self._judge.by_output
         key = name if name in criteria else ""
         if key not in criteria:
             return

@@ -59,6 +59,11 @@ class OutputParts:
         """The outputs of which parts are named alone."""
         return tuple(filter(self._is_sliced, self._parts))
 
+    def texts(self, *, rest: bool = False) -> tuple[str, ...]:
+        """Returns the names of what `of` gives, for any arrays."""
+        texts = [text for name in self._outputs for text in self._parts.get(name, (name,))]
+        return *texts, *(_rest_of(name) for name in self.sliced if rest)
+
     def of(self, arrays: Arrays, *, rest: bool = False) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the parts by their text, and the outputs that are not named by their names.
 

@@ -93,10 +93,7 @@ def verdict_on_choice(
     """
     decision = selection.decision
     if decision is None:
-        raise UserError(
-            "There is no verdict to save: nothing was measured.\n"
-            "Name the model, for example: --model model.onnx."
-        )
+        raise UserError("There is no verdict to save: nothing was measured.")
     outcome = decision.outcome
     failed = [found.text for found in outcome.judgements if not found.passed]
     return SavedVerdict(

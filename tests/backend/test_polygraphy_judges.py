@@ -70,6 +70,19 @@ def test_each_metric_gives_its_number_and_how_far_it_is_off(name, limit, value, 
     assert found.passed is (expected <= 1)
 
 
+def test_what_the_default_judges_beside_a_named_output_is_named_too():
+    judged = judge(atol={"y": 1.0})
+
+    assert [found.criterion.outputs for found in judged] == [("z",), ("y",)]
+    assert [found.passed for found in judged] == [True, True]
+    assert judged[0].text.startswith("elemwise error over atol 1e-05 or rtol 1e-05 of z 0 ")
+    assert [found.criterion.outputs for found in judge(atol={"y": 1.0, "z": 1.0})] == [
+        ("y",),
+        ("z",),
+    ]
+    assert [found.criterion.outputs for found in judge(atol={"": 1.0})] == [()]
+
+
 def test_halving_the_error_halves_the_excess():
     half = {**FOUND, "y": np.float32([3.0, 4.25])}
 
@@ -139,7 +152,8 @@ def test_parts_of_outputs_are_judged_apart():
     assert by_part["z[:, 0]"].value == 0.0
     assert by_part["z[:, 1:]"].value == 5.0
     assert not by_part["z[:, 1:]"].passed
-    assert by_part[""].output == "y"
+    (others,) = (one for one in judged if "y" in one.criterion.outputs)
+    assert others.output == "y"
 
 
 def test_the_worst_sample_counts():

@@ -64,7 +64,7 @@ def test_a_verification_is_saved_alike(tmp_path):
 def test_what_was_not_measured_has_no_verdict():
     ranking = make_ranking(layer_of("a", 1e-2))
 
-    with pytest.raises(ValueError, match=r"no verdict to save: nothing was measured.\nName the"):
+    with pytest.raises(ValueError, match=r"no verdict to save: nothing was measured"):
         verdict_on_choice("constrain", ranking, select_layers(ranking, SelectionRequest()))
     with pytest.raises(ValueError, match="engines do not agree in FP32"):
         verdict_on_verification(make_verification(outcome=None))

@@ -244,6 +244,13 @@ def test_every_verb_saves_its_verdict(run, folder):
     for (_, said), one in zip(done, found, strict=True):
         assert verdict_of(said) == one["sentence"]
     assert found[1]["outcome"]["judgements"][1]["criterion"]["metric"] == "SNR"
-    refused, said = run("constrain", "ranking.json", "--top-k", 1, "--save-verdict", "x.json")
-    assert (refused, (folder / "x.json").exists()) == (1, False)
-    assert "There is no verdict to save" in said
+
+
+def test_a_verdict_on_what_was_not_measured_is_refused_before_a_file_is_written(folder, run):
+    files = ("--save-verdict", "x.json", "--save-script", "x.py")
+
+    refused, said = run("constrain", "ranking.json", "--top-k", 1, *files)
+
+    assert refused == 1
+    assert not {"x.json", "x.py"} & {path.name for path in folder.iterdir()}
+    assert "`--save-verdict`: there is no verdict, for nothing was measured." in said

@@ -92,11 +92,10 @@ def endless_loop():
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_signal_ends_a_model_that_does_not_end(tmp_path, door, number, times):
     onnx.save(endless_loop(), tmp_path / "model.onnx")
-    words = ["rank", "model.onnx", "--save-ranking", "ranking.json"]
+    words = ["rank", "model.onnx", "--save-ranking", "ranking.json", "-v"]
 
     with interruptible_layerprec(*words, door=door, folder=tmp_path) as process:
-        assert process.stdout.readline().startswith("[I] RUNNING")
-        assert "Made-up input" in process.stdout.readline()
+        assert any("Inputs are made up" in line for line in process.stdout)
         time.sleep(0.5)  # by then it is within ONNX-Runtime, or about to be
         for _ in range(times):
             process.send_signal(number)

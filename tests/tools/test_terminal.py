@@ -173,6 +173,7 @@ def test_one_look_is_kept_where_inputs_are_made_up(folder):
     done = run_layerprec(*words, folder=folder, environment={"COLUMNS": "80"})
 
     assert len(done.stdout.splitlines()) <= 25
+    assert done.stdout.splitlines()[1].startswith("[I] Verdict: ")
     assert "Made-up inputs: 7 more | `-v` lists them" in done.stdout
     assert "--input-shapes in_0:[1,128,4]" in " ".join(done.stdout.split())
 
@@ -203,7 +204,8 @@ def test_json_of_what_was_never_measured_is_refused(folder):
 
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "There is no verdict to save: nothing was measured." in done.stderr
+    assert "`--format json`: there is no verdict, for nothing was measured." in done.stderr
+    assert "`--model model.onnx --load-inputs inputs.npz`" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--show", "3"), ("--sort-by", "name")])

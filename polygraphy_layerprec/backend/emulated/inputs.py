@@ -9,10 +9,10 @@ from polygraphy import util
 
 from polygraphy_layerprec._native import export
 from polygraphy_layerprec.backend.emulated.user_errors import critical_errors
-from polygraphy_layerprec.backend.made_up_inputs import plan_and_tell
+from polygraphy_layerprec.backend.made_up_inputs import tell_made_up
 from polygraphy_layerprec.backend.sample_files import read_samples
 from polygraphy_layerprec.execution.samples.given import NO_SAMPLE, SampleError, check_sample
-from polygraphy_layerprec.execution.samples.plausible import DEFAULT_SEED, draw_samples
+from polygraphy_layerprec.execution.samples.plausible import DEFAULT_SEED, draw_samples, plan_inputs
 from polygraphy_layerprec.files.npz_file import StoredArray
 from polygraphy_layerprec.model import Graph
 
@@ -60,7 +60,8 @@ class PlausibleInputs:
         if self._plan is None:
             graph, _ = util.invoke_if_callable(self._graph)
             with critical_errors():
-                self._plan = plan_and_tell(graph, self._shapes, self._val_range)
+                self._plan = plan_inputs(graph, shapes=self._shapes, val_range=self._val_range)
+            tell_made_up(graph, self._plan)
         yield from draw_samples(self._plan, seed=self._seed, iterations=self._iterations)
 
 

@@ -46,6 +46,7 @@ class SampleArgs(DataLoaderArgs):
     """
 
     _plan: tuple[Graph, Sequence[PlausibleInput]] | None = None
+    _untold: tuple[Graph, Sequence[PlausibleInput]] | None = None
 
     def add_parser_args_impl(self) -> None:
         """Declares the options of `DataLoaderArgs`, and one more."""
@@ -176,6 +177,15 @@ class SampleArgs(DataLoaderArgs):
                     )
             yield index, sample
 
+    def tell_made_up(self) -> None:
+        """Logs what was made up, if anything was: once, and behind the verdict."""
+        if self._untold is None:
+            return
+        from polygraphy_layerprec.backend.made_up_inputs import tell_made_up
+
+        untold, self._untold = self._untold, None
+        tell_made_up(*untold)
+
     def _given(self, graph: Graph) -> Iterator[tuple[str, Any]]:
         from polygraphy_layerprec.backend.sample_files import read_samples
 
@@ -192,13 +202,15 @@ class SampleArgs(DataLoaderArgs):
         return draw_samples(self._planned(graph), seed=seed, iterations=self.iterations or 1)
 
     def _planned(self, graph: Graph) -> Sequence[PlausibleInput]:
-        """What to make up: found, and said, once for a model."""
-        from polygraphy_layerprec.backend.made_up_inputs import plan_and_tell
+        """What to make up: found once for a model."""
+        from polygraphy_layerprec.execution.samples.plausible import plan_inputs
 
         if self._plan is None or self._plan[0] is not graph:
             # A ranking on file knows the model: there is no `ModelArgs` beside it.
             known = ModelArgs in self.arg_groups
             given = self.arg_groups[ModelArgs].input_shapes if known else {}
             shapes = {name: tuple(metadata.shape) for name, metadata in given.items()}
-            self._plan = graph, plan_and_tell(graph, shapes, self.val_range or {})
+            plan = plan_inputs(graph, shapes=shapes, val_range=self.val_range or {})
+            self._plan = self._untold = graph, plan
+            G_LOGGER.verbose("Inputs are made up.")
         return self._plan[1]

@@ -14,6 +14,7 @@ from polygraphy.tools.base import Tool
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
+from polygraphy_layerprec.tools.args import SampleArgs
 from polygraphy_layerprec.tools.engine_groups import groups_of_builds
 from polygraphy_layerprec.tools.help_pages import arrange_help
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
@@ -89,6 +90,8 @@ class LayerprecSubtool(Tool):
             status = _told(lambda: self.run_job(args))
             return status
         finally:
+            if SampleArgs in self.arg_groups:  # of a verb that has no verdict, or ended before
+                self.arg_groups[SampleArgs].tell_made_up()
             verdict, log = (
                 ("PASSED", G_LOGGER.finish) if status == 0 else ("FAILED", G_LOGGER.error)
             )

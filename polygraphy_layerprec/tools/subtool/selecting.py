@@ -63,8 +63,10 @@ class SelectingSubtool(LayerprecSubtool):
         if selection.decision is None:
             command = shlex.join(["polygraphy", "layerprec", *self.measuring_arguments(ranking)])
             G_LOGGER.info(f"{wrapped(_NO_VERDICT)}\n    {command}")
+            self.arg_groups[SampleArgs].tell_made_up()
             return selection
         G_LOGGER.info(format_verdict_line(selection.decision, width=log_width()))
+        self.arg_groups[SampleArgs].tell_made_up()
         self.arg_groups[CriterionArgs].warn_of_criteria(selection.decision.lowered)
         return selection
 
@@ -127,6 +129,7 @@ class SelectingSubtool(LayerprecSubtool):
         Returns:
             Whether what was asked for is met.
         """
+        self._check_verdict(selection, measured)
         self.arg_groups[ArtefactArgs].save(
             ranking,
             selection,
@@ -155,6 +158,23 @@ class SelectingSubtool(LayerprecSubtool):
         is_saved = self.arg_groups[ArtefactArgs].is_wanted
         G_LOGGER.error(explain_failure(ranking, selection, is_saved=is_saved))
         return False
+
+    def _check_verdict(self, selection: Selection, measured: Mapping[str, Any]) -> None:
+        """Stops, before a file is written, where a verdict is wanted and nothing was measured."""
+        wishes = {
+            "--save-verdict": self.arg_groups[CriterionArgs].verdict_path is not None,
+            "--format json": self.arg_groups[ReportFileArgs].is_json,
+        }
+        wish = next((option for option, is_wanted in wishes.items() if is_wanted), None)
+        if selection.decision is not None or wish is None:
+            return
+        advice = (
+            f"No set of layers could be measured, as is said above: leave out `{wish}`."
+            if measured
+            else "Measure it: give the model and its inputs, for example "
+            "`--model model.onnx --load-inputs inputs.npz`."
+        )
+        G_LOGGER.critical(f"`{wish}`: there is no verdict, for nothing was measured.\n{advice}")
 
     def _save_verdict(self, ranking: Ranking, selection: Selection) -> None:
         from polygraphy_layerprec.files.verdict_file import format_verdict_json, verdict_on_choice
