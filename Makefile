@@ -49,7 +49,7 @@ test: check $(INSTALLED) ## Runs the checks and the tests, with coverage
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term --cov-fail-under=90
 	$(BIN)/coverage report --include='$(PURE_MIDDLE)' --fail-under=100
 
-test-gpu: $(INSTALLED) ## Runs the tests that need a GPU which TensorRT-RTX supports
+test-gpu: $(INSTALLED) ## Runs the tests that need a GPU, and says which it skipped
 	$(BIN)/python -m pytest tests/gpu tests/backend -m gpu -rs -n 0
 
 fuzz: $(INSTALLED) ## Looks for files that a reader fails on, for ten minutes

@@ -80,6 +80,16 @@ _CARRIERS: Final = {
 }
 
 
+def _compile_few(cupy: Any) -> None:
+    """Has CuPy reduce by what comes compiled, and by its own kernels, which compile quickly.
+
+    Those that it makes of CUB's headers take seconds each to compile, half a minute for a model.
+    """
+    core = cupy._core  # noqa: SLF001 - else an environment variable, read when CuPy is imported
+    core.set_reduction_accelerators([])
+    core.set_routine_accelerators(["cub"])
+
+
 class CudaDevice:
     """One GPU: see `Device`."""
 
@@ -91,6 +101,7 @@ class CudaDevice:
             index: Which of the GPUs that the CUDA driver offers.
             memory_bytes: Memory to use for weights and activations; None for all that is free.
         """
+        _compile_few(cupy)
         self._cupy = cupy
         self._index = index
         self._memory_bytes = memory_bytes

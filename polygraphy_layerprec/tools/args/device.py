@@ -14,6 +14,7 @@ from polygraphy_layerprec.backend.emulated.placement import (
     running_on,
     tell_what_is_left,
     unknown_providers,
+    wants_gpu,
 )
 from polygraphy_layerprec.backend.engines.tensorrt_module import count_gpus
 from polygraphy_layerprec.terminal_output import wrapped
@@ -65,6 +66,11 @@ class DeviceArgs(BaseArgs):
                 f"`--providers` takes cpu and cuda here, got: {unknown[0]!r}.\n"
                 f"Note: Engines of TensorRT are run by `--backend tensorrt`."
             )
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether a GPU is to run the model."""
+        return wants_gpu(self.providers)
 
     def refuse_without_model(self) -> None:
         """Stops where the option was given and there is no model to run."""

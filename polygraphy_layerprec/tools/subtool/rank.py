@@ -179,6 +179,7 @@ class Rank(RankingSubtool):
             "`--exact`": measure.exact_count > 0,
             "`--impact exact`": measure.impact == "exact",
             "`--loss-script`": measure.loss_script is not None,
+            "`--providers cuda`": self.arg_groups[DeviceArgs].is_gpu,
         }
         for what, is_wanted in wishes.items():
             if is_wanted:
