@@ -67,7 +67,7 @@ class BackwardSweep:
             decisions: The operator that makes an integer output of a tensor, by its name.
         """
         for name, seed in self.gradients.items():
-            self._readers[name] = {_AN_OUTPUT: float(np.vdot(seed, seed))}
+            self._readers[name] = {_AN_OUTPUT: sum_of_squares(seed.ravel())}
             self._trail.start(name, decisions.get(name, ""))
 
     def step(self, entry: TapeEntry) -> None:
@@ -222,7 +222,7 @@ def _from_gains(
     """
     present = [gradient for gradient in arrived if gradient is not None]
     dtype = present[0].dtype
-    power = sum(float(np.vdot(g, g)) for g in present)
+    power = sum(sum_of_squares(g.ravel()) for g in present)
     mean_square = power / max(sum(gradient.size for gradient in present), 1)
     rng = np.random.default_rng(entry.index)
     handed = {}

@@ -33,11 +33,8 @@ def sum_of_squares(values: Floats) -> float:
 
 
 def norm_of(values: Floats) -> float:
-    """Returns the L2 norm of a 1-D array."""
-    library = library_of(values)
-    if library is None:
-        return float(np.linalg.norm(values))
-    return float(np.sqrt(library.sum_of_squares(values)))
+    """Returns the L2 norm of a contiguous 1-D array."""
+    return float(np.sqrt(sum_of_squares(values)))
 
 
 def squared_distance(first: Floats, second: Floats) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.precision import is_floating
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def target_of(values: npt.NDArray[Any]) -> Target:
     return Target(
         shape=values.shape,
         dtype=np.dtype(np.float64 if values.dtype == np.float64 else np.float32),
-        power=float(np.linalg.norm(wide)) ** 2,
+        power=sum_of_squares(wide.ravel()),
         finite=None if everywhere else finite,
     )
 

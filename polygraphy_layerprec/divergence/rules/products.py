@@ -48,11 +48,13 @@ def _gemm(application: Application, gradient: Array) -> Gradients:
     by_first = by_second = by_third = None
     if 0 in application.wanted:
         second = application.input(1)
-        by_first = gradient @ (second if attributes.get("transB", 0) else second.T)
+        is_transposed = bool(attributes.get("transB", 0))
+        by_first = application.product(gradient, second, transpose_second=not is_transposed)
         by_first = alpha * (by_first.T if attributes.get("transA", 0) else by_first)
     if 1 in application.wanted:
         first = application.input(0)
-        by_second = (first if attributes.get("transA", 0) else first.T) @ gradient
+        is_transposed = bool(attributes.get("transA", 0))
+        by_second = application.product(first, gradient, transpose_first=not is_transposed)
         by_second = alpha * (by_second.T if attributes.get("transB", 0) else by_second)
     if application.has_input(2) and 2 in application.wanted:
         by_third = sum_to(beta * gradient, application.input_shape(2))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polygraphy_layerprec.divergence.metrics import relative_error
+from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.execution.streams import largest_finite
 from polygraphy_layerprec.precision import is_floating
 from polygraphy_layerprec.records import OutputDivergence
@@ -117,7 +118,7 @@ class OutputDivergences:
         exact = reference[finite]
         difference = self._as_counted(candidate[finite]) - exact
         output.squared_errors.append(
-            relative_error(float(difference @ difference), float(exact @ exact)) ** 2
+            relative_error(sum_of_squares(difference), sum_of_squares(exact)) ** 2
         )
         largest = float(np.abs(difference).max(initial=0.0))
         output.max_abs_error = max(output.max_abs_error, largest)

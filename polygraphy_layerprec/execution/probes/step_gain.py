@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.execution.kernels.node_session import value_of
 from polygraphy_layerprec.execution.streams import is_float
 
@@ -90,4 +91,4 @@ def _steps(
 def _power(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
     with np.errstate(all="ignore"):
         difference = np.subtract(first, second, dtype=np.float64).reshape(-1)
-        return float(difference @ difference)
+        return sum_of_squares(difference)
