@@ -73,6 +73,19 @@ def test_the_first_reason_to_fail_is_told_whichever_comes_last():
     assert late.failures == {3: "early", 4: "other"}
 
 
+def test_what_any_part_saw_is_known_of_the_whole():
+    run = Observer(load_graph(small_transformer()), RankRequest())
+    first, second = run.comparer().nothing(), run.comparer().nothing()
+    kinds = ("flips", "ran", "nonfinite_from", "lowered_already")
+    for kind in kinds:
+        setattr(first, kind, {1, 2})
+        setattr(second, kind, {2, 3})
+
+    first.merge(second)
+
+    assert [getattr(first, kind) for kind in kinds] == [{1, 2, 3}] * len(kinds)
+
+
 def test_of_many_samples_with_lost_outputs_the_first_are_kept():
     run = Observer(load_graph(small_transformer()), RankRequest())
     merged = run.comparer().nothing()

@@ -78,6 +78,19 @@ def test_weights_beyond_the_threshold_get_a_file_of_their_own(tmp_path):
     assert int(entries["offset"]) % 4096 == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT64", "BOOL", "INT4", "UINT4", "FLOAT4E2M1"],
+)
+def test_a_tensor_is_stored_in_as_many_bytes_as_onnx_takes(name):
+    tensor_type = onnx.TensorProto.DataType.Value(name)
+    values = np.zeros(32, onnx.helper.tensor_dtype_to_np_dtype(tensor_type))
+
+    stored = numpy_helper.from_array(values).raw_data
+
+    assert weights._type_bits(tensor_type) * values.size == 8 * len(stored)
+
+
 def test_streaming_never_holds_a_whole_weight(tmp_path, monkeypatch):
     path, output = _saved(tmp_path, external=True), str(tmp_path / "mixed.onnx")
     monkeypatch.setattr(weights, "_CHUNK_BYTES", 64)

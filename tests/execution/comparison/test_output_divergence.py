@@ -70,6 +70,12 @@ def test_integer_outputs_are_told_by_their_mismatches():
     assert record.mismatch_fraction == 0.25
 
 
+def test_of_nothing_no_share_differs():
+    (record,) = divergence_of(np.arange(0), np.arange(0)).records()
+
+    assert record.mismatch_fraction == 0.0
+
+
 def test_another_shape_is_a_total_loss_and_has_no_error_of_its_own():
     divergences = divergence_of(floats(1, -2, np.inf), floats(1, 2))
     (record,) = divergences.records()

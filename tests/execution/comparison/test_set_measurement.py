@@ -79,6 +79,19 @@ def test_the_layers_that_make_the_named_tensors_are_kept():
     assert error(()) == pytest.approx(np.sqrt((left**2 + right**2) / 2), rel=1e-6)
 
 
+@pytest.mark.parametrize("count", [0, 3, 8])
+def test_an_outcome_is_of_the_same_error_as_the_divergence(count):
+    model = models.small_transformer()
+    outputs = [name for each in load_graph(model).layers for name in each.outputs][:count]
+    measurement = measurement_of(model)
+
+    outcome = measurement.outcome(kept(outputs), [])
+
+    assert outcome.error == measurement.divergence(kept(outputs)).error > 0.0
+    alone = measurement.divergence(kept(outputs), exact_inputs=True)
+    assert outcome.error != alone.error
+
+
 def test_only_the_outputs_that_count_are_measured():
     measurement = measurement_of(two_branches(), outputs=["left"])
 

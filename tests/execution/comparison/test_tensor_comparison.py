@@ -187,6 +187,12 @@ def test_integers_are_told_by_their_mismatches():
     assert divergence.to_output_divergence("y").mismatch_fraction == 0.25
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_integers_are_known_as_such_however_few(count):
+    assert compared((np.arange(count), np.arange(count)))["y"].is_of_integers
+    assert not compared((floats(*range(count)), floats(*range(count))))["y"].is_of_integers
+
+
 def test_other_shapes_are_counted_and_leave_no_error():
     comparison = compared((floats(1), floats(2)), (floats(1, 2), floats(1)))
 

@@ -9,11 +9,15 @@ from onnx import TensorProto, numpy_helper
 
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.execution.comparison.side_by_side import SampleComparer
+from polygraphy_layerprec.execution.emulation import quantized_pairs
+from polygraphy_layerprec.execution.emulation.quantized_comparer import _channel_axis
+from polygraphy_layerprec.execution.kernels.node_session import tensor_of
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import QDQ
+from tests.models import build_model, node, tensor
 from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised, run_whole
 
 pytestmark = pytest.mark.onnxrt
@@ -111,3 +115,45 @@ def test_scales_are_compared_with_what_passes_them():
     assert fits["x/DQ"].max_abs == pytest.approx(np.abs(inputs["x"]).max())
     assert max(fits["x/DQ"].channel_steps) == pytest.approx(127.0)
     assert len(fits["x/DQ"].channel_steps) == 16
+
+
+@pytest.mark.parametrize(
+    ("op_type", "rank", "axis", "expected"),
+    [
+        ("Conv", 3, None, 1),
+        ("MaxPool", 5, None, 1),
+        ("MatMul", 3, None, 2),
+        ("Add", 4, None, 1),
+        ("Add", 2, None, 1),
+        ("Add", 1, None, None),
+        ("MatMul", 3, 0, 0),
+    ],
+)
+def test_channels_are_where_the_scale_or_the_operator_has_them(op_type, rank, axis, expected):
+    inputs = ["x"] if op_type == "MaxPool" else ["x", "w"]
+    fed = [tensor(name, None) for name in inputs]
+    graph = load_graph(build_model([node(op_type, inputs, "y")], fed, [tensor("y", None)]))
+
+    assert _channel_axis(graph.nodes[0], rank, axis) == expected
+
+
+def test_dequantised_constants_are_kept_as_long_as_they_fit(monkeypatch):
+    reference, inputs = mlp(), mlp_inputs()
+    graph = pass_pairs_by(load_graph(quantised(reference, inputs)), load_graph(reference))
+    weights = {
+        found.index: name
+        for found in graph.nodes
+        for name, chain in graph.chains_of(found).items()
+        if chain[0].is_weight
+    }
+    first = graph.weights[next(iter(weights.values()))]
+    monkeypatch.setattr(quantized_pairs, "_MOST_KEPT_BYTES", first.nbytes)
+    runner = quantized_pairs.PairRunner(graph)
+
+    def is_kept(index, name):
+        value = {name: tensor_of(graph.weights[name].read())}
+        one, other = (runner.feeds(graph.nodes[index], value)[name] for _ in range(2))
+        return one is other
+
+    assert len(weights) > 1
+    assert [is_kept(*found) for found in weights.items()] == [True] + [False] * (len(weights) - 1)

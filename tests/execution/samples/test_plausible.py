@@ -219,6 +219,13 @@ def test_a_shape_that_does_not_fit_is_refused(shape):
         plausible_samples(graph, shapes={"x": shape})
 
 
+def test_more_axes_than_arrays_may_have_are_refused():
+    graph = graph_of(("x", TensorProto.FLOAT, (1,) * 70))
+
+    with pytest.raises(SampleError, match="'x' has 70 axes, which is too many"):
+        plausible_samples(graph)
+
+
 @pytest.mark.parametrize("option", ["shapes", "val_range"])
 def test_an_unknown_name_is_refused(option):
     graph = graph_of(("x", TensorProto.FLOAT, (8,)))

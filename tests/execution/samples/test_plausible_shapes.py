@@ -167,6 +167,14 @@ def test_axes_that_follow_from_given_ones_are_not_assumed():
     assert [planned.assumed_axes for planned in plan] == [(), ()]
 
 
+def test_axes_that_follow_from_given_ones_in_part_are_assumed():
+    graph = graph_of(("ids", INT64, ("batch", "seq")), ("mask", INT64, ("batch", "past + seq")))
+
+    plan = plan_inputs(graph, shapes={"ids": (1, 4)}, val_range={})
+
+    assert [planned.assumed_axes for planned in plan] == [(), (1,)]
+
+
 @pytest.mark.parametrize(
     ("op", "weight", "shape", "attributes", "expected"),
     [
@@ -176,13 +184,28 @@ def test_axes_that_follow_from_given_ones_are_not_assumed():
         ("MatMul", (6, 4), ("batch", "steps", None), {}, (1, 128, 6)),
         ("Gemm", (4, 9), ("batch", None), {"transB": 1}, (1, 9)),
         ("Sub", (7,), (None, None), {}, (1, 7)),
+        ("Sub turned", (7,), (None, None), {}, (1, 7)),
     ],
 )
 def test_weights_say_how_many_features_they_take(op, weight, shape, attributes, expected):
-    node = helper.make_node(op, ["x", "w"], ["out"], name="layer", **attributes)
+    op, _, turned = op.partition(" ")
+    inputs = ["w", "x"] if turned else ["x", "w"]
+    node = helper.make_node(op, inputs, ["out"], name="layer", **attributes)
     graph = model_of([("x", FLOAT, shape)], [node], {"w": np.ones(weight, np.float32)})
 
     assert shapes_of(graph)["x"] == expected
+
+
+def test_a_weight_behind_its_scale_says_as_much():
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"], name="scale"),
+        helper.make_node("MatMul", ["x", "w"], ["out"], name="layer"),
+    ]
+    weights = {"q": np.ones((6, 4), np.int8), "scale": np.float32(0.5)}
+
+    graph = model_of([("x", FLOAT, ("batch", "any"))], nodes, weights)
+
+    assert shapes_of(graph)["x"] == (1, 6)
 
 
 def test_weights_are_found_behind_what_keeps_or_permutes_the_axes():
@@ -239,6 +262,20 @@ def test_one_axis_gives_way_while_others_of_its_kind_stay():
         {"a": (1, 256), "b": (1, 128)},
         {"a": (1, 256), "b": (1, 256)},
     )
+
+
+@pytest.mark.parametrize("side", [224, 320, 640, 256, 512, 384])
+def test_a_side_that_image_models_take_is_found(side):
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["x"], ["cells"], name="pool", kernel_shape=[32, 32], strides=[32, 32]
+        ),
+        helper.make_node("Reshape", ["cells", "shape"], ["out"], name="cells"),
+    ]
+    weights = {"shape": np.array([3 * (side // 32) ** 2], np.int64)}
+    graph = model_of([("x", FLOAT, (1, 3, "height", "width"))], nodes, weights)
+
+    assert shapes_of(graph)["x"] == (1, 3, side, side)
 
 
 def test_an_input_of_unknown_rank_gets_the_rank_of_its_weight():
