@@ -30,7 +30,7 @@ from polygraphy_layerprec.backend.polygraphy_judges import polygraphy_judges
 from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.emit.network_script import render_network_script
-from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets
+from polygraphy_layerprec.execution.comparison.measured_model import measure_here
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.pipeline import rank_model, select_constraints
 from polygraphy_layerprec.precision import FP16
@@ -210,7 +210,8 @@ def _cheaper_sets(
     """How many sets along the ranking at 80 % of the price meet the criterion, and of how many."""
     forecast = SetForecast(ranking.layers)
     prices = prices_for(SelectionRequest().cost, forecast)
-    sets = MeasuredSets(ranking, graph, [case.sample], judges=judges_for(FP16, others=judges))
+    judged_by = judges_for(FP16, others=judges)
+    sets = measure_here(ranking, graph, [case.sample], judges=judged_by).on_all()
     count = len(ranking.layers)
 
     def price(size: int) -> float:

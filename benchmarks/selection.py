@@ -23,7 +23,10 @@ from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix
 from polygraphy_layerprec.divergence.judges import tolerance_judge
-from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets
+from polygraphy_layerprec.execution.comparison.measured_model import (
+    MeasuredSets,
+    measure_here,
+)
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model
 from polygraphy_layerprec.precision import FP16
@@ -77,7 +80,8 @@ class KnownSets:
 
     def judged_by(self, judges: Sequence[Judge]) -> MeasuredSets:
         """Returns what measures sets, and has them judged."""
-        return MeasuredSets(self.ranking, self._graph, [self._case.sample], judges=judges)
+        samples = [self._case.sample]
+        return measure_here(self.ranking, self._graph, samples, judges=judges).on_all()
 
     def error(self, kept: npt.NDArray[np.bool_]) -> float:
         """Returns the measured output error with the layers of `kept` in FP32."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.comparison.exact_impacts import measure_exact_impacts
-from polygraphy_layerprec.execution.comparison.measured_sets import MeasuredSets, held_out_count
+from polygraphy_layerprec.execution.comparison.measured_model import MeasuredModel, measure_here
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.execution.comparison.side_by_side import Progress
 from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
@@ -38,6 +37,7 @@ __all__ = [
     "measure_curve",
     "measure_exact_impacts",
     "measure_output_error",
+    "measured_model",
     "rank",
     "rank_model",
     "select_constraints",
@@ -148,7 +148,7 @@ def select_constraints(
     ranking: Ranking,
     request: SelectionRequest,
     *,
-    model: str | os.PathLike[str] | onnx.ModelProto | Graph | None = None,
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph | MeasuredModel | None = None,
     samples: Iterable[Sample] = (),
     outputs: Sequence[str] | None = None,
     judges: Sequence[Judge] = (),
@@ -162,7 +162,8 @@ def select_constraints(
     Args:
         ranking: The ranked layers.
         request: What is asked for.
-        model: The model that the ranking is about, to measure sets of layers with.
+        model: The model that the ranking is about, to measure sets of layers with; or what measures
+            them, with samples, outputs and judges of its own, as `measured_model` gives it.
         samples: Input samples for it, which are kept in memory.
         outputs: Names of the outputs that count, all by default.
         judges: What judges sets, besides that no element may become NaN or infinite; by default
@@ -176,30 +177,55 @@ def select_constraints(
         if judges:
             raise UserError(_needs_model(judges[0].criteria[0]))
         return select_layers(ranking, request)
-    graph = model if isinstance(model, Graph) else load_graph(model)
-    every = list(samples)
-    seen = len(every) - held_out_count(len(every))
-    judged_by = judges_for(
-        precision_named(ranking.precision), tolerance=request.tolerance, others=judges
-    )
-    measure = partial(
-        MeasuredSets, ranking, graph, judges=judged_by, outputs=outputs, progress=progress
-    )
-    held_out = measure(every[seen:]) if every[seen:] else None
-    selection = select_layers(ranking, request, measure=measure(every[:seen]), held_out=held_out)
-    if not selection.holds_elsewhere:
-        again = select_layers(ranking, request, measure=measure(every))
-        selection = again.with_note(
-            f"What was chosen on the first {seen} samples did not pass on the other "
-            f"{len(every) - seen}, so all of them chose."
+    if not isinstance(model, MeasuredModel):
+        tolerance = request.tolerance
+        model = measured_model(
+            ranking, model, samples, outputs=outputs, judges=judges, tolerance=tolerance
         )
-    return selection.with_remedies(find_remedies(graph, selection.layers, ranking.precision))
+    few, others = model.to_choose_by(progress), model.held_out(progress)
+    selection = select_layers(ranking, request, measure=few, held_out=others)
+    if others is not None and not selection.holds_elsewhere:
+        again = select_layers(ranking, request, measure=model.on_all(progress))
+        selection = again.with_note(
+            f"What was chosen on the first {few.sample_count} samples did not pass on the other "
+            f"{others.sample_count}, so all of them chose."
+        )
+    return selection.with_remedies(find_remedies(model.graph, selection.layers, ranking.precision))
+
+
+def measured_model(
+    ranking: Ranking,
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph,
+    samples: Iterable[Sample],
+    *,
+    outputs: Sequence[str] | None = None,
+    judges: Sequence[Judge] = (),
+    tolerance: float | None = None,
+) -> MeasuredModel:
+    """Returns what measures sets of layers, for a choice and a curve: no set is measured twice.
+
+    Args:
+        ranking: As in `select_constraints`, as all others.
+        model: As there.
+        samples: As there.
+        outputs: As there.
+        judges: As there.
+        tolerance: That of the request.
+
+    Raises:
+        UserError: If the model is another one than was ranked.
+        SampleError: If a sample does not fit the model.
+        ExecutionError: If there is no sample, or no output that counts can be computed.
+    """
+    graph = model if isinstance(model, Graph) else load_graph(model)
+    judged_by = judges_for(precision_named(ranking.precision), tolerance=tolerance, others=judges)
+    return measure_here(ranking, graph, samples, judges=judged_by, outputs=outputs)
 
 
 def measure_curve(
     ranking: Ranking,
     *,
-    model: str | os.PathLike[str] | onnx.ModelProto | Graph | None = None,
+    model: str | os.PathLike[str] | onnx.ModelProto | Graph | MeasuredModel | None = None,
     samples: Iterable[Sample] = (),
     outputs: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -208,7 +234,8 @@ def measure_curve(
 
     Args:
         ranking: The ranked layers.
-        model: The model that the ranking is about; without it nothing is measured.
+        model: The model that the ranking is about, or what measures it; without it nothing is
+            measured.
         samples: As in `select_constraints`.
         outputs: As in `select_constraints`.
         progress: As in `select_constraints`.
@@ -218,9 +245,9 @@ def measure_curve(
     """
     if model is None:
         return error_curve(ranking)
-    graph = model if isinstance(model, Graph) else load_graph(model)
-    sets = MeasuredSets(ranking, graph, samples, outputs=outputs, progress=progress)
-    return error_curve(ranking, measure=sets.error)
+    if not isinstance(model, MeasuredModel):
+        model = measured_model(ranking, model, samples, outputs=outputs)
+    return error_curve(ranking, measure=model.on_all(progress).error)
 
 
 def _needs_model(criterion: Criterion) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polygraphy_layerprec.divergence.judges import judges_for
-from polygraphy_layerprec.execution import ExecutionError, PlannedExecutor, check_emulation
+from polygraphy_layerprec.execution import ExecutionError
+from polygraphy_layerprec.execution.comparison.candidate_runs import CandidateRuns, Runner
 from polygraphy_layerprec.execution.comparison.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
 from polygraphy_layerprec.execution.samples.given import check_samples
-from polygraphy_layerprec.matching.constraint_matching import kept_layers_of, planner_of
 from polygraphy_layerprec.model import Graph, identify, load_graph
 from polygraphy_layerprec.plan import Plan, Verdict
 from polygraphy_layerprec.plan.network_widths import constraint_of
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
-Runner = Callable[[Sample], Mapping[str, np.ndarray[Any, Any]]]
 
 
 def verify_model(  # noqa: PLR0913 - what is verified, and how
@@ -84,15 +83,14 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         ExecutionError: If ONNX-Runtime cannot emulate low precision, there is no sample,
             a constraint matches no layer, or the model has no such output.
     """
-    check_emulation()
     graph = model if isinstance(model, Graph) else load_graph(model)
     if run_fp32 is None and not isinstance(model, Graph):
         run_fp32 = run_plainly(model)
     judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
     comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
-    emulation = _Emulation(graph, asked, run_fp32, tf32=tf32)
+    runs = CandidateRuns(graph, asked, run_fp32, tf32=tf32)
     for done, sample in enumerate(check_samples(samples, graph.inputs), start=1):
-        emulation.compare(sample, comparison)
+        runs.compare(sample, comparison)
         if progress is not None:
             progress(done, 0, "samples")
     return conclude(
@@ -100,9 +98,9 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         asked,
         comparison,
         backend="onnxruntime-emulated",
-        warnings=[*emulation.notes, *_warnings(graph)],
+        warnings=[*runs.notes, *_warnings(graph)],
         generated_inputs=generated_inputs,
-        plan=emulation.constrained,
+        plan=runs.constrained,
     )
 
 
@@ -203,37 +201,6 @@ def _left_by_rule(plan: Plan) -> tuple[Constraint, ...]:
         for node in plan.graph.nodes
         if node.is_layer and plan.of(node).verdict is Verdict.LEFT
     )
-
-
-class _Emulation:
-    """Runs a sample through the reference and all candidates."""
-
-    def __init__(
-        self, graph: Graph, asked: RequestedPrecisions, run_fp32: Runner | None, *, tf32: bool
-    ) -> None:
-        self.notes: list[str] = []
-        precision = PRECISIONS[asked.precision]
-        self._executor = PlannedExecutor(graph, precision, tf32=tf32)
-        planner = planner_of(graph, asked)
-        self._lowered = planner.plan()
-        self.constrained = planner.plan(kept_layers_of(graph, asked.constraints))
-        self._run_fp32 = run_fp32
-
-    def compare(self, sample: Sample, comparison: OutputComparison) -> None:
-        reference = self._executor.run(sample)
-        if self._run_fp32 is not None:
-            try:
-                comparison.add("fp32", reference, self._run_fp32(sample), sample)
-            except ExecutionError as error:
-                self._run_fp32 = None
-                self.notes.append(f"FP32 on ONNX-Runtime was not measured: {error}")
-        lowered = self._executor.run(sample, self._lowered)
-        comparison.add("lowered", reference, lowered, sample)
-        if self.constrained.kept.outputs:
-            lowered = self._executor.run(sample, self.constrained)
-        comparison.add("constrained", reference, lowered, sample)
-        comparison.sample_count += 1
-        self._executor.forget_sample()
 
 
 def _warnings(graph: Graph) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,21 +42,19 @@ def polygraphy_judges(options: PolygraphyOptions, outputs: Iterable[str]) -> tup
     Raises:
         UserError: If this Polygraphy lacks a function, or the model lacks an output.
     """
-    parts = OutputParts(options.outputs, outputs)
+    named = tuple(outputs)
+    parts = OutputParts(options.outputs, named)
     judged = parts.texts(rest=options.has_unnamed)
     if options.only is not None:
         judged = tuple(name for name in judged if name in options.only)
     return tuple(
-        _PolygraphyJudge(
-            function,
-            parts,
-            _criteria_for(function, judged),
-            options.postprocess,
-            takes_rest=options.has_unnamed,
-            only=options.only,
-        )
-        for function in comparison_functions(options)
+        _PolygraphyJudge(function, parts, _criteria_for(function, judged), options, named, place)
+        for place, function in enumerate(comparison_functions(options))
     )
+
+
+def _judge_at(options: PolygraphyOptions, outputs: Sequence[str], place: int) -> Judge:
+    return polygraphy_judges(options, outputs)[place]
 
 
 def _criteria_for(function: ComparisonFunction, judged: Sequence[str]) -> dict[str, Criterion]:
@@ -76,9 +74,17 @@ class _PolygraphyJudge:
     function: ComparisonFunction
     parts: OutputParts
     by_output: Mapping[str, Criterion]
-    postprocess: Mapping[str, Any] = field(default_factory=dict)
-    takes_rest: bool = False
-    only: tuple[str, ...] | None = None
+    options: PolygraphyOptions
+    outputs: tuple[str, ...]
+    place: int
+
+    @property
+    def calls_user(self) -> bool:
+        return self.options.script is not None
+
+    def __reduce__(self) -> tuple[Callable[..., Judge], tuple[Any, ...]]:
+        # Polygraphy's functions cannot be pickled; what they are made of can.
+        return _judge_at, (self.options, self.outputs, self.place)
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -88,10 +94,19 @@ class _PolygraphyJudge:
         return _PolygraphyJudging(self)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    value: float | None
+    excess: float
+    output: str
+    is_bare: bool
+    """Whether there is a verdict and no number."""
+
+
 class _PolygraphyJudging:
     def __init__(self, judge: _PolygraphyJudge) -> None:
         self._judge = judge
-        self._worst: dict[str, Judgement] = {}
+        self._worst: dict[str, _Seen] = {}
         self._failed: dict[str, int] = {}
 
     def add(self, reference: Arrays, candidate: Arrays, sample: Arrays) -> None:
@@ -128,20 +143,33 @@ class _PolygraphyJudging:
                 f"{np.__version__}: {error}\nInstall a newer Polygraphy, or numpy<2."
             ) from error
 
+    def merge(self, other: _PolygraphyJudging) -> None:
+        for key, failed in other._failed.items():
+            self._failed[key] = self._failed.get(key, 0) + failed
+        for key, seen in other._worst.items():
+            self._keep(key, seen)
+
     def judgements(self) -> tuple[Judgement, ...]:
-        return tuple(self._worst[key] for key in self._judge.by_output if key in self._worst)
+        criteria = self._judge.by_output
+        return tuple(self._judgement(key, criteria[key]) for key in criteria if key in self._worst)
+
+    def _judgement(self, key: str, criterion: Criterion) -> Judgement:
+        worst, failed = self._worst[key], float(self._failed[key])
+        if worst.is_bare:  # how often it failed is all there is
+            return Judgement(criterion, failed, 1.0 + failed if failed else 0.0, worst.output)
+        return Judgement(criterion, worst.value, worst.excess, worst.output)
 
     def _prepared(self, arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         judged = self._judge
-        named = judged.parts.of(arrays, rest=judged.takes_rest)
+        named = judged.parts.of(arrays, rest=judged.options.has_unnamed)
         parts = {
             name: np.ascontiguousarray(array)
             for name, array in named.items()
-            if judged.only is None or name in judged.only
+            if judged.options.only is None or name in judged.options.only
         }
-        if not self._judge.postprocess:
+        if not judged.options.postprocess:
             return parts
-        return dict(_top_k(dict(self._judge.postprocess))(IterationResult(parts)))
+        return dict(_top_k(dict(judged.options.postprocess))(IterationResult(parts)))
 
     def _see(self, name: str, result: Any, exact: Arrays, found: Arrays) -> None:
         criteria = self._judge.by_output
@@ -153,14 +181,16 @@ class _PolygraphyJudging:
         value, excess = math.inf, math.inf
         if name in found and found[name].shape == exact[name].shape:
             value, excess = self._judge.function.measure(result, name, exact, found)
-        if math.isnan(excess):  # of a bare verdict: how often it failed is all there is
-            value = float(self._failed[key])
-            excess = 1.0 + value if value else 0.0
+        is_bare = math.isnan(excess)
+        if is_bare:
+            excess = 0.0 if passed else _JUST_ABOVE
         # The verdict is Polygraphy's, whatever our own arithmetic says of the last bit.
         excess = min(excess, 1.0) if passed else max(excess, _JUST_ABOVE)
-        judged = Judgement(criteria[key], None if math.isnan(value) else value, excess, name)
-        if key not in self._worst or excess >= self._worst[key].excess:
-            self._worst[key] = judged
+        self._keep(key, _Seen(None if math.isnan(value) else value, excess, name, is_bare))
+
+    def _keep(self, key: str, seen: _Seen) -> None:
+        if key not in self._worst or seen.excess >= self._worst[key].excess:
+            self._worst[key] = seen
 
 
 def _top_k(k: dict[str, Any]) -> Callable[[Any], Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import numpy as np
 
@@ -47,12 +48,19 @@ class Judging(Protocol):
     def add(self, reference: Arrays, candidate: Arrays, sample: Arrays) -> None:
         """Adds one sample: the outputs of both by name, and the inputs."""
 
+    def merge(self, other: Any) -> None:
+        """Adds the samples that another one, started by the same judge, judged after these."""
+
     def judgements(self) -> tuple[Judgement, ...]:
         """Returns one judgement for each criterion that had anything to judge."""
 
 
 class Judge(Protocol):
-    """Judges candidates by criteria."""
+    """Judges candidates by criteria. It can be pickled unless it calls a function of the user's."""
+
+    @property
+    def calls_user(self) -> bool:
+        """Whether it calls a function of the user's, which no other process has."""
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -142,11 +150,7 @@ def tolerance_judge(
         detail="of the worst output, sample and group of channels",
         outputs=_outputs_of(part, parts),
     )
-    floor = 2.0**precision.min_exponent
-
-    def measure(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
-        return worst_relative_error(exact, found, floor)
-
+    measure = partial(worst_relative_error, floor=2.0**precision.min_exponent)
     return _WorstJudge(criterion, measure, part, parts)
 
 
@@ -188,6 +192,7 @@ class _WorstJudge:
     part: str
     parts: OutputParts | None
     needs_floats: bool = False
+    calls_user: ClassVar[bool] = False
 
     def select(self, arrays: Arrays) -> Arrays:
         """What of the outputs is judged."""
@@ -221,6 +226,11 @@ class _WorstJudging:
                 excess = _excess(value, self._worst.criterion.threshold)
                 self._worst = replace(self._worst, value=value, excess=excess, output=name)
 
+    def merge(self, other: _WorstJudging) -> None:
+        self._judged |= other._judged
+        if (other._worst.value or 0.0) > (self._worst.value or 0.0):
+            self._worst = other._worst
+
     def judgements(self) -> tuple[Judgement, ...]:
         criterion = self._worst.criterion
         if not self._judged and self._judge.needs_floats:
@@ -239,6 +249,7 @@ class _TotalJudge:
     count: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any] | None], tuple[int, int]]
     part: str = ""
     parts: OutputParts | None = None
+    calls_user: ClassVar[bool] = False
 
     def select(self, arrays: Arrays) -> Arrays:
         """What of the outputs is judged."""
@@ -261,9 +272,15 @@ class _TotalJudging:
         del sample
         candidate = self._judge.select(candidate)
         for name, exact in self._judge.select(reference).items():
-            count, total = self._judge.count(exact, candidate.get(name))
-            before = self._counts.get(name, (0, 0))
-            self._counts[name] = before[0] + count, before[1] + total
+            self._count(name, *self._judge.count(exact, candidate.get(name)))
+
+    def merge(self, other: _TotalJudging) -> None:
+        for name, counted in other._counts.items():
+            self._count(name, *counted)
+
+    def _count(self, name: str, count: int, total: int) -> None:
+        before = self._counts.get(name, (0, 0))
+        self._counts[name] = before[0] + count, before[1] + total
 
     def judgements(self) -> tuple[Judgement, ...]:
         criterion = self._judge.criterion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,8 @@ class LossJudge:
     tolerance: float
     """Largest change that passes, relative to the loss in FP32."""
 
+    calls_user: ClassVar[bool] = True
+
     @property
     def criteria(self) -> tuple[Criterion, ...]:
         """What it judges by."""
@@ -144,6 +146,9 @@ class _LossJudging:
             change = np.inf
         if change:
             self._worst = max(self._worst, change / abs(before) if before else np.inf)
+
+    def merge(self, other: _LossJudging) -> None:
+        self._worst = max(self._worst, other._worst)
 
     def judgements(self) -> tuple[Judgement, ...]:
         return (Judgement(self._criterion, self._worst, self._worst / self._criterion.threshold),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class MetricJudge:
     is_percent: bool = False
     """Whether it is in percent of what FP32 has."""
 
+    calls_user: ClassVar[bool] = True
+
     @property
     def criteria(self) -> tuple[Criterion, ...]:
         """What it judges by."""
@@ -68,6 +70,12 @@ class _MetricJudging:
             name not in candidate or _loses(exact, candidate[name])
             for name, exact in reference.items()
         )
+
+    def merge(self, other: _MetricJudging) -> None:
+        self._samples += other._samples
+        self._references += other._references
+        self._candidates += other._candidates
+        self._lost = self._lost or other._lost
 
     def judgements(self) -> tuple[Judgement, ...]:
         (criterion,) = self._judge.criteria

@@ -28,6 +28,8 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None] | None]:
     with tqdm(total=0, leave=False, unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def report(done: int, total: int, what: str) -> None:
+            if done < bar.n:  # of something else, whose time left is not to be told from this
+                bar.reset()
             bar.total = total or None  # 0 where nobody knows
             bar.set_description(what, refresh=False)
             bar.update(done - bar.n)

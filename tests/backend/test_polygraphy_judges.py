@@ -16,6 +16,7 @@ from polygraphy_layerprec.backend.polygraphy_functions import COMPARISONS
 from polygraphy_layerprec.backend.polygraphy_judges import polygraphy_judges
 from polygraphy_layerprec.backend.polygraphy_options import PolygraphyOptions
 from polygraphy_layerprec.tools.args.comparison import COMPARISON_NAMES
+from tests.merged_judging import judged_apart
 
 EXACT = {"y": np.float32([3.0, 4.0]), "z": np.float32([[1.0, 2.0], [3.0, 4.0]])}
 FOUND = {"y": np.float32([3.0, 4.5]), "z": np.float32([[1.0, 2.0], [3.0, 4.0]])}
@@ -29,6 +30,7 @@ def judge(*pairs, **options):
         judging = one.start()
         for exact, found in pairs:
             judging.add(exact, found, {})
+        assert judged_apart(one, [(*pair, {}) for pair in pairs]) == judging.judgements()
         judgements += judging.judgements()
     return judgements
 

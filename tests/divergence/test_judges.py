@@ -16,6 +16,7 @@ from polygraphy_layerprec.divergence.judges import (
 from polygraphy_layerprec.divergence.output_errors import worst_relative_error
 from polygraphy_layerprec.divergence.output_parts import OutputParts
 from polygraphy_layerprec.precision import BF16, FP16
+from tests.merged_judging import judged_apart
 
 
 def judge(judges, *pairs):
@@ -24,6 +25,8 @@ def judge(judges, *pairs):
     for reference, candidate in pairs:
         for one in judging:
             one.add(reference, candidate, {})
+    apart = [judged_apart(one, [(*pair, {}) for pair in pairs]) for one in judges]
+    assert apart == [one.judgements() for one in judging]
     return {found.criterion.metric: found for one in judging for found in one.judgements()}
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from polygraphy_layerprec.divergence.loss import LossJudge, loss_seeds
 from polygraphy_layerprec.errors import UserError
+from tests.merged_judging import judged_apart
 
 
 def outputs_of(*shape, seed=0, dtype=np.float32):
@@ -78,9 +79,10 @@ def test_a_loss_that_is_noise_in_fp32_is_refused(distance):
 
 
 def judged(loss, reference, candidate, tolerance=0.1):
-    judging = LossJudge(loss, tolerance).start()
-    judging.add({"y": np.float32(reference)}, {n: np.float32(y) for n, y in candidate.items()}, {})
-    (found,) = judging.judgements()
+    arrays = {n: np.float32(y) for n, y in candidate.items()}
+    (found,) = judged_apart(
+        LossJudge(loss, tolerance), [({"y": np.float32(reference)}, arrays, {})]
+    )
     return found
 
 
@@ -93,11 +95,14 @@ def test_the_relative_change_of_a_loss_is_judged():
 
 
 def test_the_worst_sample_counts():
-    judging = LossJudge(lambda o: o["y"].sum(), 0.1).start()
-    for value in (1.1, 1.5, 1.0):
-        judging.add({"y": np.float32([1.0])}, {"y": np.float32([value])}, {})
+    one = LossJudge(lambda o: o["y"].sum(), 0.1)
+    judging, exact = one.start(), {"y": np.float32([1.0])}
+    samples = [(exact, {"y": np.float32([value])}, {}) for value in (1.1, 1.5, 1.0)]
+    for sample in samples:
+        judging.add(*sample)
 
     assert judging.judgements()[0].value == pytest.approx(0.5)
+    assert judged_apart(one, samples) == judging.judgements()
 
 
 @pytest.mark.parametrize("candidate", [{}, {"y": [np.nan]}])

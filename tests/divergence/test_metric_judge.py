@@ -10,6 +10,7 @@ import pytest
 
 from polygraphy_layerprec.divergence.metric_judge import MetricJudge
 from polygraphy_layerprec.errors import UserError
+from tests.merged_judging import judged_apart
 
 
 def share_of_right(outputs, samples):
@@ -27,10 +28,13 @@ RIGHT, WRONG = {"y": np.float32([0, 1])}, {"y": np.float32([1, 0])}
 
 
 def judge(*candidates, reference=RIGHT, metric=share_of_right, max_drop=0.0, is_percent=False):
-    judging = MetricJudge(metric, "top1", max_drop, is_percent).start()
+    one = MetricJudge(metric, "top1", max_drop, is_percent)
+    judging = one.start()
     for candidate in candidates:
         judging.add(reference, candidate, SAMPLE)
     (found,) = judging.judgements()
+    apart = [(reference, candidate, SAMPLE) for candidate in candidates]
+    assert judged_apart(one, apart) == (found,)
     return found
 
 
@@ -95,7 +99,7 @@ def test_a_metric_is_not_asked_about_what_was_lost(candidate):
 
     found = judge(RIGHT, candidate, metric=metric)
 
-    assert asked == [[RIGHT, RIGHT]]
+    assert asked == [[RIGHT, RIGHT]] * 2  # of all samples at once, and apart
     assert (found.value, found.excess) == (None, math.inf)
     assert found.text == "drop of top1 unknown (at most 0; 0.5 in FP32)"
 

@@ -55,13 +55,18 @@ class FakeMeasurement:
             raise self.error
         return self.ranking
 
+    def measured_model(self, ranking, model, samples, *, outputs=None, judges=(), tolerance=None):
+        self.selection_samples = list(samples)
+        self.measured_told = (ranking, model, outputs, judges, tolerance)
+        self.measured = object()
+        return self.measured
+
     def select_constraints(
         self, ranking, request, *, model=None, samples=(), outputs=None, judges=(), progress=None
     ):
+        assert model is self.measured
         self.request = request
-        self.selection_model = model
-        self.selection_told = (outputs, judges, progress)
-        self.selection_samples = list(samples)
+        self.selection_told = (samples, outputs, judges, progress)
         return Selection(
             layers=ranking.layers,
             cost=SelectionCost(len(ranking.layers), 1.0, 0),
@@ -74,7 +79,7 @@ class FakeMeasurement:
         )
 
 
-@pytest.mark.parametrize("verb", ["rank", "select_constraints"])
+@pytest.mark.parametrize("verb", ["rank", "measured_model", "select_constraints"])
 def test_what_stands_for_the_pipeline_takes_what_the_pipeline_takes(verb):
     real = inspect.signature(getattr(pipeline, verb)).parameters
     fake = inspect.signature(getattr(FakeMeasurement(), verb)).parameters
@@ -95,7 +100,8 @@ def quiet_polygraphy():
 @pytest.fixture
 def measurement(monkeypatch):
     fake = FakeMeasurement()
-    module = types.SimpleNamespace(rank=fake.rank, select_constraints=fake.select_constraints)
+    verbs = ("rank", "measured_model", "select_constraints")
+    module = types.SimpleNamespace(**{verb: getattr(fake, verb) for verb in verbs})
     monkeypatch.setitem(sys.modules, "polygraphy_layerprec.pipeline", module)
     return fake
 
@@ -142,7 +148,6 @@ def test_the_ranking_is_shown_and_what_to_do_next(rank, inputs_path, capsys):
 def test_a_choice_is_measured_on_the_samples_given(rank, inputs_path, measurement, flags):
     assert rank("--load-inputs", inputs_path, *flags) == 0
 
-    assert measurement.selection_model is not None
     assert len(measurement.selection_samples) == 1
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from polygraphy_layerprec.execution.comparison.judging import JudgedOutputs
-from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
+from polygraphy_layerprec.execution.comparison.judging import Findings
 from polygraphy_layerprec.precision import BF16
 from polygraphy_layerprec.records import Outcome, OutputDivergence
 
@@ -27,11 +26,10 @@ class OutputComparison:
     def __init__(self, outputs: Sequence[str], judges: Sequence[Judge] = ()) -> None:
         self.outputs = tuple(outputs)
         self._judges = tuple(judges)
-        self._judged: dict[CandidateName, JudgedOutputs] = {}
         self.sample_count = 0
         self.missing: dict[str, None] = {}
         """Outputs that the reference or a candidate did not give as tensors."""
-        self._divergences: dict[CandidateName, OutputDivergences] = {}
+        self._findings: dict[CandidateName, Findings] = {}
 
     def add(
         self,
@@ -49,34 +47,36 @@ class OutputComparison:
             for name, array in values.items()
             if name in reference
         }
-        self._of(candidate).add(reference, typed)
-        if candidate not in self._judged:
-            self._judged[candidate] = JudgedOutputs(self._judges, self.outputs)
-        self._judged[candidate].add(reference, typed, sample)
+        self._of(candidate).add(reference, typed, sample)
+
+    def merge(self, other: OutputComparison) -> None:
+        """Adds later samples that were compared elsewhere, over the same outputs and judges."""
+        self.sample_count += other.sample_count
+        self.missing |= other.missing
+        for candidate, findings in other._findings.items():
+            self._of(candidate).merge(findings)
 
     def outcome(self, candidate: CandidateName) -> Outcome | None:
         """Returns what the judges make of a candidate; None if it was not measured."""
-        if candidate not in self._judged:
-            return None
-        return Outcome(self._of(candidate).error, self._judged[candidate].judgements())
+        return self._of(candidate).outcome() if candidate in self._findings else None
 
     def error(self, candidate: CandidateName) -> float | None:
         """Returns the error over all float outputs and samples; None if there is none."""
         if all(record.error is None for record in self.records(candidate).values()):
             return None
-        return self._of(candidate).error
+        return self._of(candidate).divergences.error
 
     def records(self, candidate: CandidateName) -> dict[str, OutputDivergence]:
         """Returns the outputs of one candidate by name, none if it was not measured."""
-        if candidate not in self._divergences:
+        if candidate not in self._findings:
             return {}
-        records = self._divergences[candidate].records()
+        records = self._of(candidate).divergences.records()
         return {record.name: record for record in records if record.name not in self.missing}
 
-    def _of(self, candidate: CandidateName) -> OutputDivergences:
-        if candidate not in self._divergences:
-            self._divergences[candidate] = OutputDivergences(self.outputs, BF16)
-        return self._divergences[candidate]
+    def _of(self, candidate: CandidateName) -> Findings:
+        if candidate not in self._findings:
+            self._findings[candidate] = Findings(self.outputs, self._judges, BF16)
+        return self._findings[candidate]
 
 
 def _in_type_of(

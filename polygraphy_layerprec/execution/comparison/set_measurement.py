@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polygraphy_layerprec.execution.comparison.judging import JudgedOutputs
-from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
-from polygraphy_layerprec.execution.emulation.checkpoints import Checkpoints
-from polygraphy_layerprec.execution.emulation.quantized_runs import executor_for
+from polygraphy_layerprec.execution.comparison.judging import Findings
+from polygraphy_layerprec.execution.comparison.set_runs import MOST_CHECKPOINT_BYTES, SetRuns
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.plan import KeptLayers, Plan, Target
-from polygraphy_layerprec.plan.quantized_planning import planner_for
-from polygraphy_layerprec.precision import is_floating
-from polygraphy_layerprec.records import Outcome
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
+    from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.precision import Precision
+    from polygraphy_layerprec.records import Outcome
 
-__all__ = ["SetMeasurement"]
+__all__ = ["SetMeasurement", "no_reference"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
-
-_MOST_CHECKPOINT_BYTES: Final = 1 << 29
-"""For all samples; what does not fit is computed again."""
 
 
 class SetMeasurement:
@@ -57,21 +51,15 @@ class SetMeasurement:
             ExecutionError: If there is no sample, or no output that counts can be computed: every
                 set would seem to be without error.
         """
-        self._executor = executor_for(graph, precision)
-        self._planner = planner_for(graph, precision, target)
+        self._runs = SetRuns.of(graph, precision, target)
         self._precision = precision
         self._outputs = outputs
-        self._samples = list(check_samples(samples, graph.inputs))
-        self._references = [self._executor.run(sample) for sample in self._samples]
-        most = _MOST_CHECKPOINT_BYTES // max(len(self._samples), 1)
-        self._checkpoints = [Checkpoints(len(graph.nodes), most_bytes=most) for _ in self._samples]
-        if not self._samples:
-            raise ExecutionError("There is no input sample to measure sets of layers with.")
-        if not any(name in reference for reference in self._references for name in outputs):
-            raise ExecutionError(
-                f"None of the outputs {list(outputs)!r} can be computed, so that no set of layers "
-                f"can be measured.\nNote: The samples have inputs: {list(self._samples[0])!r}."
-            )
+        checked = list(check_samples(samples, graph.inputs))
+        most = MOST_CHECKPOINT_BYTES // max(len(checked), 1)
+        self._samples = [self._runs.remember(sample, most_bytes=most) for sample in checked]
+        references = (remembered.reference for remembered in self._samples)
+        if not any(name in reference for reference in references for name in outputs):
+            raise no_reference(checked, outputs)
 
     @property
     def sample_count(self) -> int:
@@ -80,45 +68,55 @@ class SetMeasurement:
 
     def plan(self, kept: KeptLayers) -> Plan:
         """Returns what becomes of the model with these layers in FP32."""
-        return self._planner.plan(kept)
+        return self._runs.plan(kept)
+
+    def nothing(self, judges: Sequence[Judge] = ()) -> Findings:
+        """Returns the findings in no sample."""
+        return Findings(self._outputs, judges, self._precision)
+
+    def findings(
+        self,
+        kept: KeptLayers,
+        judges: Sequence[Judge] = (),
+        places: range | None = None,
+        *,
+        exact_inputs: bool = False,
+        tell: Callable[[int], None] | None = None,
+    ) -> Findings:
+        """Returns what becomes of the outputs if all layers are lowered but those that are kept.
+
+        Args:
+            kept: The layers that are kept.
+            judges: What judges the outputs.
+            places: Which samples to run, all by default.
+            exact_inputs: Whether lowered layers take what other layers made as it is, and so add
+                their introduced error alone.
+            tell: Called with the number of samples that are done.
+        """
+        findings = self.nothing(judges)
+        plan = self._runs.plan(kept)
+        for done, place in enumerate(places or range(len(self._samples)), start=1):
+            one = self._samples[place]
+            candidate = self._runs.whole_candidate(one, plan, exact_inputs=exact_inputs)
+            findings.add(one.reference, candidate, one.sample)
+            if tell is not None:
+                tell(done)
+        return findings
 
     def divergence(self, kept: KeptLayers, *, exact_inputs: bool = False) -> OutputDivergences:
-        """Returns how far the outputs move if all layers are lowered but those that are kept.
-
-        With `exact_inputs` lowered layers take what other layers made as it is, and so add their
-        introduced error alone.
-        """
-        divergences = OutputDivergences(self._outputs, self._precision)
-        for _, reference, candidate in self._runs(kept, exact_inputs=exact_inputs):
-            divergences.add(reference, candidate)
-        return divergences
+        """Returns how far the outputs move; the arguments are those of `findings`."""
+        return self.findings(kept, exact_inputs=exact_inputs).divergences
 
     def outcome(self, kept: KeptLayers, judges: Sequence[Judge]) -> Outcome:
         """Returns what judges make of the model with all layers lowered but those that are kept."""
-        divergences = OutputDivergences(self._outputs, self._precision)
-        judged = JudgedOutputs(judges, self._outputs)
-        for sample, reference, candidate in self._runs(kept):
-            divergences.add(reference, candidate)
-            judged.add(reference, candidate, sample)
-        return Outcome(divergences.error, judged.judgements())
-
-    def _runs(
-        self, kept: KeptLayers, *, exact_inputs: bool = False
-    ) -> Iterator[tuple[Sample, Sample, Sample]]:
-        """Each sample with the outputs of the reference and of the candidate."""
-        plan = self._planner.plan(kept)
-        runs = zip(self._samples, self._references, self._checkpoints, strict=True)
-        for sample, reference, checkpoints in runs:
-            candidate = self._executor.run(
-                sample, plan, exact_inputs=exact_inputs, checkpoints=checkpoints
-            )
-            yield sample, reference, {**candidate, **_lost_outputs(reference, candidate)}
+        return self.findings(kept, judges).outcome()
 
 
-def _lost_outputs(reference: Sample, candidate: Sample) -> dict[str, np.ndarray[Any, Any]]:
-    """No element of float outputs that are missing: a total loss, not no error."""
-    return {
-        name: np.empty((*expected.shape, 0), expected.dtype)
-        for name, expected in reference.items()
-        if is_floating(expected.dtype) and name not in candidate
-    }
+def no_reference(samples: Sequence[Sample], outputs: Sequence[str]) -> ExecutionError:
+    """Returns the error that says that no output that counts can be computed, or no sample is."""
+    if not samples:
+        return ExecutionError("There is no input sample to measure sets of layers with.")
+    return ExecutionError(
+        f"None of the outputs {list(outputs)!r} can be computed, so that no set of layers "
+        f"can be measured.\nNote: The samples have inputs: {list(samples[0])!r}."
+    )

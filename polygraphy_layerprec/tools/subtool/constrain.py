@@ -109,17 +109,21 @@ class Constrain(SelectingSubtool):
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
         outputs = ranking.conditions.outputs or None
-        measured = {} if takes_recorded else self.measurement(graph, outputs)
+        measured = None if takes_recorded else self.measurement(graph, outputs)
         selection = self.choose(ranking, measured)
         if graph is None and not takes_recorded and selection.decision is not None:
             G_LOGGER.info(wrapped(_DECIDED_BEFORE))
-        elif measured and samples.is_using_random_data() and ranking.conditions.inputs == "user":
+        elif (
+            measured is not None
+            and samples.is_using_random_data()
+            and ranking.conditions.inputs == "user"
+        ):
             G_LOGGER.warning(wrapped(_MADE_UP))
         self.show(
             ranking,
             selection,
             args,
-            hint="" if measured else how_to_choose(ranked.path),
+            hint="" if measured is not None else how_to_choose(ranked.path),
             commands=self.build_commands(ranking, ranked.model_path, ranked.external_data_dir),
         )
         reached = self.act_on(

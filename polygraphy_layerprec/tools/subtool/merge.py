@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.distribution.partial_file import PartialFile
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
+    from polygraphy_layerprec.tools.measurement import Measurement
 
 __all__ = ["Merge"]
 
@@ -86,13 +87,13 @@ class Merge(RankingSubtool):
                 external_data_folder=options.external_data_dir,
             )
 
-    def _measured(self, graph: Graph, conditions: PartConditions) -> dict[str, Any]:
+    def _measured(self, graph: Graph, conditions: PartConditions) -> Measurement | None:
         if self.arg_groups[SampleArgs].is_using_random_data() and conditions.inputs == "user":
             G_LOGGER.info(
                 "No set of layers is measured, and the forecast decides: give the samples of the "
                 "parts, or some of them, with `--load-inputs`."
             )
-            return {}
+            return None
         return self.measurement(graph, conditions.outputs or None)
 
     def _merge(self, parts: list[PartialFile], graph: Graph) -> Ranking:

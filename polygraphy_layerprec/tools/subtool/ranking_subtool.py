@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.records.numbers import count_of
@@ -17,10 +17,10 @@ from polygraphy_layerprec.tools.subtool.selecting import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking, Selection
+    from polygraphy_layerprec.tools.measurement import Measurement
 
 __all__ = ["RankingSubtool"]
 
@@ -32,7 +32,7 @@ class RankingSubtool(SelectingSubtool):
         self,
         ranking: Ranking,
         graph: Graph,
-        measured: Mapping[str, Any],
+        measured: Measurement | None,
         *,
         args: argparse.Namespace,
         model_path: str,

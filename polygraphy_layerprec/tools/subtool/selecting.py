@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.terminal_output import log_width, wrapped
@@ -17,6 +17,7 @@ from polygraphy_layerprec.tools.args import (
     SelectionArgs,
 )
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
+from polygraphy_layerprec.tools.measurement import Measurement
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
 from polygraphy_layerprec.tools.subtool.choice_output import (
@@ -30,7 +31,7 @@ from polygraphy_layerprec.tools.subtool.choice_output import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
@@ -48,14 +49,13 @@ _NO_VERDICT: Final = (
 class SelectingSubtool(LayerprecSubtool):
     """Base of the subtools that subscribe to `SelectionArgs` and `ArtefactArgs`."""
 
-    def measurement(self, graph: Graph | None, outputs: Sequence[str] | None) -> dict[str, Any]:
-        """Returns what sets of layers are measured with; nothing without a model."""
+    def measurement(self, graph: Graph | None, outputs: Sequence[str] | None) -> Measurement | None:
+        """Returns what sets of layers are measured with; None without a model."""
         if graph is None:
-            return {}
-        samples = list(self.arg_groups[SampleArgs].samples(graph))
-        return {"model": graph, "samples": samples, "outputs": outputs}
+            return None
+        return Measurement(graph, list(self.arg_groups[SampleArgs].samples(graph)), outputs)
 
-    def choose(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
+    def choose(self, ranking: Ranking, measured: Measurement | None) -> Selection:
         """Chooses layers, and logs the verdict on them."""
         from polygraphy_layerprec.report.summary import format_verdict_line
 
@@ -110,7 +110,7 @@ class SelectingSubtool(LayerprecSubtool):
         self,
         ranking: Ranking,
         selection: Selection,
-        measured: Mapping[str, Any],
+        measured: Measurement | None,
         *,
         model_path: str | None,
         graph: Graph | None,
@@ -159,7 +159,7 @@ class SelectingSubtool(LayerprecSubtool):
         G_LOGGER.error(explain_failure(ranking, selection, is_saved=is_saved))
         return False
 
-    def _check_verdict(self, selection: Selection, measured: Mapping[str, Any]) -> None:
+    def _check_verdict(self, selection: Selection, measured: Measurement | None) -> None:
         """Stops, before a file is written, where a verdict is wanted and nothing was measured."""
         wishes = {
             "--save-verdict": self.arg_groups[CriterionArgs].verdict_path is not None,
@@ -170,7 +170,7 @@ class SelectingSubtool(LayerprecSubtool):
             return
         advice = (
             f"No set of layers could be measured, as is said above: leave out `{wish}`."
-            if measured
+            if measured is not None
             else "Measure it: give the model and its inputs, for example "
             "`--model model.onnx --load-inputs inputs.npz`."
         )
@@ -183,39 +183,35 @@ class SelectingSubtool(LayerprecSubtool):
         self.arg_groups[CriterionArgs].save_verdict(verdict)
         self.arg_groups[ReportFileArgs].show_json(lambda: format_verdict_json(verdict()))
 
-    def _select(self, ranking: Ranking, measured: Mapping[str, Any]) -> Selection:
+    def _select(self, ranking: Ranking, measured: Measurement | None) -> Selection:
         from polygraphy_layerprec.execution import ExecutionError
         from polygraphy_layerprec.pipeline import select_constraints
 
         criterion = self.arg_groups[CriterionArgs]
-        if criterion.option_for_model is not None and not measured:
+        if criterion.option_for_model is not None and measured is None:
             G_LOGGER.critical(
                 f"`{criterion.option_for_model}` needs the model: the forecast knows relative L2 "
                 f"errors only.\n"
                 "Name it, for example: --model model.onnx."
             )
-        select = partial(
-            select_constraints,
-            ranking,
-            self.arg_groups[SelectionArgs].request(
-                criterion.tolerance, precision=ranking.precision
-            ),
+        request = self.arg_groups[SelectionArgs].request(
+            criterion.tolerance, precision=ranking.precision
         )
+        if measured is None:
+            return select_constraints(ranking, request)
+        judges = criterion.judges(ranking.precision, measured.counted, self.judges())
         try:
+            model = measured.of(ranking, judges=judges, tolerance=criterion.tolerance)
             with progress_bar() as progress:
-                return select(
-                    judges=criterion.judges(ranking.precision, _outputs(measured), self.judges()),
-                    progress=progress,
-                    **measured,
-                )
+                return select_constraints(ranking, request, model=model, progress=progress)
         except ExecutionError as error:
             if criterion.is_given:
                 raise
             G_LOGGER.warning(f"No set of layers was measured: the forecast decides.\nNote: {error}")
-            return select()
+            return select_constraints(ranking, request)
 
     def _save_curve(
-        self, ranking: Ranking, measured: Mapping[str, Any]
+        self, ranking: Ranking, measured: Measurement | None
     ) -> tuple[CurvePoint, ...] | None:
         """Saves the curve if a path was given, and returns it then."""
         path = self.arg_groups[SelectionArgs].save_curve
@@ -230,15 +226,16 @@ class SelectingSubtool(LayerprecSubtool):
         G_LOGGER.info(f"Saved the curve to {path}")
         return points
 
-    def _worth_measuring(self, measured: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _worth_measuring(self, measured: Measurement | None) -> Measurement | None:
         """What to measure a curve with: many sets, for those who said what error they want."""
-        return measured if self.arg_groups[CriterionArgs].is_given else {}
+        return measured if self.arg_groups[CriterionArgs].is_given else None
 
-    def _curve(self, ranking: Ranking, measured: Mapping[str, Any]) -> tuple[CurvePoint, ...]:
+    def _curve(self, ranking: Ranking, measured: Measurement | None) -> tuple[CurvePoint, ...]:
         from polygraphy_layerprec.pipeline import measure_curve
 
+        model = None if measured is None else measured.of(ranking)
         with progress_bar() as progress:
-            return measure_curve(ranking, progress=progress, **measured)
+            return measure_curve(ranking, model=model, progress=progress)
 
     def _ranking_report(
         self,
@@ -289,14 +286,6 @@ class SelectingSubtool(LayerprecSubtool):
             shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
             external_data_dir=external_data_dir,
         )
-
-
-def _outputs(measured: Mapping[str, Any]) -> Sequence[str]:
-    """The outputs that count."""
-    given: Sequence[str] | None = measured.get("outputs")
-    if given is None and "model" in measured:
-        given = measured["model"].outputs
-    return given or ()
 
 
 def how_to_choose(ranking_path: str) -> str:

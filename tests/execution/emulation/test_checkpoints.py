@@ -10,10 +10,11 @@ import onnxruntime as ort
 import pytest
 
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.set_runs import MOST_CHECKPOINT_BYTES, SetRuns
 from polygraphy_layerprec.execution.emulation.checkpoints import Checkpoint, Checkpoints
 from polygraphy_layerprec.execution.kernels.node_session import NodeRunner, tensor_of
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.plan import KeptLayers, Planner
+from polygraphy_layerprec.plan import KeptLayers, Planner, Target
 from polygraphy_layerprec.precision import FP16
 from tests.models import build_model, node, normal, tensor
 from tests.planned_runs import run_lowered
@@ -94,12 +95,13 @@ def test_what_runs_on_exact_inputs_does_not_go_on_from_other_runs(graph, monkeyp
 @pytest.mark.parametrize("seed", range(20))
 def test_every_set_has_the_bits_of_a_run_from_the_start(seed):
     graph, sample = load_graph(random_model(seed)), random_sample(seed)
-    measured, rng = measurement(graph, sample), random.Random(seed)
+    runs, rng = SetRuns.of(graph, FP16, Target.STRONG), random.Random(seed)
+    remembered = runs.remember(sample, most_bytes=MOST_CHECKPOINT_BYTES)
     for _ in range(6):
         kept = rng.sample(graph.layers, rng.randrange(len(graph.layers) + 1))
         names = KeptLayers.of_nodes(kept)
 
-        ((_, _, candidate),) = measured._runs(names)
+        candidate = runs.candidate(remembered, runs.plan(names))
 
         fresh = run_lowered(graph, sample, names.outputs)
         assert all(np.array_equal(candidate[name], fresh[name]) for name in fresh)
