@@ -88,11 +88,11 @@ class Tape:
             decisions: The operator that makes an integer output of a tensor, by its name.
         """
         sweeps = [BackwardSweep(self._recorded, self._product, dict(probe)) for probe in probes]
-        for sweep in sweeps:
-            sweep.mark_outputs(decisions)
         try:
             # What is not finite is dropped where it appears.
             with np.errstate(all="ignore"):
+                for sweep in sweeps:
+                    sweep.mark_outputs(decisions)
                 self._step_back(sweeps)
         finally:
             self._store.close()

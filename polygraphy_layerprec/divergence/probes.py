@@ -69,10 +69,12 @@ def target_of(values: npt.NDArray[Any]) -> Target:
     everywhere = bool(finite.all())
     if not everywhere:
         wide = np.where(finite, wide, 0.0)
+    with np.errstate(over="ignore"):  # such a target is not usable
+        power = sum_of_squares(wide.ravel())
     return Target(
         shape=values.shape,
         dtype=np.dtype(np.float64 if values.dtype == np.float64 else np.float32),
-        power=sum_of_squares(wide.ravel()),
+        power=power,
         finite=None if everywhere else finite,
     )
 
