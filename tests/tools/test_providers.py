@@ -110,6 +110,18 @@ def test_a_gpu_that_is_there_unused_is_mentioned_once(command, model, monkeypatc
     assert "`--providers cuda`" not in command("verify", *model, "--providers", "cpu")[1]
 
 
+@pytest.mark.parametrize("uses_engines", [True, False])
+def test_a_gpu_that_engines_use_is_not_unused(monkeypatch, capsys, uses_engines):
+    monkeypatch.setattr(device_args, "count_gpus", lambda: 1)
+    options = device_args.DeviceArgs()
+    options.providers = None
+
+    with options.running(uses_engines=uses_engines):
+        pass
+
+    assert ("`--providers cuda`" in capsys.readouterr().out) is not uses_engines
+
+
 def test_providers_without_a_model_are_refused(command, model, tmp_path):
     path = tmp_path / "ranking.json"
     command("rank", *model, "--save-ranking", path)

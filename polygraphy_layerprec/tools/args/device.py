@@ -81,13 +81,16 @@ class DeviceArgs(BaseArgs):
             )
 
     @contextlib.contextmanager
-    def running(self, *, memory_bytes: int | None = None) -> Iterator[None]:
+    def running(
+        self, *, memory_bytes: int | None = None, uses_engines: bool = False
+    ) -> Iterator[None]:
         """Has the model run where it was asked for within the block.
 
         At the end of it, says what did not run on a GPU; or that a GPU is there, unused.
 
         Args:
             memory_bytes: Memory of a GPU for weights and activations; None for what is free.
+            uses_engines: Whether engines use the GPU.
 
         Raises:
             UserError: If there is no GPU that can be used, or its memory does not suffice.
@@ -96,5 +99,5 @@ class DeviceArgs(BaseArgs):
         with running_on(device):
             yield
         tell_what_is_left(device)
-        if self.providers is None and count_gpus():
+        if self.providers is None and not uses_engines and count_gpus():
             G_LOGGER.info(wrapped(_UNUSED))

@@ -99,7 +99,10 @@ class Rank(RankingSubtool):
     def run_job(self, args: argparse.Namespace) -> int:
         """Ranks, shows and saves."""
         memory_bytes = self.arg_groups[MeasureArgs].max_memory_bytes
-        with self.arg_groups[DeviceArgs].running(memory_bytes=memory_bytes):
+        uses_engines = self.arg_groups[RankedEngineArgs].is_wanted
+        with self.arg_groups[DeviceArgs].running(
+            memory_bytes=memory_bytes, uses_engines=uses_engines
+        ):
             return self._rank_and_show(args)
 
     def _rank_and_show(self, args: argparse.Namespace) -> int:

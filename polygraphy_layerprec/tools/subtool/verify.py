@@ -89,7 +89,8 @@ class Verify(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Measures, shows and judges."""
-        with self.arg_groups[DeviceArgs].running():
+        uses_engines = self.arg_groups[VerifiedEngineArgs].is_wanted
+        with self.arg_groups[DeviceArgs].running(uses_engines=uses_engines):
             return self._verify_and_show()
 
     def _verify_and_show(self) -> int:
