@@ -198,3 +198,20 @@ def test_a_saved_model_says_what_it_reads_otherwise_than_a_network():
         ("DequantizeLinear", "'s' is rounded, which a network reads as it is")
     ]
     assert network == ()
+
+
+@pytest.mark.parametrize("op_type", ["Floor", "Ceil", "Round", "Sign", "Hardmax"])
+@pytest.mark.parametrize("kept", [(), ("h",)])
+def test_what_jumps_is_of_the_width_of_what_it_takes(op_type, kept):
+    model = build_model(
+        [
+            node("Exp", ["x"], "h", name="exp"),
+            node(op_type, ["h"], "whole", name="jump"),
+            node("Tanh", ["whole"], "y", name="last"),
+        ],
+        [tensor("x", [2, 4])],
+        [tensor("y", [2, 4])],
+    )
+    plan = plan_of(model, *kept)
+
+    assert plan.natives.get("whole") is (Width.FP32 if kept else Width.LOW)
