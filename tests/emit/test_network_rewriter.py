@@ -517,3 +517,44 @@ def test_weights_shared_by_both_precisions_stay_in_fp32(tensorrt, constraints_of
     constants = [layer for layer in layers_of(network) if layer.type.name == "CONSTANT"]
     assert {str(types_of(layer)) for layer in constants} >= {"{'FLOAT'}"}
     assert len(casts_of(network)) >= 3
+
+
+@pytest.mark.parametrize("in_fp32", [(), ("turned",)])
+def test_casts_before_kept_products_are_fenced_and_no_others(tensorrt, constraints_of, in_fp32):
+    """Of what is kept, one product reads a lowered layer, one by way of a transposition."""
+    model = make_model(
+        """(float[4,4] x) => (float[4,4] y) {
+            h = Exp (x)
+            turned = Transpose <perm=[1,0]> (h)
+            a = MatMul (h, w)
+            b = MatMul (turned, w)
+            t = Tanh (x)
+            c = Mul (t, w)
+            moved = Transpose <perm=[1,0]> (c)
+            y = Sum (a, b, moved)
+        }""",
+        "w[4,4]",
+    )
+    kept = [c for c in constraints_of(model) if c.op in {"MatMul", "Mul"}]
+    parsed = tensorrt.parse(model)
+
+    constrain_network(parsed.network, kept, precision="fp16", fp32_tensors=in_fp32)
+
+    makers = {
+        layer.get_output(index).name: layer
+        for layer in layers_of(parsed.network)
+        for index in range(layer.num_outputs)
+    }
+    behind = {
+        node_of(layer): {
+            makers[source.name].name.rstrip("_0123456789")
+            for index in range(layer.num_inputs)
+            if (source := layer.get_input(index)).name in makers
+        }
+        for layer in layers_of(parsed.network)
+    }
+    assert "layerprec_fence" in behind["MatMul_a"]
+    assert "layerprec_fence" in behind["Transpose_turned" if in_fp32 else "MatMul_b"]
+    assert "layerprec_cast" in behind["Mul_c"]
+    assert "layerprec_fence" not in behind["Mul_c"] | behind["Transpose_moved"]
+    assert tensorrt.build(parsed) is not None

@@ -44,3 +44,20 @@ def test_every_output_of_a_layer_is_low_but_last_states():
 
     assert network_operands(split, split.nodes[0]).outputs == {0, 1}
     assert network_operands(lstm, lstm.nodes[0]).outputs == {0}
+
+
+@pytest.mark.skipif(not onnx.defs.has("LinearAttention"), reason="needs an ONNX that has it")
+def test_a_state_that_is_not_given_is_of_the_type_of_the_output():
+    version = onnx.defs.get_schema("LinearAttention").since_version
+    heads = {"q_num_heads": 2, "kv_num_heads": 2}
+    names = ("query", "key", "value")
+    graph = load_graph(
+        build_model(
+            [node("LinearAttention", names, "y", "state", **heads)],
+            [tensor(name, [1, 3, 8]) for name in names],
+            [tensor("y", [1, 3, 8]), tensor("state", [1, 2, 4, 4])],
+            opset=version,
+        )
+    )
+
+    assert schema_operands(graph, graph.nodes[0], FP16, version).outputs == {0, 1}
