@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ class ActivationStore:
         self._resident_bytes = 0
         self._spilled: dict[str, _Spilled] = {}
         self._file: IO[bytes] | None = None
+        self._reading = threading.Lock()  # sweeps side by side read from one file
         self._moved: dict[str, ArrayLibrary] = {}
         self._host_store: ActivationStore | None = None
 
@@ -106,8 +108,9 @@ class ActivationStore:
         entry = self._spilled[key]
         assert self._file is not None
         values = np.empty(entry.shape, entry.dtype)
-        self._file.seek(entry.offset)
-        self._file.readinto(memoryview(values.reshape(-1).view(np.uint8)))  # type: ignore[attr-defined]
+        with self._reading:
+            self._file.seek(entry.offset)
+            self._file.readinto(memoryview(values.reshape(-1).view(np.uint8)))  # type: ignore[attr-defined]
         return values
 
     def drop(self, key: str) -> None:

@@ -8,7 +8,9 @@ errors of independent signs (Hutchinson's estimator, with the signs of e random 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,9 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["AdjointImpacts", "Tape", "TapeEntry", "output_seeds", "probe_count"]
 
 
+_FEWEST_ELEMENTS: Final = 1 << 15
+"""Handing over to another thread takes as long as a node that reads and makes fewer."""
+
 _ENOUGH_PROBES: Final = 16
 _MOST_RATIO: Final = 4.0
 """Of two squared impacts, one of them a mean of 16 squares: once in 1,000 by chance."""
+
+
+def _one_by_one(works: Sequence[Callable[[], None]]) -> None:
+    """Does one piece of work after the other."""
+    for work in works:
+        work()
 
 
 class Tape:
@@ -41,7 +52,17 @@ class Tape:
         *,
         budget_bytes: int | None = None,
         product: Callable[..., npt.NDArray[Any]] = numpy_product,
+        side_by_side: Callable[[Sequence[Callable[[], None]]], None] = _one_by_one,
     ) -> None:
+        """Prepares to record.
+
+        Args:
+            read_constants: Reads constants by name, which may be overwritten by its next call.
+            budget_bytes: Memory for what is recorded; beyond it, that is kept on disk.
+            product: Multiplies matrices: see `Application.product`.
+            side_by_side: Does pieces of work that share nothing, some of them at a time.
+        """
+        self._side_by_side = side_by_side
         self._entries: list[tuple[TapeEntry, list[str]]] = []
         self._product = product
         self._store = ActivationStore(budget_bytes)
@@ -103,9 +124,22 @@ class Tape:
         """All sweeps side by side, so that each value is read once and then forgotten."""
         while self._entries:
             entry, kept = self._entries.pop()
-            for sweep in sweeps:
-                sweep.step(entry)
+            steps = [partial(_step, sweep, entry) for sweep in sweeps]
+            if len(steps) > 1 and _size(entry) >= _FEWEST_ELEMENTS:
+                sweeps[0].read(entry)
+                self._side_by_side(steps)
+            else:
+                _one_by_one(steps)
             self._recorded.forget(kept)
+
+
+def _step(sweep: BackwardSweep, entry: TapeEntry) -> None:
+    with np.errstate(all="ignore"):  # of each thread, in older numpys
+        sweep.step(entry)
+
+
+def _size(entry: TapeEntry) -> int:
+    return sum(math.prod(shape or ()) for shape in (*entry.input_shapes, *entry.output_shapes))
 
 
 def _mean(sweeps: Sequence[AdjointImpacts]) -> AdjointImpacts:

@@ -81,6 +81,13 @@ class BackwardSweep:
         for name in entry.outputs:
             self._readers.pop(name, None)
 
+    def read(self, entry: TapeEntry) -> None:
+        """Reads the values that `step` takes, if it takes any: other sweeps find them there."""
+        waiting = any(name in self.gradients for name in entry.outputs)
+        found = self._rule_of(entry)
+        if waiting and found is not None and (entry.wanted or entry.wanted_captures):
+            self.recorded.values(entry.index, names_read(entry, found))
+
     def result(self) -> AdjointImpacts:
         """Returns what was found."""
         return AdjointImpacts(
@@ -146,8 +153,8 @@ class BackwardSweep:
         self, entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None]
     ) -> dict[str, npt.NDArray[Any]] | None:
         """The gradients at the inputs, or None where the operator has no rule for them."""
-        found = find_rule(entry.op_type, entry.domain, entry.opset)
-        if found is None or entry.captures or _passes_a_sequence(entry):
+        found = self._rule_of(entry)
+        if found is None:
             return None
         values = self.recorded.values(entry.index, names_read(entry, found))
         application = Application(
@@ -173,6 +180,13 @@ class BackwardSweep:
             # One tensor may be read twice by a node: x * x.
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         return gradients
+
+    @staticmethod
+    def _rule_of(entry: TapeEntry) -> Rule | None:
+        """The rule that serves a node, if there is one."""
+        if entry.captures or _passes_a_sequence(entry):
+            return None
+        return find_rule(entry.op_type, entry.domain, entry.opset)
 
     def _deliver(self, entry: TapeEntry, name: str, gradient: npt.NDArray[Any]) -> None:
         power = sum_of_squares(gradient.ravel())

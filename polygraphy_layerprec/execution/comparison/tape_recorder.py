@@ -13,6 +13,7 @@ from polygraphy_layerprec.divergence.probes import sweep_work
 from polygraphy_layerprec.execution.kernels.fast_products import fast_product
 from polygraphy_layerprec.execution.kernels.node_session import value_of
 from polygraphy_layerprec.execution.kernels.weights_on_device import constants_from
+from polygraphy_layerprec.execution.parallel import run_side_by_side
 from polygraphy_layerprec.execution.streams import is_float, shape_of
 from polygraphy_layerprec.model import Graph, Role, WeightBuffer
 
@@ -36,7 +37,12 @@ class TapeRecorder:
         self._buffer = WeightBuffer()
         self._paths = paths
         self._sizes: list[int] = []
-        self.tape = Tape(self._read_constants, budget_bytes=budget_bytes, product=fast_product)
+        self.tape = Tape(
+            self._read_constants,
+            budget_bytes=budget_bytes,
+            product=fast_product,
+            side_by_side=run_side_by_side,
+        )
 
     def record(self, node_run: NodeRun) -> None:
         """Appends the run of one node."""
