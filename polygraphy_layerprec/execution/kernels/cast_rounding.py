@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.kernels.node_session import create_session, tensor_of, value_of
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.precision import FP16
 from polygraphy_layerprec.rounding import round_flat, round_to_precision
 
@@ -35,22 +36,25 @@ class CastRounder:
         self.precision = precision
         self._casts = _quicker_casts(precision)
 
-    def round_weight(self, values: npt.NDArray[Any], largest: float) -> None:
-        """Rounds a contiguous array of FP32 or FP64 in place, clipping what is beyond the range.
+    def round_weight(
+        self, values: npt.NDArray[Any], largest: float, *, out: npt.NDArray[Any]
+    ) -> None:
+        """Rounds a contiguous array of FP32 or FP64, clipping what is beyond the range.
 
         Args:
             values: Any shape. NaN and infinities stay.
             largest: Largest finite magnitude among the values.
+            out: Where to write them, of the same shape and type; may be `values`.
         """
-        flat = values.reshape(-1)
+        flat, target = values.reshape(-1), out.reshape(-1)
         # The casts would make an infinity of what is to be clipped.
         suits = flat.dtype == np.float32 and flat.size >= _FEWEST_ELEMENTS
         if self._casts is None or not suits or largest > self.precision.max_finite:
-            round_flat(flat, flat, self.precision, saturate=True)
+            round_flat(flat, target, self.precision, saturate=True)
             return
         for first in range(0, flat.size, _ELEMENTS_AT_ONCE):
-            part = tensor_of(flat[first : first + _ELEMENTS_AT_ONCE])
-            _cast(self._casts, part, out=part)
+            part = slice(first, first + _ELEMENTS_AT_ONCE)
+            _cast(self._casts, tensor_of(flat[part]), out=tensor_of(target[part]))
 
     def round_in_place(self, tensor: ort.OrtValue) -> bool:
         """Rounds a tensor in its own memory, if casts suit it; otherwise returns False."""
@@ -91,7 +95,8 @@ def _quicker_casts(precision: Precision) -> ort.InferenceSession | None:
     """
     if precision.name not in _CAST_TYPES:
         return None
-    session = create_session(_cast_pair(_CAST_TYPES[precision.name]))
+    with threads_per_session(1):  # what takes so little time is not worth waking others up
+        session = create_session(_cast_pair(_CAST_TYPES[precision.name]))
     values = np.linspace(-1, 1, _FEWEST_ELEMENTS, dtype=np.float32)
     tensor = tensor_of(values)
     _cast(session, tensor, out=tensor)

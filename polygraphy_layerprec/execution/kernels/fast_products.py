@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from polygraphy_layerprec.arrays import library_of
 from polygraphy_layerprec.divergence.rules.registry import numpy_product
 from polygraphy_layerprec.execution.kernels.node_session import create_session, tensor_of
-from polygraphy_layerprec.execution.kernels.sessions import session_threads
+from polygraphy_layerprec.execution.kernels.sessions import RUN_OPTIONS, session_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,9 +42,14 @@ def fast_product(
     small = first.size * second.shape[-2 if transpose_second else -1] < _FEWEST_MULTIPLICATIONS
     if small or not first.dtype == second.dtype == np.float32:
         return numpy_product(first, second, **transposed)
+    # By a binding, which takes a fraction of what a call with a dictionary does.
     session = _session(session_threads(), **transposed)
-    feeds = {"a": tensor_of(first), "b": tensor_of(second)}
-    product: npt.NDArray[Any] = session.run_with_ort_values(["y"], feeds)[0].numpy()
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("a", tensor_of(first))
+    binding.bind_ortvalue_input("b", tensor_of(second))
+    binding.bind_output("y")
+    session.run_with_iobinding(binding, RUN_OPTIONS)
+    product: npt.NDArray[Any] = binding.get_outputs()[0].numpy()
     return product
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -19,7 +20,12 @@ from polygraphy_layerprec.execution.kernels.node_model import (
 )
 from polygraphy_layerprec.execution.kernels.ort_tensors import tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.quantizers import convert_by_reference, is_conversion
-from polygraphy_layerprec.execution.kernels.sessions import RUN_OPTIONS, create_session
+from polygraphy_layerprec.execution.kernels.sessions import (
+    RUN_OPTIONS,
+    create_session,
+    session_threads,
+    threads_per_session,
+)
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -31,6 +37,15 @@ __all__ = ["NodeRunner", "create_session", "tensor_of", "value_of"]
 
 _MEASURERS: Final = frozenset({"Shape", "Size"})
 """What they give is read on the host, by what makes shapes of it."""
+
+_LIGHT: Final = frozenset(
+    "Abs Add And BatchNormalization Cast Ceil Clip Concat Div Equal Expand Flatten Floor Gather "
+    "Greater Identity LeakyRelu Less Max Min Mul Neg Not Or Pad Relu Reshape Round Shape Sign "
+    "Slice Split Squeeze Sub Transpose Unsqueeze Where".split()
+)
+"""A few operations an element: what they wait for is memory."""
+
+_MOST_LIGHT_ELEMENTS: Final = 1 << 20
 
 _MOST_SHAPED_SESSIONS: Final = 256  # each sample may bring shapes of its own
 
@@ -63,7 +78,7 @@ class NodeRunner:
         self._sessions: dict[bytes, ort.InferenceSession | NodeError] = {}
         self._shaped: dict[bytes, ort.InferenceSession | NodeError] = {}
         self._names_by_node: dict[int, list[tuple[str, str]]] = {}
-        self._by_node: dict[tuple[int, tuple[str, ...]], ort.InferenceSession] = {}
+        self._by_node: dict[tuple[int, int, tuple[str, ...]], ort.InferenceSession] = {}
         self._details: dict[int, Detail] = {}
         self._latest: dict[int, _InformedSession] = {}
 
@@ -141,11 +156,13 @@ class NodeRunner:
             latest = self._informed_session(node, feeds, detail)
             return latest.session, latest.names
         types = tuple(feeds[name].data_type() for name in node.sources)
-        session = self._by_node.get((node.index, types))
+        threads = 1 if self._device is None and _is_light(node, feeds) else session_threads()
+        session = self._by_node.get((node.index, threads, types))
         if session is None:
             inputs = describe_inputs(self._graph, node, feeds, detail)
-            session = self._cached_session(self._sessions, node, inputs)
-            self._by_node[node.index, types] = session
+            with threads_per_session(threads):
+                session = self._cached_session(self._sessions, node, inputs)
+            self._by_node[node.index, threads, types] = session
         return session, self._names(node)
 
     def _informed_session(
@@ -169,7 +186,9 @@ class NodeRunner:
         inputs: Mapping[str, InputDescription],
     ) -> ort.InferenceSession:
         body = neutral_node(node)
-        structure = repr((node.opset, inputs)).encode() + body.SerializeToString(deterministic=True)
+        structure = repr((node.opset, inputs, session_threads())).encode() + body.SerializeToString(
+            deterministic=True
+        )
         key = hashlib.sha256(structure).digest()  # constants may be among it
         if key not in cache:
             try:
@@ -187,6 +206,14 @@ class NodeRunner:
         if node.index not in self._names_by_node:
             self._names_by_node[node.index] = session_names(node)
         return self._names_by_node[node.index]
+
+
+def _is_light(node: Node, feeds: Mapping[str, ort.OrtValue]) -> bool:
+    """Whether one thread runs a node as fast as several, which first have to be woken."""
+    if node.domain or node.op_type not in _LIGHT:
+        return False
+    shapes = [feed.shape() for feed in feeds.values() if feed.data_type().startswith("tensor")]
+    return all(math.prod(shape) <= _MOST_LIGHT_ELEMENTS for shape in shapes)
 
 
 def _is_identity_of_tensor(node: Node, feeds: Mapping[str, ort.OrtValue]) -> bool:

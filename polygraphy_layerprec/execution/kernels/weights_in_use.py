@@ -8,7 +8,7 @@ import numpy as np
 
 from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of
-from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
+from polygraphy_layerprec.execution.kernels.weights_ahead import ReadWeights, WeightsAhead
 from polygraphy_layerprec.execution.streams import largest_finite
 from polygraphy_layerprec.model import Weight, WeightBuffer
 from polygraphy_layerprec.rounding import round_flat
@@ -32,30 +32,34 @@ class WeightsInUse:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._ahead = WeightsAhead(graph)
+        self._ahead = WeightsAhead(
+            (node.index, [graph.weights[name] for name in node.sources if name in graph.weights])
+            for node in graph.nodes
+        )
+        self._read_ahead = ReadWeights()
         self._buffer = WeightBuffer()
         self._kept: dict[str, tuple[np.ndarray[Any, Any], ort.OrtValue]] = {}
         self._rounded_kept: dict[str, tuple[ort.OrtValue, float]] = {}
         self._loaded: dict[str, np.ndarray[Any, Any]] = {}
         self._largest: dict[str, float] = {}
-        self._rounder: CastRounder | None = None
 
     def load(self, node: Node) -> dict[str, ort.OrtValue]:
         """Returns the exact weights that `node` reads, by name, valid until the next call."""
         needed = [self._graph.weights[name] for name in node.sources if name in self._graph.weights]
-        read = self._ahead.take(node)
+        self._read_ahead = self._ahead.take(node.index)
+        read = self._read_ahead.exact
         others = [weight for weight in needed if weight.name not in read]
         self._buffer.reset(w for w in others if w.name not in self._kept and not w.dtype.hasobject)
         pairs = {name: (values, tensor_of(values)) for name, values in read.items()}
         pairs.update((weight.name, self._read(weight)) for weight in others)
         self._loaded = {name: values for name, (values, _) in pairs.items()}
-        self._largest.clear()
+        self._largest = self._read_ahead.largest
         return {name: tensor for name, (_, tensor) in pairs.items()}
 
     def hold(self, name: str, values: np.ndarray[Any, Any]) -> ort.OrtValue:
         """Returns values as the one weight that is loaded, in place of a whole one of this name."""
         self._loaded = {name: values}
-        self._largest.clear()
+        self._largest, self._read_ahead = {}, ReadWeights()
         return tensor_of(values)
 
     def largest(self, name: str) -> float:
@@ -67,7 +71,7 @@ class WeightsInUse:
     def round(
         self, precision: Precision, names: Collection[str]
     ) -> tuple[dict[str, ort.OrtValue], float]:
-        """Rounds some of the loaded weights; large ones in place, so the exact ones are gone.
+        """Rounds some of the loaded weights; large ones in place, so the exact ones may be gone.
 
         Values beyond the range become the largest finite number, as when TensorRT's weights are
         converted.
@@ -91,17 +95,19 @@ class WeightsInUse:
                     changed[name] = rounded
             else:
                 magnitude = self.largest(name)
-                self._round_in_place(values, magnitude, precision)
-                changed[name] = tensor_of(values)
+                changed[name] = tensor_of(self._rounded(name, magnitude, precision))
             largest = max(largest, magnitude)
         return changed, largest
 
-    def _round_in_place(
-        self, values: np.ndarray[Any, Any], largest: float, precision: Precision
-    ) -> None:
-        if self._rounder is None or self._rounder.precision != precision:
-            self._rounder = CastRounder(precision)
-        self._rounder.round_weight(values, largest)
+    def _rounded(self, name: str, largest: float, precision: Precision) -> np.ndarray[Any, Any]:
+        rounder = self._ahead.rounder
+        if rounder is None or rounder.precision != precision:
+            rounder = self._ahead.rounder = CastRounder(precision)
+        if self._read_ahead.precision == precision and name in self._read_ahead.rounded:
+            return self._read_ahead.rounded[name]
+        values = self._loaded[name]
+        rounder.round_weight(values, largest, out=values)
+        return values
 
     def _round_kept(self, name: str, precision: Precision) -> tuple[ort.OrtValue, float]:
         if name not in self._rounded_kept:

@@ -25,7 +25,7 @@ def test_large_weights_beyond_the_range_are_clipped(largest, precision):
     values = values_with(largest)
     expected = round_to_precision(values, precision, saturate=True)
 
-    CastRounder(precision).round_weight(values, float(np.float32(largest)))
+    CastRounder(precision).round_weight(values, float(np.float32(largest)), out=values)
 
     assert np.array_equal(values, expected)
     assert np.isfinite(values).all()
@@ -37,7 +37,7 @@ def test_weights_of_any_type_and_size_are_rounded(count, dtype):
     values = np.linspace(-1, 1, count).astype(dtype)
     expected = round_to_precision(values, FP16, saturate=True)
 
-    CastRounder(FP16).round_weight(values, 1.0)
+    CastRounder(FP16).round_weight(values, 1.0, out=values)
 
     assert np.array_equal(values, expected)
     assert values.dtype == dtype

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.execution.kernels.node_session import NodeRunner, tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.model import identify, load_graph
 from polygraphy_layerprec.pipeline import measure_output_error, rank_model
 from tests.models import build_model, node, normal, tensor
@@ -135,6 +136,20 @@ def test_a_node_that_needs_ranks_has_one_session_for_all_extents():
         counts.add(runner.session_count)
 
     assert counts == {2}  # the first knows types alone and fails
+
+
+@pytest.mark.parametrize(("size", "threads"), [(1 << 10, {1}), (1 << 21, {3}), (None, {1, 3})])
+def test_what_takes_little_time_runs_on_one_thread(size: int | None, threads: set[int]):
+    model = build_model(
+        [node("Relu", ["x"], "y", name="relu")], [tensor("x", None)], [tensor("y", None)], {}
+    )
+    runner, relu = NodeRunner(load_graph(model)), load_graph(model).nodes[0]
+    with threads_per_session(3):
+        for count in (size,) if size else (1 << 10, 1 << 21):
+            (made,) = runner.run(relu, {"x": tensor_of(np.full(count, -1.0, np.float32))})
+            assert not value_of(made).any()
+    sessions = runner._sessions.values()
+    assert {s.get_session_options().intra_op_num_threads for s in sessions} == threads
 
 
 def test_a_node_that_fails_says_what_it_said_first():
