@@ -201,9 +201,9 @@ def test_a_layer_from_which_nothing_gets_to_the_outputs_that_count_is_not_judged
 @pytest.mark.parametrize(
     ("tail", "weights"),
     [
-        ([node("Mul", ["logits", "nought"], "y", name="/zero")], {"nought": scalar(0.0)}),
+        ([node("Mul", ["logits", "none"], "y", name="/zero")], {"none": scalar(0.0)}),
         ([node("Shape", ["logits"], "y", name="/shape")], {}),
-        ([node("Div", ["logits", "nought"], "y", name="/nan")], {"nought": scalar(0.0)}),
+        ([node("Div", ["logits", "none"], "y", name="/nan")], {"none": scalar(0.0)}),
     ],
 )
 def test_where_nothing_can_be_judged_it_is_an_error_that_says_so(tail, weights):

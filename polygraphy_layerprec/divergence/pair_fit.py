@@ -164,35 +164,35 @@ def describe_fit(name: str, fit: PairFit) -> tuple[str, str, float] | None:
     end = scale * fit.largest_step
     if fit.clipping_power > fit.rounding_power:
         share = fit.clipped_count / fit.element_count
-        told = (
+        words = (
             f"saturation: {100 * share:.2g} % of {name} are clipped to {end:.3g}, "
             f"|x| up to {fit.max_abs:.3g}"
         )
-        return "saturation", told, fit.clipping_power / fit.rounding_power
+        return "saturation", words, fit.clipping_power / fit.rounding_power
     median = float(np.median(steps))
     is_outlier = steps.size >= _FEWEST_CHANNELS and median < used / _OUTLIER_RATIO
     if fit.has_even_steps and is_outlier:
         worst = int(steps.argmax())
-        told = (
+        words = (
             f"outlier channel: channel {worst} of {name} goes up to {fit.max_abs:.3g}, and leaves "
             f"the median channel {median:.2g} of {fit.largest_step:g} steps"
         )
         dead = int(np.count_nonzero((steps > 0.0) & (steps < 0.5)))
-        told += f"; {dead} of {steps.size} channels become 0" if dead else ""
-        return "outlier channel", told, used / max(median, 1e-3)
+        words += f"; {dead} of {steps.size} channels become 0" if dead else ""
+        return "outlier channel", words, used / max(median, 1e-3)
     if fit.zeroed_count > _LOST_SHARE * fit.element_count:
         share = fit.zeroed_count / fit.element_count
-        told = (
+        words = (
             f"lost values: |x| of {name} goes up to {fit.max_abs:.3g}, so that "
             f"{100 * share:.2g} % of them are less than half a step and become 0"
         )
-        return "lost values", told, share
+        return "lost values", words, share
     if fit.has_even_steps and used < _WASTED:
-        told = (
+        words = (
             f"wasted range: |x| of {name} goes up to {fit.max_abs:.3g}, the scale to {end:.3g}: "
             f"{used:.2g} of {fit.largest_step:g} steps"
         )
-        return "wasted range", told, fit.largest_step / used
+        return "wasted range", words, fit.largest_step / used
     return _dead_channels(name, steps)
 
 

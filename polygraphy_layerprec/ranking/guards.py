@@ -100,7 +100,7 @@ def with_guards(
 
 @dataclass(slots=True)
 class _FiniteSets:
-    """Whether sets of layers leave finite outputs, told as they are measured."""
+    """Whether sets of layers leave finite outputs; progress is reported as they are measured."""
 
     measurement: SetMeasurement
     layers: Sequence[RankedLayer]
@@ -149,7 +149,7 @@ def _reasons(
 ) -> dict[str, str]:
     """What each layer of a group does there, the first one whose value is another being the cause.
 
-    Told are the value, what it becomes, and where NaN or infinity starts for it.
+    It says the value, what it becomes, and where NaN or infinity starts for it.
     """
     changed = [layer for layer in group if layer.graph_index in values.turned]
     what = "NaN" if values.is_nan else "infinities"

@@ -53,19 +53,19 @@ def _unmeasured_layers(ranking: Ranking, measured: Mapping[str, TensorDivergence
     names = [layer.name for layer in ranking.layers]
     missing = [name for name in names if name not in measured]
     reshaped = [name for name in names if name in measured and measured[name].reshaped_count]
-    told = []
+    gaps = []
     if missing:
-        told.append(
+        gaps.append(
             f"{len(missing)} of {len(names)} layers have no tensor that was measured, so that "
             f"their cumulative error is not known and their overflow is the emulated one: "
             f"{name_some(missing)}."
         )
     if reshaped:
-        told.append(
+        gaps.append(
             f"{len(reshaped)} of {len(names)} layers have another shape in the candidate than in "
             f"the reference and cannot be compared: {name_some(reshaped)}."
         )
-    return told
+    return gaps
 
 
 def _unmeasured_outputs(ranking: Ranking, comparison: TensorComparison) -> list[str]:
@@ -74,19 +74,19 @@ def _unmeasured_outputs(ranking: Ranking, comparison: TensorComparison) -> list[
     missing = [name for name in expected if not comparison[name].present_count]
     if len(missing) == len(expected):
         return ["No output of the model was measured: the output error is the emulated one."]
-    told = []
+    gaps = []
     if missing:
-        told.append(
+        gaps.append(
             f"{len(missing)} of {len(expected)} outputs were not measured, and the output error is "
             f"without them: {name_some(missing)}."
         )
     reshaped = [name for name in expected if comparison[name].reshaped_count]
     if reshaped:
-        told.append(
+        gaps.append(
             f"{len(reshaped)} of {len(expected)} outputs have another shape in the candidate than "
             f"in the reference: {name_some(reshaped)}."
         )
-    return told
+    return gaps
 
 
 def _stray_tensors(
@@ -100,18 +100,18 @@ def _stray_tensors(
     known |= {output.name for output in ranking.output_error.outputs}
     strays = [name for name in names if name not in known and name not in model_tensors]
     absent = [name for name in names if comparison[name].absent_count]
-    told = []
+    gaps = []
     if strays:
-        told.append(
+        gaps.append(
             f"{len(strays)} of {len(names)} tensors match no layer of the model: "
             f"{name_some(strays)}."
         )
     if absent:
-        told.append(
+        gaps.append(
             f"{len(absent)} of {len(names)} tensors are not on both sides, or are no tensors of "
             f"numbers, in some samples: {name_some(absent)}."
         )
-    return told
+    return gaps
 
 
 def _no_difference(ranking: Ranking, measured: Mapping[str, TensorDivergence]) -> list[str]:
@@ -121,11 +121,11 @@ def _no_difference(ranking: Ranking, measured: Mapping[str, TensorDivergence]) -
         return []
     if any(divergence.mismatch_count for divergence in measured.values()):
         return []
-    told = (
+    gaps = (
         "Every layer that was measured gives the same values in the candidate as in the reference: "
         "the candidate seems to be in FP32 as well."
     )
-    return [told]
+    return [gaps]
 
 
 def _other_samples(
@@ -133,19 +133,19 @@ def _other_samples(
 ) -> list[str]:
     """Of impacts that come from other inputs than the divergences."""
     conditions = ranking.conditions
-    told = []
+    gaps = []
     if conditions.sample_count != comparison.sample_count:
-        told.append(
+        gaps.append(
             f"The divergences are of {count_of(comparison.sample_count, 'sample')}, the impacts of "
             f"{conditions.sample_count}."
         )
     if conditions.inputs == "user" and _magnitudes_differ(ranking, measured):
-        told.append(
+        gaps.append(
             "The magnitudes in the measured reference are not those of the emulated one, so the "
             "impacts come from other inputs than the divergences: give the same with "
             "`--load-inputs`."
         )
-    return told
+    return gaps
 
 
 def _magnitudes_differ(ranking: Ranking, measured: Mapping[str, TensorDivergence]) -> bool:

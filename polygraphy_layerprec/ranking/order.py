@@ -134,7 +134,7 @@ def _urgencies(layers: Sequence[RankedLayer]) -> dict[str, float]:
     """The impact by which each layer is ordered: its own, or that of a term that it cancels.
 
     A term that is large only to be cancelled must reach the cancellation unrounded, so the two are
-    kept in FP32 together or to no avail.
+    kept in FP32 together, as one alone does not help.
     """
     urgencies = {layer.name: layer.impact for layer in layers}
     cancelling = {layer.name for layer in layers if layer.kind == "cancellation"}

@@ -148,4 +148,4 @@ class UnmeasuredLayer:
     """Why not, in words."""
 
     failed: bool = True
-    """Whether it was tried in vain; false where it stays in FP32, and where no sample runs it."""
+    """Whether it failed; false where it stays in FP32, and where no sample runs it."""

@@ -37,7 +37,7 @@ _MOST_COSTLY_DROPS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Which layers of a ranking may, must or shall stay in FP32."""
+    """Which layers of a ranking may, must or should stay in FP32."""
 
     named: npt.NDArray[np.bool_]
     """Layers that are kept in any case."""

@@ -81,7 +81,7 @@ class Recorder:
         return self.outcome(kept).excess
 
     def hide(self, kept: npt.NDArray[np.bool_]) -> None:
-        """Leaves a set that was tried in vain out of what there is to choose from."""
+        """Leaves a set that did not help out of what there is to choose from."""
         self._hidden.add(kept.tobytes())
 
     def cheapest(self, prices: Prices, forecast: SetForecast) -> npt.NDArray[np.bool_]:

@@ -50,7 +50,7 @@ def test_what_stands_for_half_an_output_counts_half():
     values = np.array([3.0, 4.0], np.float32)
     output, half = target_of(values), replace(target_of(values), weight=0.5)
 
-    scales = output_scales({"y": output, "a": half, "b": half, "nought": target_of(0 * values)})
+    scales = output_scales({"y": output, "a": half, "b": half, "none": target_of(0 * values)})
 
     assert scales == pytest.approx({"y": 0.5 / 25, "a": 0.25 / 25, "b": 0.25 / 25})
 

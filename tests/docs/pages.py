@@ -2,7 +2,7 @@
 
 A fenced block tagged `bash` or `python` is run, one tagged with a name of `SHOWN` is not, and any
 other block is an error, so that nothing escapes. The comments
-`<!-- Polygraphy Test: Ignore Start -->` and `<!-- Polygraphy Test: Ignore End -->` embrace blocks
+`<!-- Polygraphy Test: Ignore Start -->` and `<!-- Polygraphy Test: Ignore End -->` surround blocks
 that cannot run; `XFAIL` in place of `Ignore` those that must fail, each at its last command.
 """
 

@@ -464,12 +464,12 @@ def _random_draws() -> ModelProto:
     nodes = [
         _node("RandomNormal", [], ["r"], dtype=_FLOAT, shape=[2, 4], seed=1.0),
         _node("RandomUniformLike", ["x"], ["u"], seed=1.0),
-        _node("Mul", ["r", "nought"], ["r0"]),
-        _node("Mul", ["u", "nought"], ["u0"]),
+        _node("Mul", ["r", "none"], ["r0"]),
+        _node("Mul", ["u", "none"], ["u0"]),
         _node("Sum", ["x", "r0", "u0"], ["s"]),
         _node("Exp", ["s"], ["y"]),
     ]
-    weights = {"nought": np.float32(0)}
+    weights = {"none": np.float32(0)}
     return make_model(nodes, [float_value("x", 2, 4)], [float_value("y", 2, 4)], weights, opset=13)
 
 

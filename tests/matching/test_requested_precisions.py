@@ -188,7 +188,7 @@ def test_a_mixed_model_says_what_was_kept(make, data, precision, tmp_path_factor
 
     asked = requested_by_mixed_onnx(folder / "mixed.onnx", graph)
 
-    # What a saved model leaves in FP32 anyway was asked of nobody.
+    # What a saved model leaves in FP32 anyway was not requested.
     planner = Planner(graph, precision, Target.ONNX, schema_opset=asked.opset)
     left = {left_out.outputs[0] for left_out in planner.plan().left}
     found = {constraint.outputs[0] for constraint in asked.constraints}

@@ -195,7 +195,7 @@ def test_where_there_is_no_order_there_is_no_correlation(first, second):
     assert rank_correlation(first, second) is None
 
 
-def test_measured_impacts_take_the_place_of_those_foretold():
+def test_measured_impacts_take_the_place_of_those_forecast():
     kept, measured = observation(0, 4.0), observation(1, 4.0, outputs=("", "state"))
 
     changed = with_exact_impacts([kept, measured], {"state": 3.0, "elsewhere": 1.0})

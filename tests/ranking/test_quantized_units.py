@@ -21,8 +21,8 @@ DEPTH, WIDTH = 12, 24
 
 
 def deep(outlier=None):
-    """A chain of products with residuals; what one of them takes may have a channel that is large
-    to no avail."""
+    """A chain of products with residuals; what one of them takes may have a large channel that
+    does not matter."""
     nodes, weights, before = [], {}, "x"
     for place in range(DEPTH):
         weights[f"w{place}"] = normal(place, WIDTH, WIDTH, scale=0.12 + 0.1 * (place % 5))
@@ -110,7 +110,7 @@ def test_a_saturated_scale_comes_first_with_that_reason():
 
 
 @pytest.mark.usefixtures("forecast")
-def test_pairs_that_leave_little_are_measured_and_not_foretold():
+def test_pairs_that_leave_little_are_measured_and_not_forecast():
     reference, inputs = deep(), samples()
     model = quantised(reference, inputs[0], ops={"MatMul"})
     (scale,) = (t for t in model.graph.initializer if t.name == "a4_scale")
@@ -126,7 +126,7 @@ def test_pairs_that_leave_little_are_measured_and_not_foretold():
     assert layer.impact == pytest.approx(exact["m5"])
 
 
-def test_the_worst_are_measured_and_the_others_foretold(monkeypatch):
+def test_the_worst_are_measured_and_the_others_forecast(monkeypatch):
     monkeypatch.setattr(observing, "_WORST_MEASURED", 3)
     reference, inputs = deep(), samples()
 

@@ -48,7 +48,7 @@ def open_gpu(*, memory_bytes: int | None = None) -> CudaDevice:
     Raises:
         DeviceError: If a part is missing or does not fit the others, or there is no GPU.
     """
-    silence_native_log()  # of what it looks for in vain
+    silence_native_log()  # of what it looks for and does not find
     _check_runtime()
     cupy = _import_cupy()
     _check_gpu(cupy)

@@ -136,7 +136,7 @@ def saturate_output(
         harmful = origins if arrived is not None else harmful
         arrived = reference
     elif _is_damaged(reference, arrived, finite & ~beyond):
-        # Told once; from here on every further overflow is judged on its own.
+        # Reported once; from here on every further overflow is judged on its own.
         harmful, arrived = origins, reference
     if not is_any_true(beyond):
         return SaturatedOutput(None, frozenset(), harmful)
