@@ -29,6 +29,7 @@ def commands_to_run(
     *,
     script_path: str | None,
     precision: str,
+    keeps_any: bool = True,
     installed: Sequence[TensorRT],
     shape_ranges: Mapping[str, ShapeRange] | None = None,
     external_data_dir: str | None = None,
@@ -39,19 +40,22 @@ def commands_to_run(
         arguments: Arguments after `polygraphy layerprec` that select the same layers.
         model_path: The model that was ranked.
         script_path: The script that was saved for it, or None.
-        precision: Name of the low precision: `fp16` or `bf16`.
+        precision: Name of the low precision: `fp16`, `bf16`, or `qdq` of a quantised model.
+        keeps_any: Whether any layer is chosen.
         installed: Kinds of TensorRT to build with; all are shown when it is empty.
         shape_ranges: Smallest and largest shape of each input of dynamic shape.
         external_data_dir: Where the model's data files are, if not beside it.
     """
     commands = []
     if precision == "qdq":
-        return _commands_for_pairs(arguments, model_path)
+        return _commands_for_pairs(arguments, model_path, keeps_any=keeps_any)
     if script_path is None:
         script_path = _NEW_SCRIPT
         words = [*without_options(arguments, REPORT_OPTIONS), "--save-script", script_path]
         line = shlex.join(["polygraphy", "layerprec", *words])
-        commands.append(Command("Save a script that has TensorRT do so:", line))
+        low = precision.upper()
+        does = "keep the chosen layers in FP32" if keeps_any else f"run every layer in {low}"
+        commands.append(Command(f"Save a script that has TensorRT {does}:", line))
     builds = build_commands(
         model_path,
         script_path,
@@ -64,11 +68,16 @@ def commands_to_run(
     return tuple(commands)
 
 
-def _commands_for_pairs(arguments: Sequence[str], model_path: str) -> tuple[Command, ...]:
+def _commands_for_pairs(
+    arguments: Sequence[str], model_path: str, *, keeps_any: bool
+) -> tuple[Command, ...]:
     """From a report on a quantised model to a model with fewer pairs, and an engine of it."""
     words = without_options(arguments, (*REPORT_OPTIONS, "--save-onnx", "--save-exclude"))
     words += ["--save-onnx", _FEWER_PAIRS, "--save-exclude", "exclude.txt"]
     engine = f"{os.path.splitext(os.path.basename(model_path))[0]}.engine"
+    if not keeps_any:
+        line = shlex.join(["polygraphy", "convert", model_path, "-o", engine])
+        return (Command("Build an engine of the model as it is:", line),)
     return (
         Command(
             "Save the model without the pairs of these layers:",

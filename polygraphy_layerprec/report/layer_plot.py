@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.files.atomic_file import write_file
 from polygraphy_layerprec.report.broken_axis import break_axis
-from polygraphy_layerprec.report.columns import printable, shorten
+from polygraphy_layerprec.report.columns import printable, shorten, wrap_text
 from polygraphy_layerprec.report.headline import judge_ranking
 from polygraphy_layerprec.report.kind_styles import KIND_STYLES, drawn_kind
 from polygraphy_layerprec.report.plot_axis import break_y_axis
@@ -22,6 +22,7 @@ __all__ = ["check_plot_package", "save_layer_plot"]
 
 _LAYERS_NAMED: Final = 12
 _NAME_WIDTH: Final = 46
+_TITLE_WIDTH: Final = 110  # characters
 _KEPT_COLOR: Final = "#0d8f62"
 _LOWERED_COLOR: Final = "#b7bdc5"
 
@@ -62,7 +63,7 @@ def save_layer_plot(report: RankingReport, path: str) -> None:
 
 def _title(report: RankingReport) -> str:
     name = shorten(printable(report.ranking.model.name), 60) or "model"
-    return f"{name}: {judge_ranking(report).headline}"
+    return "\n".join(wrap_text(f"{name}: {judge_ranking(report).headline}", _TITLE_WIDTH))
 
 
 def _draw_depth(axes: Any, report: RankingReport) -> None:

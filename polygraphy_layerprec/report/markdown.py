@@ -246,7 +246,7 @@ def _conditions(ranking: Ranking) -> str:
         f"stability of the order {describe_stability(ranking)}; {conditions.backend}, impact by "
         f"{conditions.impact}; digest {ranking.model.digest[:16]}; {versions}"
     )
-    return escape_markdown(text)
+    return escape_markdown(text, longest=None)
 
 
 def _divergence(divergence: OutputDivergence | None) -> str:

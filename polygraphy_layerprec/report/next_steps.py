@@ -72,6 +72,7 @@ def format_build_commands(
     *,
     precision: str,
     installed: Sequence[TensorRT],
+    kept: tuple[int, int] | None = None,
     shape_ranges: Mapping[str, ShapeRange] | None = None,
     external_data_dir: str | None = None,
 ) -> list[str]:
@@ -82,10 +83,11 @@ def format_build_commands(
         script_path: The script that was saved for it.
         precision: Name of the low precision: `fp16` or `bf16`.
         installed: Kinds of TensorRT to build with; all are shown when it is empty.
+        kept: How many layers stay in FP32, and of how many.
         shape_ranges: Smallest and largest shape of each input of dynamic shape.
         external_data_dir: Where the model's data files are, if not beside it.
     """
-    lines = ["Next: build an engine that keeps the chosen layers in FP32"]
+    lines = [f"Next: build {_engine(precision, kept)}"]
     for version, command in build_commands(
         model_path,
         script_path,
@@ -156,6 +158,15 @@ def format_script_command(arguments: Sequence[str], *, precision: str = "fp16") 
         "Next: save a script that keeps the chosen layers in FP32 in an engine",
         f"      {command}",
     ]
+
+
+def _engine(precision: str, kept: tuple[int, int] | None) -> str:
+    """What is built, in words."""
+    if kept is not None and not kept[0]:
+        return f"an engine in {precision.upper()}: no layer has to stay in FP32"
+    if kept is not None and kept[0] == kept[1]:
+        return "an FP32 engine: every layer stays in FP32"
+    return "an engine that keeps the chosen layers in FP32"
 
 
 def _from_here(path: str) -> str:

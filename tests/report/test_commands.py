@@ -64,3 +64,13 @@ def test_options_go_with_their_values_in_either_form():
     words = ["a", "-o", "b", "--output=c", "--format", "markdown", "-or", "d"]
 
     assert without_options(words, ("-o", "--output", "--format")) == ["a", "-or", "d"]
+
+
+def test_where_no_layer_is_chosen_the_commands_say_what_is_built():
+    options = {"script_path": None, "installed": ["rtx"], "keeps_any": False}
+
+    script, _ = commands_to_run(RANK, "m.onnx", precision="bf16", **options)
+    (engine,) = commands_to_run(RANK, "m.onnx", precision="qdq", **options)
+
+    assert script.purpose == "Save a script that has TensorRT run every layer in BF16:"
+    assert engine.line == "polygraphy convert m.onnx -o m.engine"

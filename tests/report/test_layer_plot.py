@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from polygraphy_layerprec.report import layer_plot
 from polygraphy_layerprec.report.layer_plot import save_layer_plot
 from tests.rankings import make_layer
-from tests.report_models import hostile_report, make_report
+from tests.report_models import decided_report, hostile_report, make_report
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
@@ -63,3 +65,17 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch
         save_layer_plot(make_report(), str(tmp_path / "plot.svg"))
 
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_long_title_is_broken_and_not_cut(tmp_path):
+    report = decided_report()
+    decision = replace(report.selection.decision, sentence=" ".join(["word"] * 60))
+    path = tmp_path / "plot.svg"
+
+    save_layer_plot(
+        replace(report, selection=replace(report.selection, decision=decision)), str(path)
+    )
+
+    lines = re.findall(r"<!-- (.*\bword\b.*) -->", path.read_text())
+    assert sum(line.count("word") for line in lines) == 60
+    assert max(map(len, lines)) <= 110

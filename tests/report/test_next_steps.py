@@ -76,6 +76,23 @@ def test_each_kind_of_tensorrt_has_its_own_command(kind, prefix, flags, config):
 
 
 @pytest.mark.parametrize(
+    ("kept", "built"),
+    [
+        (None, "an engine that keeps the chosen layers in FP32"),
+        ((2, 9), "an engine that keeps the chosen layers in FP32"),
+        ((0, 9), "an engine in FP16: no layer has to stay in FP32"),
+        ((9, 9), "an FP32 engine: every layer stays in FP32"),
+    ],
+)
+def test_what_is_built_is_said(kept, built):
+    first, *_ = format_build_commands(
+        "m.onnx", "c.py", precision="fp16", installed=["rtx"], kept=kept
+    )
+
+    assert first == f"Next: build {built}"
+
+
+@pytest.mark.parametrize(
     ("installed", "is_said"),
     [(["rtx"], True), (["inherently typed"], True), ([], True), (["weakly typed"], False)],
 )

@@ -46,7 +46,7 @@ def embedded_figures(figures: Mapping[str, Model], axes: Mapping[str, ChartAxes]
 
     Args:
         figures: Figures by name; the element for one has the identifier `chart-` and its name.
-        axes: Where to look for the nearest layer in a figure, by its name.
+        axes: Where to look for the nearest layer in a figure, by its name, or in others.
     """
     document = Document()
     for chart in figures.values():
@@ -58,7 +58,7 @@ def embedded_figures(figures: Mapping[str, Model], axes: Mapping[str, ChartAxes]
     return {
         "docs": {"report": content},
         "items": [item],
-        "axes": {name: asdict(columns) for name, columns in axes.items()},
+        "axes": {name: asdict(columns) for name, columns in axes.items() if name in figures},
     }
 
 

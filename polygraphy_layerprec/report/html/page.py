@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["render_page"]
 
-_LINE_LENGTH: Final = 24  # at the least: every place to break costs the browser time
+_QUOTED: Final = re.compile(r"`([^`]+)`")
+_LINE_LENGTH: Final = 16  # at the least: every place to break costs the browser time
 
 
 def render_page(template: str, content: Mapping[str, Any]) -> str:
@@ -54,6 +56,7 @@ def _environment() -> Environment:
         "percent": format_percent,
         "result": format_result,
         "printable": printable,
+        "prose": _prose,
         "shorten": lambda text, width: shorten(printable(text), width),
         "stability": describe_stability,
         "magnitude": format_magnitude,
@@ -75,6 +78,11 @@ def _breakable(name: str) -> str:
     if len(name) < _LINE_LENGTH:
         return escape(name)
     return Markup("/<wbr>").join(map(escape, name.split("/")))
+
+
+def _prose(text: str) -> str:
+    """Words of ours, escaped; what is quoted in them with backticks is set as code."""
+    return Markup(_QUOTED.sub(r"<code>\1</code>", str(escape(printable(text)))))  # noqa: S704 - escaped
 
 
 def _script_json(value: Any) -> str:

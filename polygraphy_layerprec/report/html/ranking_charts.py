@@ -15,7 +15,7 @@ from bokeh.models import (
     Span,
 )
 
-from polygraphy_layerprec.precision import precision_named
+from polygraphy_layerprec.precision import QDQ, precision_named
 from polygraphy_layerprec.report.broken_axis import BrokenAxis, break_axis
 from polygraphy_layerprec.report.html.bokeh_embedding import ChartAxes
 from polygraphy_layerprec.report.html.chart_frame import (
@@ -55,18 +55,22 @@ DEPTH_AXES: Final = {
 
 
 def draw_ranking(report: RankingReport) -> dict[str, Figure]:
-    """Returns a figure for each chart, by the name of its place in the page."""
+    """Returns a figure for each chart, by the name of its place in the page.
+
+    There is none about underflow of the pairs of a quantised model.
+    """
     layers = report.ranking.layers
     depth = Range1d(0.0, len(layers) + 1.0, bounds=(0.0, len(layers) + 1.0), name="along")
     source = _layer_source(report)
     precision = precision_named(report.ranking.precision)
-    return {
+    charts = {
         "impact": _draw_impact(layers, source, depth),
         "errors": _draw_errors(layers, source, depth),
         "magnitudes": _draw_magnitudes(layers, source, depth, precision),
-        "underflow": _draw_underflow(layers, source, depth),
-        "curve": draw_curve(report),
     }
+    if precision != QDQ:  # whose values stay in FP32's range
+        charts["underflow"] = _draw_underflow(layers, source, depth)
+    return {**charts, "curve": draw_curve(report)}
 
 
 def _layer_source(report: RankingReport) -> ColumnDataSource:

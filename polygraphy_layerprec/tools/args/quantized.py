@@ -9,6 +9,7 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 
 from polygraphy_layerprec._native import G_LOGGER, export
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     import argparse
@@ -85,7 +86,8 @@ class QuantizedModelArgs(BaseArgs):
         found = pass_pairs_by(graph, reference, reference_path=self.reference_path)
         where = self.reference_path or "the same model with its pairs passed by"
         G_LOGGER.info(
-            f"Quantised model: {len(found.pairs)} pairs, {len(found.units)} layers | Compared "
+            f"Quantised model: {count_of(len(found.pairs), 'pair')}, "
+            f"{count_of(len(found.units), 'layer')} | Compared "
             f"with {os.fspath(where)}"
         )
         return found

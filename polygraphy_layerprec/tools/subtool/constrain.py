@@ -124,7 +124,9 @@ class Constrain(SelectingSubtool):
             selection,
             args,
             hint="" if measured is not None else how_to_choose(ranked.path),
-            commands=self.build_commands(ranking, ranked.model_path, ranked.external_data_dir),
+            commands=self.build_commands(
+                ranking, selection, ranked.model_path, ranked.external_data_dir
+            ),
         )
         reached = self.act_on(
             ranking,

@@ -57,7 +57,7 @@ class RankingSubtool(SelectingSubtool):
             args,
             hint=_how_to_choose(report.save_ranking),
             commands=[
-                *self.build_commands(ranking, model_path, external_data_folder),
+                *self.build_commands(ranking, selection, model_path, external_data_folder),
                 *self._next_steps(selection, ranking.precision),
             ],
         )

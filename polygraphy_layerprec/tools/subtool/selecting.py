@@ -151,7 +151,7 @@ class SelectingSubtool(LayerprecSubtool):
             )
             files.save_ranking(report)
         if selection.reached:
-            commands = self.build_commands(ranking, model_path, external_data_folder)
+            commands = self.build_commands(ranking, selection, model_path, external_data_folder)
             if commands:
                 G_LOGGER.info("\n".join(commands))
             return True
@@ -261,6 +261,7 @@ class SelectingSubtool(LayerprecSubtool):
             else commands_to_run(
                 arguments,
                 model_path or ranking.model.name or "model.onnx",
+                keeps_any=bool(selection.layers),
                 script_path=self.arg_groups[ArtefactArgs].save_script if saves else None,
                 precision=ranking.precision,
                 installed=installed_tensorrt(),
@@ -270,7 +271,11 @@ class SelectingSubtool(LayerprecSubtool):
         )
 
     def build_commands(
-        self, ranking: Ranking, model_path: str | None, external_data_dir: str | None
+        self,
+        ranking: Ranking,
+        selection: Selection,
+        model_path: str | None,
+        external_data_dir: str | None,
     ) -> list[str]:
         """Returns lines with the commands that build with the script that is saved; maybe none."""
         from polygraphy_layerprec.report.next_steps import format_build_commands, installed_tensorrt
@@ -283,6 +288,7 @@ class SelectingSubtool(LayerprecSubtool):
             script_path,
             precision=ranking.precision,
             installed=installed_tensorrt(),
+            kept=(len(selection.layers), ranking.layer_count),
             shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
             external_data_dir=external_data_dir,
         )

@@ -269,6 +269,19 @@ def test_no_name_makes_a_page_wider_than_the_window(browser, pages, name, width)
     assert tallest < 1000
 
 
+@pytest.mark.parametrize("name", ["ranking", "decided", "agreement", "verification"])
+def test_tables_fit_a_phone(browser, pages, name):
+    browser.resize(400)
+    browser.open(pages[name], ready=name != "verification")
+
+    hidden = browser.run(
+        "return [...document.querySelectorAll('.scroll')]"
+        ".map((e) => e.scrollWidth - e.clientWidth).filter((pixels) => pixels > 0)"
+    )
+
+    assert hidden == []
+
+
 def test_two_rankings_are_compared_dot_by_dot(browser, pages):
     browser.open(pages["agreement"])
     left, top, width, height = frame_of(browser, "agreement")

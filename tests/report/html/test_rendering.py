@@ -311,3 +311,25 @@ def test_what_loses_values_has_a_word_in_place_of_an_impact(trouble, word):
     row = page.partition('<tr data-i="0"')[2].partition("</tr>")[0]
     assert row.count(f'<td class="over">{word}</td>') == 2
     assert "4.9e-12" not in row
+
+
+def test_what_is_quoted_is_set_as_code_and_nothing_else_is_html():
+    ranking = replace(make_report().ranking, warnings=("Give real ones with `--load-inputs <b>`.",))
+
+    text = render_ranking_report(replace(make_report(), ranking=ranking))
+
+    assert "<li>Give real ones with <code>--load-inputs &lt;b&gt;</code>.</li>" in text
+
+
+def test_of_pairs_nothing_is_said_of_a_range_that_they_do_not_have():
+    report = make_report()
+    report = replace(report, ranking=replace(report.ranking, precision="qdq"))
+
+    page = Page(render_ranking_report(report))
+
+    assert "Magnitude largest |x| of the layer" in page.text
+    assert "pairs of QuantizeLinear and DequantizeLinear" in page.text
+    assert not re.search("Underflow|3.4e\\+38|3.4028e|1.4e-45", page.text)
+    assert [a["id"] for _, a in page.elements if a.get("id", "").startswith("chart-")] == [
+        *("chart-impact", "chart-errors", "chart-magnitudes", "chart-curve")
+    ]
