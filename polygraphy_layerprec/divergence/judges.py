@@ -179,12 +179,26 @@ def _outputs_of(part: str, parts: OutputParts | None) -> tuple[str, ...]:
     return parts.rest if parts.names_any else ()
 
 
-def _selected(arrays: Arrays, part: str, parts: OutputParts | None) -> Arrays:
-    return arrays if parts is None else parts.select(arrays, part)
+class _SingleJudge:
+    """Holds one criterion against the outputs, or against a part of them."""
+
+    __slots__ = ()
+
+    criterion: Criterion
+    part: str
+    parts: OutputParts | None
+
+    def select(self, arrays: Arrays) -> Arrays:
+        """What of the outputs is judged."""
+        return arrays if self.parts is None else self.parts.select(arrays, self.part)
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        return (self.criterion,)
 
 
 @dataclass(frozen=True, slots=True)
-class _WorstJudge:
+class _WorstJudge(_SingleJudge):
     """Judges by the worst of a number of each float output and sample."""
 
     criterion: Criterion
@@ -193,14 +207,6 @@ class _WorstJudge:
     parts: OutputParts | None
     needs_floats: bool = False
     calls_user: ClassVar[bool] = False
-
-    def select(self, arrays: Arrays) -> Arrays:
-        """What of the outputs is judged."""
-        return _selected(arrays, self.part, self.parts)
-
-    @property
-    def criteria(self) -> tuple[Criterion, ...]:
-        return (self.criterion,)
 
     def start(self) -> _WorstJudging:
         return _WorstJudging(self)
@@ -242,7 +248,7 @@ class _WorstJudging:
 
 
 @dataclass(frozen=True, slots=True)
-class _TotalJudge:
+class _TotalJudge(_SingleJudge):
     """Judges by a count of elements, over all outputs and samples, or by its share."""
 
     criterion: Criterion
@@ -250,14 +256,6 @@ class _TotalJudge:
     part: str = ""
     parts: OutputParts | None = None
     calls_user: ClassVar[bool] = False
-
-    def select(self, arrays: Arrays) -> Arrays:
-        """What of the outputs is judged."""
-        return _selected(arrays, self.part, self.parts)
-
-    @property
-    def criteria(self) -> tuple[Criterion, ...]:
-        return (self.criterion,)
 
     def start(self) -> _TotalJudging:
         return _TotalJudging(self)

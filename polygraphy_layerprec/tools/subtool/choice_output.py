@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "explain_failure",
+    "how_to_choose",
     "is_refuted",
     "lines_of_files",
     "show_in_one_look",
@@ -31,6 +33,12 @@ _SENTENCE_END: Final = re.compile(r"(?<=\.)\s+(?=[A-Z])|\n")
 _LAST: Final = 1  # the command again
 _FAILURE: Final = 3
 _WARNING_LINES: Final = 5
+
+
+def how_to_choose(ranking_path: str) -> str:
+    """Returns how to take another set of a list that a ranking holds."""
+    command = f"constrain {shlex.quote(ranking_path)} --choose N"
+    return f"another: `{command}`"
 
 
 def is_refuted(ranking: Ranking, selection: Selection) -> bool:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
-__all__ = ["SelectingSubtool", "how_to_choose", "model_arguments", "own_arguments"]
+__all__ = ["SelectingSubtool", "model_arguments", "own_arguments"]
 
 _NO_VERDICT: Final = (
     "Verdict: none, for nothing was measured: what follows is what the ranking forecasts. Measure "
@@ -292,12 +292,6 @@ class SelectingSubtool(LayerprecSubtool):
             shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
             external_data_dir=external_data_dir,
         )
-
-
-def how_to_choose(ranking_path: str) -> str:
-    """Returns how to take another set of a list that a ranking holds."""
-    command = f"constrain {shlex.quote(ranking_path)} --choose N"
-    return f"another: `{command}`"
 
 
 def model_arguments(ranking: Ranking) -> list[str]:
