@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from polygraphy_layerprec.divergence.activation_store import ActivationStore
-from polygraphy_layerprec.divergence.backward_sweep import BackwardSweep, names_read
+from polygraphy_layerprec.divergence.backward_sweep import AtOnce, BackwardSweep, Later, names_read
 from polygraphy_layerprec.divergence.probes import output_seeds, probe_count
 from polygraphy_layerprec.divergence.recorded_values import RecordedValues, error_key
 from polygraphy_layerprec.divergence.rules.registry import numpy_product
@@ -53,6 +54,7 @@ class Tape:
         budget_bytes: int | None = None,
         product: Callable[..., npt.NDArray[Any]] = numpy_product,
         side_by_side: Callable[[Sequence[Callable[[], None]]], None] = _one_by_one,
+        background: Callable[[], AbstractContextManager[Later]] = lambda: nullcontext(AtOnce()),
     ) -> None:
         """Prepares to record.
 
@@ -61,7 +63,9 @@ class Tape:
             budget_bytes: Memory for what is recorded; beyond it, that is kept on disk.
             product: Multiplies matrices: see `Application.product`.
             side_by_side: Does pieces of work that share nothing, some of them at a time.
+            background: Makes what does pieces of work later, until its block ends.
         """
+        self._background = background
         self._side_by_side = side_by_side
         self._entries: list[tuple[TapeEntry, list[str]]] = []
         self._product = product
@@ -114,7 +118,11 @@ class Tape:
             with np.errstate(all="ignore"):
                 for sweep in sweeps:
                     sweep.mark_outputs(decisions)
-                self._step_back(sweeps)
+                if len(sweeps) == 1:
+                    with self._background() as sweeps[0].later:
+                        self._step_back(sweeps)
+                else:  # which go side by side
+                    self._step_back(sweeps)
         finally:
             self._store.close()
             self._entries.clear()

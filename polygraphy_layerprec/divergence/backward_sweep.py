@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,9 +22,25 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.divergence.rules import Rule
 
-__all__ = ["BackwardSweep", "names_read"]
+__all__ = ["AtOnce", "BackwardSweep", "Later", "names_read"]
 
 _AN_OUTPUT = -1
+
+
+class Later(Protocol):
+    """Does pieces of work in order, which none of those that hand them over waits for."""
+
+    def put(self, work: Callable[[], None], nbytes: int = 0) -> None:
+        """Hands over work that keeps arrays of `nbytes` alive."""
+        ...
+
+
+class AtOnce:
+    """As `Later`, without delay."""
+
+    def put(self, work: Callable[[], None], nbytes: int = 0) -> None:  # noqa: ARG002
+        """Does the work."""
+        work()
 
 
 @dataclass(slots=True)
@@ -56,6 +73,9 @@ class BackwardSweep:
 
     responses: dict[int, float] = field(default_factory=dict)
     """As in `AdjointImpacts`."""
+
+    later: Later = field(default_factory=AtOnce)
+    """What weighs errors with gradients, while the sweep goes on."""
 
     _trail: CaveatTrail = field(default_factory=CaveatTrail)
     _readers: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -123,19 +143,13 @@ class BackwardSweep:
         arrived: Sequence[npt.NDArray[Any] | None],
         caveats: frozenset[Caveat],
     ) -> None:
-        power = independent = count = response = 0.0
+        errors = []
         for name, gradient in zip(entry.outputs, arrived, strict=True):
             halves = None if gradient is None else self.recorded.error_halves(name)
             if gradient is not None and halves is not None:
-                found = weighted_powers(gradient, halves, entry.coherent_axes)
-                power += found.coherent
-                independent += found.independent
-                count += found.count
-                response += found.response
-        self.powers[entry.index] = power
-        self.independent_powers[entry.index] = independent
-        self.number_counts[entry.index] = count
-        self.responses[entry.index] = response
+                errors.append((gradient, halves))
+        nbytes = sum(gradient.nbytes + halves.nbytes for gradient, halves in errors)
+        self.later.put(partial(self._weigh, entry, errors), nbytes)
         if caveats:
             self.caveats[entry.index] = caveats
         readers: dict[int, float] = {}
@@ -148,6 +162,22 @@ class BackwardSweep:
             for reader, share in readers.items()
             if total and reader != _AN_OUTPUT
         }
+
+    def _weigh(
+        self, entry: TapeEntry, errors: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.uint16]]]
+    ) -> None:
+        power = independent = count = response = 0.0
+        with np.errstate(all="ignore"):
+            for gradient, halves in errors:
+                found = weighted_powers(gradient, halves, entry.coherent_axes)
+                power += found.coherent
+                independent += found.independent
+                count += found.count
+                response += found.response
+        self.powers[entry.index] = power
+        self.independent_powers[entry.index] = independent
+        self.number_counts[entry.index] = count
+        self.responses[entry.index] = response
 
     def _hand_on(
         self, entry: TapeEntry, arrived: Sequence[npt.NDArray[Any] | None]

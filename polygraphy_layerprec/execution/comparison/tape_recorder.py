@@ -10,8 +10,11 @@ from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry
 from polygraphy_layerprec.divergence.backward_sweep import names_read
 from polygraphy_layerprec.divergence.coherence import coherent_axes
 from polygraphy_layerprec.divergence.probes import sweep_work
+from polygraphy_layerprec.execution.background import background_for_host
+from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.kernels.fast_products import fast_product
 from polygraphy_layerprec.execution.kernels.node_session import value_of
+from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
 from polygraphy_layerprec.execution.kernels.weights_on_device import constants_from
 from polygraphy_layerprec.execution.parallel import run_side_by_side
 from polygraphy_layerprec.execution.streams import is_float, shape_of
@@ -35,6 +38,9 @@ class TapeRecorder:
     def __init__(self, graph: Graph, paths: ErrorPaths, *, budget_bytes: int | None = None) -> None:
         self._graph = graph
         self._buffer = WeightBuffer()
+        self._ahead = WeightsAhead()
+        self._constants: list[tuple[str, ...]] = []
+        self._is_sweeping = False
         self._paths = paths
         self._sizes: list[int] = []
         self.tape = Tape(
@@ -42,6 +48,7 @@ class TapeRecorder:
             budget_bytes=budget_bytes,
             product=fast_product,
             side_by_side=run_side_by_side,
+            background=background_for_host,
         )
 
     def record(self, node_run: NodeRun) -> None:
@@ -73,7 +80,9 @@ class TapeRecorder:
             gains=node_run.gains,
             coherent_axes=() if node_run.introduced is None else self._coherent_axes(node, tensors),
         )
-        read = set(names_read(entry)) - self._graph.weights.keys()
+        names = names_read(entry)
+        self._note_constants(names)
+        read = set(names) - self._graph.weights.keys()
         values = {
             name: value_of(tensor)
             for name, tensor in tensors.items()
@@ -107,11 +116,26 @@ class TapeRecorder:
     def finish(self) -> None:
         """Forgets what the recording cost, before the next sample."""
         self._sizes.clear()
+        self._constants.clear()
+        self._is_sweeping = False
+
+    def _note_constants(self, names: Sequence[str]) -> None:
+        constants = tuple(name for name in names if name in self._graph.weights)
+        if constants and current_device() is None:  # which keeps weights itself
+            self._constants.append(constants)
 
     def _read_constants(self, names: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            known = self._graph.weights
+            self._ahead.expect((n, [known[name] for name in n]) for n in reversed(self._constants))
         weights = [self._graph.weights[name] for name in names]
-        self._buffer.reset(weights)
-        return constants_from(weights, lambda weight: weight.read(self._buffer))
+        read = self._ahead.take(tuple(names)).exact
+        self._buffer.reset(weight for weight in weights if weight.name not in read)
+        return constants_from(
+            weights,
+            lambda weight: read[weight.name] if weight.name in read else weight.read(self._buffer),
+        )
 
 
 def tensors_of(node_run: NodeRun) -> dict[str, ort.OrtValue]:

@@ -52,23 +52,30 @@ class WeightsAhead:
     Reading leaves the interpreter to others, and computing in numpy leaves a core to this thread.
     """
 
-    def __init__(self, uses: Iterable[tuple[Hashable, Sequence[Weight]]]) -> None:
-        """Prepares to read.
+    def __init__(self, uses: Iterable[tuple[Hashable, Sequence[Weight]]] = ()) -> None:
+        """Prepares to read; `uses` are as in `expect`."""
+        self.rounder: CastRounder | None = None
+        """What rounds float weights from now on."""
+        self._buffers = [(WeightBuffer(), WeightBuffer()) for _ in range(2)]
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: tuple[int, Future[ReadWeights]] | None = None
+        self.expect(uses)
+
+    def expect(self, uses: Iterable[tuple[Hashable, Sequence[Weight]]]) -> None:
+        """Prepares for other weights, or for another order; what was taken becomes invalid.
 
         Args:
             uses: The weights of each node that has some, by what it is asked for with, in order of
                 use. Those that are too small or too large to be read ahead are left out.
         """
-        self.rounder: CastRounder | None = None
-        """What rounds float weights from now on."""
+        if self._pending is not None:
+            wait([self._pending[1]])
+            self._pending = None
         self._uses = [(key, large) for key, weights in uses if (large := _large(weights))]
         self._places: dict[Hashable, list[int]] = {}
         for place, (key, _) in enumerate(self._uses):
             self._places.setdefault(key, []).append(place)
-        self._buffers = [(WeightBuffer(), WeightBuffer()) for _ in range(2)]
         self._next = 0
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: tuple[int, Future[ReadWeights]] | None = None
 
     def take(self, key: Hashable) -> ReadWeights:
         """Returns the large weights that are asked for with `key`.
