@@ -121,11 +121,16 @@ class NodeComparer:
         self, node: Node, tensors: Mapping[str, Streams]
     ) -> tuple[dict[str, ort.OrtValue], dict[str, Streams]]:
         """The node's constants and the streams of its other sources."""
-        narrowed = narrow_lookup(self._graph, node, tensors)
+
+        def shared(name: str) -> ort.OrtValue | None:
+            stream = tensors.get(name)
+            return stream.reference if stream is not None and stream.shared else None
+
+        narrowed = narrow_lookup(self._graph, node, shared)
         if narrowed is not None:
             rows, places = narrowed
             weights = {node.inputs[0]: self._weights.hold(node.inputs[0], rows)}
-            return weights, {node.inputs[1]: places}
+            return weights, {node.inputs[1]: Streams(places, places, places)}
         weights = self._weights.load(node)
         return weights, {name: tensors[name] for name in node.sources if name not in weights}
 

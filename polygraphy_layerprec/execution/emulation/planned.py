@@ -12,6 +12,7 @@ from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.execution.emulation.checkpoints import Checkpoint
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
 from polygraphy_layerprec.execution.errors import NodeError
+from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
 from polygraphy_layerprec.execution.kernels.device_runner import runner_of
 from polygraphy_layerprec.execution.kernels.ort_tensors import (
     fed_tensor,
@@ -19,6 +20,7 @@ from polygraphy_layerprec.execution.kernels.ort_tensors import (
     tensor_of,
     value_of,
 )
+from polygraphy_layerprec.execution.kernels.row_lookup import narrow_lookup
 from polygraphy_layerprec.execution.kernels.weights_on_device import weights_of
 from polygraphy_layerprec.execution.streams import is_float, rounded_tensor, writable_array
 from polygraphy_layerprec.model.operators import (
@@ -83,6 +85,7 @@ class PlannedExecutor:
         self._tf32 = tf32
         self._graph = graph
         self._precision = precision
+        self._rounder = CastRounder(precision)
         self._runner = runner_of(graph)
         self._weights = weights_of(graph)
         self._lowered = LoweredNodes(graph, precision, self._runner, self._weights)
@@ -176,20 +179,35 @@ class PlannedExecutor:
         if node.branches:
             self._join(node, held)
             return
-        weights = self._weights.load(node)
+        weights, given = self._load(node, held)
         variable = [name for name in node.sources if name not in weights]
-        if any(name not in held for name in variable):
+        if any(name not in given for name in variable):
             return
         if plan is None or node.is_random:
-            feeds = {**weights, **{name: held[name].tensor for name in variable}}
+            feeds = {**weights, **{name: given[name].tensor for name in variable}}
             outputs = self._outputs(node, feeds)
         else:
-            outputs = self._planned_outputs(node, plan, weights, held, exact_inputs=exact_inputs)
+            outputs = self._planned_outputs(node, plan, weights, given, exact_inputs=exact_inputs)
         is_layer = node.is_layer or any(held[name].computed for name in variable)
         for name, output in zip(node.outputs, outputs, strict=True):
             if name and output is not None:
                 constant = node.is_constant
                 held[name] = _Held(output, constant, computed=is_layer and not constant)
+
+    def _load(
+        self, node: Node, held: dict[str, _Held]
+    ) -> tuple[dict[str, ort.OrtValue], dict[str, _Held]]:
+        """The node's constants, and the other tensors; of a large table the rows that it needs."""
+
+        def computed(name: str) -> ort.OrtValue | None:
+            return held[name].tensor if name in held else None
+
+        narrowed = narrow_lookup(self._graph, node, computed)
+        if narrowed is None:
+            return self._weights.load(node), held
+        rows, places = narrowed
+        weights = {node.inputs[0]: self._weights.hold(node.inputs[0], rows)}
+        return weights, {node.inputs[1]: _Held(places)}
 
     def _planned_outputs(
         self,
@@ -255,6 +273,8 @@ class PlannedExecutor:
 
     def _rounded(self, output: ort.OrtValue, *, saturate: bool) -> ort.OrtValue:
         if not is_float(output):
+            return output
+        if not saturate and self._rounder.round_in_place(output):
             return output
         values, made = writable_array(output)
         flat = values.reshape(-1)

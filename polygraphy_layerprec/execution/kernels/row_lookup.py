@@ -8,10 +8,11 @@ import numpy as np
 
 from polygraphy_layerprec.arrays import on_host
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
-from polygraphy_layerprec.execution.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
+
+    import onnxruntime as ort
 
     from polygraphy_layerprec.model import Graph, Node
 
@@ -22,8 +23,8 @@ _LARGEST_SHARE: Final = 0.5
 
 
 def narrow_lookup(
-    graph: Graph, node: Node, tensors: Mapping[str, Streams]
-) -> tuple[np.ndarray[Any, Any], Streams] | None:
+    graph: Graph, node: Node, ids_by_name: Callable[[str], ort.OrtValue | None]
+) -> tuple[np.ndarray[Any, Any], ort.OrtValue] | None:
     """Returns smaller inputs that give the same output, or None where there are none.
 
     An embedding table is often the largest weight of a model, of which one sample needs a few rows.
@@ -31,7 +32,7 @@ def narrow_lookup(
     Args:
         graph: The model.
         node: The node.
-        tensors: The streams of its sources, constants excepted.
+        ids_by_name: Returns indices that are computed; None where there are none, or several.
 
     Returns:
         The rows that are used, in place of the table, and where they are, in place of the indices.
@@ -39,16 +40,16 @@ def narrow_lookup(
     if node.op_type != "Gather" or node.domain or node.attributes.get("axis", 0) != 0:
         return None
     table_name, ids_name = node.inputs
-    table, ids = graph.weights.get(table_name), tensors.get(ids_name)
-    if table is None or ids is None or table.nbytes < _SMALLEST_TABLE_BYTES:
+    table = graph.weights.get(table_name)
+    if table is None or table.nbytes < _SMALLEST_TABLE_BYTES or not table.is_plain:
         return None
-    if not table.is_plain or not ids.shared:
+    ids = ids_by_name(ids_name)
+    if ids is None:
         return None
-    wanted = on_host(value_of(ids.reference))
+    wanted = on_host(value_of(ids))
     count = table.shape[0]
     rows, places = np.unique(wanted, return_inverse=True)
     # Indices beyond the table are the node's own business.
     if not rows.size or rows[0] < 0 or rows[-1] >= count or rows.size > _LARGEST_SHARE * count:
         return None
-    narrowed = tensor_of(places.reshape(wanted.shape).astype(wanted.dtype))
-    return table.read_rows(rows), Streams(narrowed, narrowed, narrowed)
+    return table.read_rows(rows), tensor_of(places.reshape(wanted.shape).astype(wanted.dtype))
