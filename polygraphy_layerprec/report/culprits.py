@@ -53,13 +53,21 @@ class CulpritGroup:
         return any(layer.lost for layer in self.layers)
 
     @property
+    def gravity(self) -> tuple[bool, bool, bool, float]:
+        """How grave its trouble is, to be compared: of two, the smaller is graver."""
+        lost = {layer.lost for layer in self.layers} - {""}
+        share = sum(layer.share for layer in self.layers if not layer.lost)
+        is_exact_no_more = any(layer.kind == "inexact integers" for layer in self.layers)
+        return not lost, lost == {"reads overflow"}, not is_exact_no_more, 0.0 if lost else -share
+
+    @property
     def text(self) -> str:
         """All of it on one line, printable."""
         return f"{printable(self.place)}: {printable(self.what)}, {self.trouble}"
 
 
 def find_culprits(ranking: Ranking, kept: Collection[str] = ()) -> tuple[CulpritGroup, ...]:
-    """Returns what is to blame for the output error, worst first.
+    """Returns what is to blame for the output error, worst first: what loses values, then shares.
 
     Where nothing stands out, these are the layers with the largest impacts.
 
@@ -73,7 +81,8 @@ def find_culprits(ranking: Ranking, kept: Collection[str] = ()) -> tuple[Culprit
     for layer in layers:
         scope = scope_of(layer)
         members.setdefault((scope, "" if scope else layer.op), []).append(layer)
-    return tuple(_group(scope, group, ranking.layers) for (scope, _), group in members.items())
+    groups = (_group(scope, group, ranking.layers) for (scope, _), group in members.items())
+    return tuple(sorted(groups, key=lambda group: group.gravity))
 
 
 def scope_of(layer: RankedLayer) -> str:

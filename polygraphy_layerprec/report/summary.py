@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from polygraphy_layerprec.records.numbers import count_of
@@ -36,6 +37,7 @@ LINES_SHOWN: Final = 25
 _INDENT: Final = "  "
 _NAMES_SHOWN: Final = 6
 _LONGEST: Final = 240  # characters of one place, however narrow the terminal
+_MUCH_WORSE: Final = 3.0
 _BAD: Final = frozenset({"broken", "unreachable"})
 
 
@@ -118,8 +120,25 @@ def _culprits(
         f"{count_of(ranking.layer_count, 'layer')} in {ranking.precision.upper()}, "
         f"{count_of(count, 'sample')} | `--show N` lists N layers"
     )
+    if selection.decision is not None:
+        head += _what_decides(ranking, selection.decision)
     items = tuple(tuple(_group_lines(group.text, width)) for group in groups)
-    return Section(tuple(wrap_text(head, width)), items, "place", "places", least=1)
+    return Section(tuple(wrap_text(head, width)), items, "place", "places", least=2)
+
+
+def _what_decides(ranking: Ranking, decision: Decision) -> str:
+    """Where a part of the outputs fails by far more than all of them: of what the shares are."""
+    found, error = decision.lowered.headline, ranking.output_error.measured
+    is_alike = found.criterion.metric == "relative L2 error" and not math.isinf(error)
+    if found.passed or not is_alike or found.value is None or math.isinf(found.value):
+        return ""
+    if found.value < _MUCH_WORSE * error:
+        return ""
+    part = shorten(printable(found.output), 40)
+    return (
+        f" | shares of the RMS error of all outputs, {error:.2g}; a sample or group of channels of "
+        f"{part} has {found.value:.2g}"
+    )
 
 
 def _unmeasured(ranking: Ranking, width: int) -> Section:

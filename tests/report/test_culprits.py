@@ -72,6 +72,21 @@ def test_shares_are_added_up_and_terms_that_cancel_are_named():
     assert texts(*layers) == ["/shift/Add: Add, 90 % of the error"]
 
 
+def test_what_loses_values_comes_first_then_the_part_with_the_largest_share():
+    reading = {"overflow": True, "max_abs_input": 7e5, "max_abs": 1.0}
+    layers = [
+        make_layer(1, "/late/Sqrt", op="Sqrt", share=0.0, **reading),
+        overflowing(2, "/norm/Pow", "Pow"),
+        make_layer(3, "/stem/Conv", op="Conv", share=0.4),
+        make_layer(4, "/many/Mul", op="Mul", share=0.35),
+        make_layer(5, "/many/Add", op="Add", share=0.25),
+    ]
+
+    found = find_culprits(make_ranking(*layers))
+
+    assert [group.place for group in found] == ["/norm/Pow", "/late/Sqrt", "many", "/stem/Conv"]
+
+
 def test_guards_keep_outputs_finite():
     guard = named(1, "/norm/Clip", "Clip", keeps_finite=True, kind="guard")
 
