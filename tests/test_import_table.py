@@ -63,6 +63,35 @@ MAY_IMPORT = {
 """Packages besides numpy, and the only parts of this one that may import them."""
 
 
+STAGES = (
+    ("errors", "precision", "arrays", "rounding", "records", "native_work", "_native"),
+    ("files",),
+    ("model",),
+    ("plan",),
+    ("divergence",),
+    ("selection", "ranking.order", "ranking.stability", "ranking.correlation"),
+    ("ranking.agreement", "ranking.doubts"),
+    ("execution.errors", "execution.streams", "execution.background", "execution.kernels"),
+    ("execution.emulation", "execution.probes", "execution.samples"),
+    ("emit",),
+    ("matching",),
+    ("execution",),
+    ("ranking",),
+    ("observing", "verify", "remedies", "pipeline", "distribution"),
+    ("report", "terminal_output"),
+    ("backend", "engine_pipeline"),
+    ("tools", "export", "__main__"),
+)
+"""The stages in order: each imports those of its line and of the lines before. Parts of a stage may
+have a line of their own, as kernels of `execution` have; `execution` itself is the rest of it."""
+
+
+def stage_of(module: str) -> int:
+    """Returns the line of `STAGES` that a module is in, by its longest name there."""
+    lines = ((line, part) for line, parts in enumerate(STAGES) for part in parts)
+    return max((len(part), line) for line, part in lines if is_part(module, (part,)))[1]
+
+
 def imports_of(module: str) -> set[str]:
     """Returns what a module imports anywhere, type checking included."""
     path = PACKAGE.parent.joinpath(*module.split("."))
@@ -96,6 +125,13 @@ def test_the_pure_middle_knows_no_models_files_or_tools(module):
 
     assert not strangers
     assert not {name for name in own if not is_part(name, (*PURE, ""))}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "polygraphy_layerprec"])
+def test_a_stage_knows_those_before_it_alone(module):
+    own = {name for name in imports_of(module) if name in MODULES} - {"polygraphy_layerprec"}
+
+    assert not {name for name in own if stage_of(name) > stage_of(module)}
 
 
 @pytest.mark.parametrize("module", MODULES)

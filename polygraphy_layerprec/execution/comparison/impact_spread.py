@@ -19,9 +19,9 @@ from polygraphy_layerprec.execution.probes.integer_gains import gains_by_rule
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.probes import Target
-    from polygraphy_layerprec.execution.comparison.error_paths import ErrorPaths, NodePaths
     from polygraphy_layerprec.execution.comparison.observation import LayerObservations
     from polygraphy_layerprec.execution.emulation.node_comparer import NodeRun
+    from polygraphy_layerprec.execution.probes.error_paths import ErrorPaths, NodePaths
     from polygraphy_layerprec.model import Graph, Node
 
 __all__ = ["AdjointSpread", "GainSpread"]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from polygraphy_layerprec.divergence.rules import find_rule
-from polygraphy_layerprec.execution.comparison.error_paths import ErrorPaths
 from polygraphy_layerprec.execution.comparison.impact_spread import AdjointSpread, GainSpread
 from polygraphy_layerprec.execution.comparison.observation import LayerObservations
 from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
 from polygraphy_layerprec.execution.comparison.reference_check import check_against_reference
 from polygraphy_layerprec.execution.emulation.emulated import EmulatedExecutor, SampleComparison
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.probes.error_paths import ErrorPaths
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from polygraphy_layerprec.divergence.probes import Target
-    from polygraphy_layerprec.execution.comparison.error_paths import ErrorPaths
     from polygraphy_layerprec.execution.emulation.node_comparer import NodeRun
+    from polygraphy_layerprec.execution.probes.error_paths import ErrorPaths
     from polygraphy_layerprec.model import Node
 
 __all__ = ["TapeRecorder", "tensors_of"]

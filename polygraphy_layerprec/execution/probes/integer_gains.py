@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime as ort
 
-    from polygraphy_layerprec.execution.comparison.error_paths import NodePaths
+    from polygraphy_layerprec.execution.probes.error_paths import NodePaths
     from polygraphy_layerprec.model import Node
 
 __all__ = ["gains_by_rule"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec.divergence.rules import Application
-from polygraphy_layerprec.execution.comparison.error_paths import NodePaths
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of
+from polygraphy_layerprec.execution.probes.error_paths import NodePaths
 from polygraphy_layerprec.execution.probes.integer_gains import _like_values, gains_by_rule
 from polygraphy_layerprec.model import load_graph
 from tests.foreign_arrays import ForeignArray, foreign_arrays

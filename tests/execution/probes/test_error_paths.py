@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from polygraphy_layerprec.execution.comparison.error_paths import ErrorPaths
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of
+from polygraphy_layerprec.execution.probes.error_paths import ErrorPaths
 from polygraphy_layerprec.execution.streams import can_carry_error
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.precision import FP16
