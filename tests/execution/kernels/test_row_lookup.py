@@ -80,3 +80,14 @@ def test_rows_are_rounded_as_the_whole_table_is(precision, tmp_path):
 
     expected = measure_output_error(path, samples, precision=precision)
     assert ranking.output_error.measured == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_small_table_is_read_as_a_whole():
+    model = build_model(
+        [node("Gather", ["table", "ids"], "y", axis=0)],
+        [tensor("ids", [4], onnx.TensorProto.INT64)],
+        [tensor("y", [4, COLUMNS])],
+        {"table": TABLE[:500]},
+    )
+
+    assert narrowed(load_graph(model), [3, 0, 3, 499]) is None
