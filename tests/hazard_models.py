@@ -20,6 +20,7 @@ __all__ = [
     "decomposed_layer_norm",
     "harmless_large_values",
     "infinity_minus_infinity",
+    "large_activations",
     "long_reduction",
     "overflow_then_recovery",
     "two_hazards",
@@ -175,17 +176,30 @@ def infinity_minus_infinity(distance: int = 6) -> onnx.ModelProto:
 
 def harmless_large_values() -> onnx.ModelProto:
     """Returns Conv, Relu and Add on activations of 500 to 3,000, which FP16 holds well."""
+    nodes, weights = large_activations()
+    nodes += [
+        node("GlobalAveragePool", ["doubled"], "pooled", name="pool"),
+        node("Mul", ["pooled", "down"], "y", name="scale_down"),
+    ]
+    return build_model(nodes, [tensor("x", [1, 4, 8, 8])], [tensor("y", [1, 4, 1, 1])], weights)
+
+
+def large_activations(
+    prefix: str = "",
+) -> tuple[list[onnx.NodeProto], dict[str, npt.NDArray[np.float32]]]:
+    """Returns nodes from `x` to `doubled`, of which those that see 500 to 3,000 have `prefix`.
+
+    With them come their weights, and `down`, which brings `doubled` back to about 1.
+    """
     identity = np.zeros((4, 4, 1, 1), np.float32)
     identity[range(4), range(4)] = 1.0
     nodes = [
         node("Sigmoid", ["x"], "unit", name="unit"),
         node("Mul", ["unit", "spread"], "wide", name="widen"),
-        node("Add", ["wide", "floor"], "large", name="lift"),
-        node("Conv", ["large", "identity", "bias"], "mixed", name="conv"),
-        node("Relu", ["mixed"], "active", name="relu"),
-        node("Add", ["active", "large"], "doubled", name="residual"),
-        node("GlobalAveragePool", ["doubled"], "pooled", name="pool"),
-        node("Mul", ["pooled", "down"], "y", name="scale_down"),
+        node("Add", ["wide", "floor"], "large", name=f"{prefix}lift"),
+        node("Conv", ["large", "identity", "bias"], "mixed", name=f"{prefix}conv"),
+        node("Relu", ["mixed"], "active", name=f"{prefix}relu"),
+        node("Add", ["active", "large"], "doubled", name=f"{prefix}residual"),
     ]
     weights = {
         "spread": scalar(900.0),
@@ -194,4 +208,4 @@ def harmless_large_values() -> onnx.ModelProto:
         "bias": np.full(4, 8.0, np.float32),
         "down": scalar(2.0**-11),
     }
-    return build_model(nodes, [tensor("x", [1, 4, 8, 8])], [tensor("y", [1, 4, 1, 1])], weights)
+    return nodes, weights

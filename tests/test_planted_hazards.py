@@ -8,6 +8,7 @@ import pytest
 from polygraphy_layerprec import rank_model
 from polygraphy_layerprec.pipeline import measure_output_error, select_constraints
 from polygraphy_layerprec.selection import SelectionRequest
+from tests.hazard_models import large_activations
 from tests.models import build_model, node, normal, scalar, tensor
 
 pytestmark = pytest.mark.onnxrt
@@ -190,28 +191,14 @@ def test_a_long_reduction_of_one_sign_is_told_and_kept():
 
 def harmless():
     """Returns a CNN whose Conv, Relu and Add see 500 to 3,000, in front of a cancellation."""
-    identity = np.zeros((4, 4, 1, 1), np.float32)
-    identity[range(4), range(4)] = 1.0
-    nodes = [
-        node("Sigmoid", ["x"], "unit", name="unit"),
-        node("Mul", ["unit", "spread"], "wide", name="widen"),
-        node("Add", ["wide", "floor"], "large", name="large/lift"),
-        node("Conv", ["large", "identity", "bias"], "mixed", name="large/Conv"),
-        node("Relu", ["mixed"], "active", name="large/Relu"),
-        node("Add", ["active", "large"], "doubled", name="large/residual"),
+    nodes, weights = large_activations("large/")
+    nodes += [
         node("Mul", ["doubled", "down"], "small", name="scale_down"),
         node("Add", ["small", "offset"], "up", name="up"),
         node("Sub", ["up", "offset"], "y", name="down"),
     ]
-    weights = {
-        "spread": scalar(900.0),
-        "floor": scalar(500.0),
-        "identity": identity,
-        "bias": np.full(4, 8.0, np.float32),
-        "down": scalar(2.0**-11),
-        "offset": scalar(50.0),
-    }
     shape = [1, 4, 8, 8]
+    weights["offset"] = scalar(50.0)
     return build_model(nodes, [tensor("x", shape)], [tensor("y", shape)], weights)
 
 
