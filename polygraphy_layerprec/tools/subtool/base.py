@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-__all__ = ["BROKEN_PIPE_STATUS", "INTERRUPTED_STATUS", "LayerprecSubtool"]
+__all__ = ["BROKEN_PIPE_STATUS", "INTERRUPTED_STATUS", "LayerprecSubtool", "own_arguments"]
 
 INTERRUPTED_STATUS: Final = 130
 """Exit code after Ctrl-C, as shells report it: 128 + SIGINT."""
@@ -145,3 +145,8 @@ def _told_by_file(error: OSError) -> str:
             f"Make room there, or give a path on another disk."
         )
     return f"{error.filename!r} cannot be used: {error.strerror}.\nCheck the path."
+
+
+def own_arguments(verb: str) -> list[str]:
+    """Returns the arguments of this command from its verb on, whichever door it came through."""
+    return sys.argv[sys.argv.index(verb) :] if verb in sys.argv else [verb]

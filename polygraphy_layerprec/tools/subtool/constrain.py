@@ -18,12 +18,9 @@ from polygraphy_layerprec.tools.args import (
 )
 from polygraphy_layerprec.tools.args.device import DeviceArgs
 from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
+from polygraphy_layerprec.tools.subtool.base import own_arguments
 from polygraphy_layerprec.tools.subtool.choice_output import how_to_choose
-from polygraphy_layerprec.tools.subtool.selecting import (
-    SelectingSubtool,
-    model_arguments,
-    own_arguments,
-)
+from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, model_arguments
 
 if TYPE_CHECKING:
     import argparse

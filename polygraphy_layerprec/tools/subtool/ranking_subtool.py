@@ -9,8 +9,9 @@ from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.tools.args import ArtefactArgs, RankingReportArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
+from polygraphy_layerprec.tools.subtool.base import own_arguments
 from polygraphy_layerprec.tools.subtool.choice_output import how_to_choose
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, own_arguments
+from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool
 
 if TYPE_CHECKING:
     import argparse

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,7 @@ from polygraphy_layerprec.tools.args import (
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
 from polygraphy_layerprec.tools.measurement import Measurement
 from polygraphy_layerprec.tools.progress import progress_bar
-from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
+from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool, own_arguments
 from polygraphy_layerprec.tools.subtool.choice_output import (
     explain_failure,
     is_refuted,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
-__all__ = ["SelectingSubtool", "model_arguments", "own_arguments"]
+__all__ = ["SelectingSubtool", "model_arguments"]
 
 _NO_VERDICT: Final = (
     "Verdict: none, for nothing was measured: what follows is what the ranking forecasts. Measure "
@@ -297,8 +296,3 @@ class SelectingSubtool(LayerprecSubtool):
 def model_arguments(ranking: Ranking) -> list[str]:
     """Returns the options that `constrain` measures with, for the model of a ranking."""
     return ["--model", ranking.model.name or "model.onnx", "--load-inputs", "inputs.npz"]
-
-
-def own_arguments(verb: str) -> list[str]:
-    """Returns the arguments of this command from its verb on, whichever door it came through."""
-    return sys.argv[sys.argv.index(verb) :] if verb in sys.argv else [verb]
