@@ -19,7 +19,8 @@ from polygraphy.logger import G_LOGGER
 from benchmarks.cast_pairs import with_cast_pairs
 from benchmarks.models import MODELS
 from polygraphy_layerprec.model import load_graph
-from polygraphy_layerprec.pipeline import rank_model
+from polygraphy_layerprec.pipeline import rank_model, select_constraints
+from polygraphy_layerprec.selection import SelectionRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "choose",
     "graph_work",
     "mark_all_and_compare",
     "plain_forward",
     "rank",
+    "rank_again",
     "write_candidate",
     "write_model",
 ]
@@ -73,6 +76,46 @@ def rank(
         "measured": ranking.output_error.measured,
         "forecast": ranking.output_error.forecast,
     }
+
+
+def rank_again(model: str, sample: str, count: int) -> dict[str, float]:
+    """Returns the seconds of the first sample of a ranking, set-up included, and of the later ones.
+
+    Args:
+        model: Path of the model.
+        sample: Path of an input sample, which is ranked with again and again.
+        count: How often.
+    """
+    asked: list[float] = []
+
+    def stream() -> Iterator[dict[str, npt.NDArray[Any]]]:
+        for _ in range(count):
+            asked.append(time.perf_counter())
+            yield loaded
+
+    loaded = _load(sample)
+    start = time.perf_counter()
+    rank_model(model, stream())
+    ends = [*asked[1:], time.perf_counter()]
+    later = [end - begin for begin, end in zip(asked[1:], ends[1:], strict=True)]
+    return {"first_seconds": ends[0] - start, "later_seconds": statistics.median(later)}
+
+
+def choose(model: str, sample: str) -> dict[str, float]:
+    """Returns the seconds that the choice for half of the error takes, and the sets it measures."""
+    graph, samples = load_graph(model), [_load(sample)]
+    ranking = rank_model(graph, samples)
+    request = SelectionRequest(tolerance=ranking.output_error.measured / 2)
+    runs: list[str] = []
+    start = time.perf_counter()
+    select_constraints(
+        ranking,
+        request,
+        model=graph,
+        samples=samples,
+        progress=lambda _done, _total, what: runs.append(what),  # of a single sample: once a set
+    )
+    return {"seconds": time.perf_counter() - start, "sets": len(runs)}
 
 
 def graph_work(model: str) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ Every measurement has a process of its own; all of them happen in this one run, 
 - Forward: FP32 in ONNX-Runtime, median of several after warm-up, session creation excluded; mean
   of one such median before the rankings and one after them.
 - Ranking: wall time from the path of the model to the ranking, all set-up included.
+- Later samples: each but the first of a ranking by adjoint, of the same shape.
+- Choosing: layers for half of the error, after the ranking, with the sets that are measured for it.
 - Mark all: Polygraphy, every tensor an output of two ONNX-Runtime sessions (FP32, and FP32 with a
   pair of casts behind every tensor), then `Comparator.compare_accuracy`. Making the second model
   is not counted.
@@ -16,7 +18,6 @@ of the size of the weights and the graph on disk.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import statistics
 import sys
@@ -30,6 +31,7 @@ from benchmarks.cost_goals import Figures, goal_table
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.isolated import Measurement, measure
 from benchmarks.models import MODELS
+from polygraphy_layerprec.execution.kernels.sessions import available_threads
 
 __all__ = ["main"]
 
@@ -39,6 +41,10 @@ _MARK_ALL = ("bert-base", "resnet50", "minilm")
 _MANY_SAMPLES = 32
 _MANY_SAMPLES_MODEL = "resnet50"
 _MIB = 1 << 20
+_COLUMNS = (
+    *("model", "size", "layers", "forward", "rank, gain", "rank, adjoint", "later samples"),
+    *("choosing", "mark all + compare"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,8 @@ def _figures(case: Case, arguments: argparse.Namespace, folder: Path) -> Figures
         rankings[impact] = [measure(f"{_TASKS}:rank", options) for _ in range(arguments.repeats)]
     forwards.append(_forward(case, arguments.forwards))  # the machine may have warmed up or slowed
     graph = measure(f"{_TASKS}:graph_work", {"model": model})
+    again = _result(f"{case.name}: ranking, again", "rank_again", model, first[0], count=4)
+    choice = _result(f"{case.name}: choosing for half of the error", "choose", model, first[0])
     marked = _mark_all(case, folder) if case.name in arguments.mark_all else None
     return Figures(
         name=case.name,
@@ -151,7 +159,19 @@ def _figures(case: Case, arguments: argparse.Namespace, folder: Path) -> Figures
         graph_seconds=graph.seconds,
         marked=marked,
         many_samples=_many_samples(case) if len(case.samples) > 1 else None,
+        first_seconds=again["first_seconds"],
+        later_seconds=again["later_seconds"],
+        choice_seconds=choice["seconds"],
+        sets=int(choice["sets"]),
     )
+
+
+def _result(said: str, task: str, model: str, sample: str, **options: int) -> dict[str, float]:
+    _say(said)
+    found: dict[str, float] = measure(
+        f"{_TASKS}:{task}", {"model": model, "sample": sample, **options}
+    ).result
+    return found
 
 
 def _forward(case: Case, repeats: int) -> float:
@@ -184,15 +204,18 @@ def _median(runs: list[Measurement]) -> Measurement:
 
 
 def _report(figures: list[Figures]) -> str:
-    machine = f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}"
+    cores = available_threads()
+    machine = f"{cores} CPUs ({platform.machine()}), Python {platform.python_version()}"
     rows = [
         "# What a ranking costs",
         "",
         f"Measured by `benchmarks/ranking_cost.py` in one run: {machine}. Time in plain FP32",
         "forwards of ONNX-Runtime, peak memory above the imports in sizes of the model.",
         "",
-        "| model | size | layers | forward | rank, gain | rank, adjoint | mark all + compare |",
-        "|---|---|---|---|---|---|---|",
+        "Choosing is what `--tolerance` adds for half of the error, and the sets that it measures.",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     for case in figures:
         cells = [
@@ -202,10 +225,12 @@ def _report(figures: list[Figures]) -> str:
             f"{case.forward_seconds * 1e3:.1f} ms",
             _cell(case, case.gain),
             _cell(case, case.adjoint),
+            f"{case.later_seconds / case.forward_seconds:.1f} x",
+            f"{case.choice_seconds:.2f} s, {case.sets} sets",
             _cell(case, case.marked),
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*rows, "", *goal_table(figures), ""])
+    return "\n".join([*rows, "", *goal_table(figures, cores=cores), ""])
 
 
 def _cell(case: Figures, measured: Measurement | None) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Background", "background_for_host"]
 
 _MOST_WAITING: Final = 64
-_MOST_BYTES: Final = 32 << 20
+_MOST_BYTES: Final = 4 << 20
 """What waits keeps its arrays alive."""
 
 

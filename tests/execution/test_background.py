@@ -38,11 +38,11 @@ def test_much_that_waits_is_waited_for():
     may_end = threading.Event()
     with Background() as background:
         background.put(may_end.wait)
-        background.put(lambda: None, 30 << 20)
+        background.put(lambda: None, 3 << 20)
         handed_over = threading.Event()
 
         def hand_over_more() -> None:
-            background.put(lambda: None, 30 << 20)
+            background.put(lambda: None, 3 << 20)
             handed_over.set()
 
         other = threading.Thread(target=hand_over_more)
