@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import Criterion, Decision, Selection, SelectionCost
 
 __all__ = [
+    "describe_casts",
     "describe_choice",
     "describe_cost",
     "format_choices",
@@ -150,12 +151,17 @@ def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
 
 def describe_cost(cost: SelectionCost) -> str:
     """Returns what a set costs, in words."""
-    casts = count_of(cost.cast_count, "tensor")
-    verb = "is" if cost.cast_count == 1 else "are"
     nodes = ""
     if cost.node_count is not None and cost.node_count != cost.layer_count:
         nodes = f"{count_of(cost.node_count, 'node')} with what moves values between them, "
-    return f"{100 * cost.flops_fraction:.1f}% of the operations, {nodes}{casts} {verb} cast"
+    return f"{100 * cost.flops_fraction:.1f}% of the operations, {nodes}{describe_casts(cost)}"
+
+
+def describe_casts(cost: SelectionCost) -> str:
+    """Returns how many tensors a set casts, in words; about how many where no plan counted them."""
+    verb = "is" if cost.cast_count == 1 else "are"
+    about = "about " if cost.node_count is None else ""
+    return f"{about}{count_of(cost.cast_count, 'tensor')} {verb} cast"
 
 
 def _plain_choice(selection: Selection, width: int) -> list[str]:

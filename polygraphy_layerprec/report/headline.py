@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from polygraphy_layerprec.ranking.order import forecast_holds, forecast_is_refuted
 from polygraphy_layerprec.records.numbers import count_of
+from polygraphy_layerprec.report.choice import describe_casts
 from polygraphy_layerprec.report.numbers import (
     format_error,
     format_percent,
@@ -142,8 +143,7 @@ def _sentences(report: RankingReport) -> list[str]:
     if selection.layers:
         sentences.append(
             f"What stays in FP32 is {format_percent(selection.cost.flops_fraction)} of the "
-            f"operations; {count_of(selection.cost.cast_count, 'tensor')} "
-            f"{'is' if selection.cost.cast_count == 1 else 'are'} cast."
+            f"operations; {describe_casts(selection.cost)}."
         )
     decision = selection.decision
     remedies = [remedy.text for remedy in decision.remedies] if decision is not None else []

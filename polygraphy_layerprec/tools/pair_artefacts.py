@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
 from polygraphy_layerprec.errors import UserError
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -76,5 +77,5 @@ def save_fewer_pairs(
     G_LOGGER.info(
         f"Saved the quantised model to {output_path} | {summary.removed_pairs} of "
         f"{summary.removed_pairs + summary.left_pairs} pairs removed, "
-        f"{summary.restored_constants} constants are floats again"
+        f"{count_of(summary.restored_constants, 'constant')} in floats again"
     )

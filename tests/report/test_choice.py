@@ -35,7 +35,7 @@ def test_the_choice_is_told_with_its_cost_and_reasons():
 
     head, line = format_selection(selection_of(layer), 9, width=200)
 
-    assert head.startswith("Chosen: 1 of 9 layers stay in FP32 | 12.5% of the operations, 4 ")
+    assert head.startswith("Chosen: 1 of 9 layers stay in FP32 | 12.5% of the operations, about 4 ")
     assert head.endswith("RMS relative L2 error: forecast 0.0012")
     assert line == r"  a\nb (Pow) | overflow: |x| up to 8.1e5"
 
@@ -67,7 +67,7 @@ def test_the_choice_is_compared_with_the_first_of_the_ranking():
 
     last = format_selection(selection_of(plain_cost=plain), 9, width=200)[-1]
 
-    assert last.endswith("same: 7 layers | 50.0% of the operations, 9 tensors are cast")
+    assert last.endswith("same: 7 layers | 50.0% of the operations, about 9 tensors are cast")
 
 
 UNEQUAL = Criterion("share of unequal integers", 0.01)
