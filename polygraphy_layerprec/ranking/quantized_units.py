@@ -11,6 +11,7 @@ from polygraphy_layerprec.divergence.pair_fit import PairFit, describe_fit, fit_
 from polygraphy_layerprec.divergence.sums import merge_sums
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.model.quantized.floats import same_node
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph, Node
@@ -109,6 +110,20 @@ def pair_warnings(graph: Graph) -> list[str]:
         warnings.append(
             f"What quantisation did to {len(unknown)} constants, {unknown[0]!r} the first, is not "
             f"known and not part of any error: the model holds them quantised alone{remedy}."
+        )
+    if graph.alike:
+        first, more = graph.alike[0], len(graph.alike) - 1
+        warnings.append(
+            f"Not ranked, but part of reference and candidate alike: {first.op} {first.name!r} "
+            f"({first.reason}){f' and {more} more' if more else ''}. Errors are those of the "
+            f"ranked pairs alone."
+        )
+    odd = [pair.name for pair in graph.pairs if pair.multiplies]
+    if odd:
+        warnings.append(
+            f"QuantizeLinear and DequantizeLinear of {count_of(len(odd), 'pair')}, {odd[0]!r} the "
+            f"first, have other scales or zero points, so that the values come out multiplied or "
+            f"moved: quantise the model again if that is not meant."
         )
     if any(pair.is_half for pair in graph.by_output.values()):
         warnings.append(

@@ -18,6 +18,7 @@ __all__ = ["checked_scale"]
 
 _RANGES: Final[dict[int, tuple[int, int]]] = {TensorProto.INT8: (-128, 127)}
 _SYMMETRIC: Final = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.INT32})
+_SCALES: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _DEFAULT_AXIS: Final = 1
 
 
@@ -40,6 +41,12 @@ def checked_scale(
 
 def _checked(graph: Graph, node: Node) -> tuple[npt.NDArray[Any], int | None, int]:
     scale = graph.weights[node.inputs[1]].read()
+    kind = graph.weights[node.inputs[1]].tensor_type
+    if kind not in _SCALES:
+        named = TensorProto.DataType.Name(kind)
+        raise _broken(
+            node, f"the scale {node.inputs[1]!r} is {named}; FLOAT, FLOAT16 or BFLOAT16 is due"
+        )
     wide = np.asarray(scale, np.float64)
     bad = ~(np.isfinite(wide) & (wide > 0.0))
     if bad.any():
@@ -58,6 +65,8 @@ def _checked(graph: Graph, node: Node) -> tuple[npt.NDArray[Any], int | None, in
 def _check_shape(graph: Graph, node: Node, scale: npt.NDArray[Any]) -> tuple[int | None, int]:
     """Checks the shape of a scale, and returns its axis and the size of its blocks."""
     block_size = int(node.attributes.get("block_size", 0))
+    if block_size < 0:
+        raise _broken(node, f"the size of its blocks is {block_size}, which is negative")
     found = graph.types.get(node.inputs[0])
     shape = None if found is None else found.shape
     if scale.size == 1 and not block_size and scale.ndim <= 1:

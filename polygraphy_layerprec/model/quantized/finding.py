@@ -89,8 +89,8 @@ class _Finder:
         before = graph.producers.get(taken)
         is_stored = taken in graph.weights
         if not is_stored and (before is None or before.op_type != _QUANTIZE):
-            maker = "an input of the model" if before is None else f"by {before.op_type}"
-            return f"its integers are made {maker}, not by a QuantizeLinear"
+            maker = "an input of the model" if before is None else before.op_type
+            return f"its integers come from {maker}, not from a QuantizeLinear"
         if any(name and name not in graph.weights for name in _parameters(node, before)):
             return "its scale is computed while the model runs"
         kind = graph.element_type(taken)

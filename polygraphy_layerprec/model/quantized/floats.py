@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from onnx import TensorProto
 
 from polygraphy_layerprec.model.errors import ModelError
+from polygraphy_layerprec.model.quantized.finding import find_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +28,19 @@ _SUFFIXES: Final = ("_quantized", "_DequantizeLinear_Output", "_dequantized", "_
 
 
 def check_reference(quantized: Graph, reference: Graph) -> None:
-    """Checks that two models take and give the same tensors.
+    """Checks that two models take and give the same tensors, and that the second is a float model.
 
     Raises:
-        ModelError: If they do not: the reference is another model.
+        ModelError: If they do not: the reference is another model, or quantised itself.
     """
+    pairs = find_pairs(reference).pairs
+    activations = [pair for pair in pairs.values() if not pair.is_weight]
+    if activations:
+        raise ModelError(
+            f"The reference {reference.name!r} is quantised itself: "
+            f"{activations[0].name!r} is the first of {len(activations)} pairs on its tensors.\n"
+            f"Give the float model that was quantised with `--reference`."
+        )
     for what, ours, theirs in (
         ("inputs", [i.name for i in quantized.inputs], [i.name for i in reference.inputs]),
         ("outputs", list(quantized.outputs), list(reference.outputs)),

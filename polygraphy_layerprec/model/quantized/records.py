@@ -108,6 +108,22 @@ class Pair:
         """Whether all steps are equal, as those of integers are."""
         return self.element_type != TensorProto.FLOAT8E4M3FN
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether the DequantizeLinear has another scale or zero point than the QuantizeLinear."""
+        if len(self.nodes) == 1:
+            return False
+        before, after = (
+            [self._constant(node, position) for position in (1, 2)] for node in self.nodes
+        )
+        return not all(map(np.array_equal, before, after))
+
+    def _constant(self, node: NodeProto, position: int) -> npt.NDArray[np.float64]:
+        """A scale or a zero point, which is 0 where it is left out."""
+        name = node.input[position] if len(node.input) > position else ""
+        values = np.asarray(self.constants[name].read() if name else 0.0, np.float64)
+        return values.ravel() if values.any() else np.zeros(1)
+
     def limits(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Returns the largest magnitude that is not clipped, in a shape that broadcasts to `shape`.
 
@@ -208,6 +224,15 @@ class QuantizedGraph(Graph):
         """Whether a node reads a constant whose float values nobody gave."""
         pairs = (self.by_output[name] for name in node.inputs if name in self.by_output)
         return any(pair.source in self.unknown_weights for pair in pairs)
+
+    @property
+    def alike(self) -> tuple[UnrankedNode, ...]:
+        """Of the nodes that are not ranked, those whose results something takes.
+
+        They quantise in reference and candidate alike.
+        """
+        taken = self.quantized.consumers.keys() | set(self.quantized.outputs)
+        return tuple(node for node in self.unranked if not taken.isdisjoint(node.outputs))
 
     @property
     def decided_nodes(self) -> tuple[Node, ...]:

@@ -11,6 +11,7 @@ from polygraphy_layerprec.model import ModelError, load_graph
 from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import QDQ
+from polygraphy_layerprec.ranking.quantized_units import pair_warnings
 from tests.model_parts import build_model, node, normal, save_with_external_data, tensor
 from tests.pair_models import cnn, cnn_inputs, in_fp16, mlp, mlp_inputs, quantised, run_whole
 from tests.quantized_models import MODELS
@@ -261,6 +262,81 @@ def test_scales_and_zero_points_that_cannot_be_meant_are_errors(name, values, wo
         passed_by(model, mlp())
 
     assert "Quantise the model again" in str(raised.value) or "damaged" in str(raised.value)
+
+
+def test_scales_of_another_type_are_an_error():
+    model = quantised(mlp(17), mlp_inputs(), ops={"MatMul"})
+
+    with pytest.raises(ModelError, match="'x_scale' is DOUBLE; FLOAT, FLOAT16 or BFLOAT16 is due"):
+        passed_by(replaced(model, "x_scale", np.float64(0.1)), mlp(17))
+
+
+def test_blocks_of_a_negative_size_are_an_error():
+    model = mlp_pairs(granularity="block")
+    (back,) = (one for one in model.graph.node if one.name == "wq/DQ")
+    back.attribute[1].i = -8
+
+    with pytest.raises(ModelError, match=r"'wq/DQ' .* the size of its blocks is -8"):
+        passed_by(model, mlp())
+
+
+def test_integers_that_are_an_input_are_told_as_such():
+    nodes = [node("DequantizeLinear", ["x", "scale"], "y", name="/DQ")]
+    model = build_model(
+        nodes,
+        [tensor("x", [4], TensorProto.INT8)],
+        [tensor("y", [4])],
+        {"scale": np.float32(0.1)},
+        opset=21,
+    )
+
+    with pytest.raises(
+        ModelError, match="its integers come from an input of the model, not from a"
+    ):
+        passed_by(model)
+
+
+def test_what_quantises_and_is_not_ranked_is_told_unless_nothing_reads_it():
+    model = mlp_pairs()
+    model.graph.node.extend(
+        [
+            node("QuantizeLinear", ["x", "x_scale", "x_zero"], "idle_q", name="/idle/Q"),
+            node("DequantizeLinear", ["idle_q", "x_scale", "x_zero"], "idle", name="/idle/DQ"),
+        ]
+    )
+    replaced(model, "r_zero", np.uint8(0))
+
+    graph = passed_by(model, mlp())
+
+    assert [one.name for one in graph.alike] == ["r/DQ"]
+    assert any("'r/DQ' (it is UINT8;" in warning for warning in pair_warnings(graph))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_told"),
+    [
+        ("other", np.float32(0.5), True),
+        ("other", "x_scale", False),
+        ("moved", np.int8(1), True),
+        ("moved", np.int8(0), False),
+    ],
+)
+def test_a_pair_that_multiplies_or_moves_is_told(name, values, is_told):
+    model = mlp_pairs()
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    values = constants[values].reshape(1) if isinstance(values, str) else values
+    model.graph.initializer.append(numpy_helper.from_array(values, name))
+    (back,) = (one for one in model.graph.node if one.name == "x/DQ")
+    back.input[1 if name == "other" else 2] = name
+
+    warnings = pair_warnings(passed_by(model, mlp()))
+
+    assert any("of 1 pair, 'x/DQ' the first" in warning for warning in warnings) is is_told
+
+
+def test_a_reference_that_is_quantised_is_refused():
+    with pytest.raises(ModelError, match=r"quantised itself: 'x/DQ' is the first of 2 pairs"):
+        passed_by(mlp_pairs(), mlp_pairs())
 
 
 def test_fp8_knows_no_zero_point():
