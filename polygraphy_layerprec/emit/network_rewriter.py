@@ -23,7 +23,7 @@ from polygraphy_layerprec.emit.network_view import (
 )
 from polygraphy_layerprec.emit.strong_typing import StrongRewriter
 from polygraphy_layerprec.emit.type_plan import TypePlan, plan_types
-from polygraphy_layerprec.emit.typing_rules import Role
+from polygraphy_layerprec.emit.typing_rules import TypingRole
 from polygraphy_layerprec.emit.weak_typing import keep_in_fp32, lower_io
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _check_all_matched(
 
 
 def _check_attention(kept: set[LayerView], plan: TypePlan, *, lenient: bool) -> None:
-    refused = [layer for layer in kept if plan.roles[layer] is Role.ATTEND]
+    refused = [layer for layer in kept if plan.roles[layer] is TypingRole.ATTEND]
     if not refused:
         return
     names = ", ".join(sorted({shorten(layer.name) for layer in refused}))
@@ -166,9 +166,9 @@ def _check_attention(kept: set[LayerView], plan: TypePlan, *, lenient: bool) -> 
 def _summarize_plan(
     plan: TypePlan, kept: set[LayerView], casts: int, precision: LowPrecision
 ) -> str:
-    computing = [layer for layer, role in plan.roles.items() if role is not Role.CONSTANT]
+    computing = [layer for layer, role in plan.roles.items() if role is not TypingRole.CONSTANT]
     lowered = sum(layer in plan.low for layer in computing)
-    left = [layer for layer in computing if plan.roles[layer] is Role.KEEP]
+    left = [layer for layer in computing if plan.roles[layer] is TypingRole.KEEP]
     kept_count = sum(layer in kept for layer in left)
     kinds = Counter(
         "shape arithmetic" if layer.carries_shape else layer.kind

@@ -15,7 +15,7 @@ from polygraphy_layerprec.emit.low_precision import LowPrecision, convert_weight
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.network_inputs import lower_inputs
 from polygraphy_layerprec.emit.network_view import LayerView, NetworkView, TensorView, as_class
-from polygraphy_layerprec.emit.typing_rules import TYPING_RULES, Role
+from polygraphy_layerprec.emit.typing_rules import TYPING_RULES, TypingRole
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.emit.type_plan import TypePlan
@@ -24,7 +24,7 @@ __all__ = ["StrongRewriter"]
 
 
 _FENCED_KINDS = ("CONVOLUTION", "DECONVOLUTION", "EINSUM", "MATRIX_MULTIPLY")
-_MOVING_ROLES = (Role.FOLLOW, Role.JOIN)
+_MOVING_ROLES = (TypingRole.FOLLOW, TypingRole.JOIN)
 
 
 def _find_fenced(view: NetworkView, plan: TypePlan) -> set[LayerView]:
@@ -104,7 +104,7 @@ class StrongRewriter:
         return self._view.trt.Weights(self._precision.dtype, pointer, converted.size)
 
     def _replace_dequantize(self, layer: LayerView) -> None:
-        if self._plan.roles[layer] is not Role.DEQUANTIZE or not layer.outputs[0].is_float:
+        if self._plan.roles[layer] is not TypingRole.DEQUANTIZE or not layer.outputs[0].is_float:
             return
         network, tensors = self._view.network, [t and t.tensor for t in layer.inputs]
         new = network.add_dequantize(tensors[0], tensors[1], self._precision.dtype)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from polygraphy_layerprec.emit.network_view import as_class
-from polygraphy_layerprec.emit.typing_rules import LEFT_ALONE, TYPING_RULES, Role, TypingRule
+from polygraphy_layerprec.emit.typing_rules import LEFT_ALONE, TYPING_RULES, TypingRole, TypingRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["TypePlan", "plan_types"]
 
-_FIXED_ROLES = (Role.ACCEPT, Role.ATTEND, Role.CONSTANT, Role.ITERATE)
+_FIXED_ROLES = (TypingRole.ACCEPT, TypingRole.ATTEND, TypingRole.CONSTANT, TypingRole.ITERATE)
 _NEVER_FOLDED = ("FILL", "ITERATOR", "RECURRENCE")  # others in each run or iteration
-_MOVING_ROLES = (Role.FOLLOW, Role.JOIN, Role.ITERATE)
-_ADAPTING_ROLES = (Role.CONSTANT, Role.FOLLOW, Role.JOIN, Role.DEQUANTIZE)
+_MOVING_ROLES = (TypingRole.FOLLOW, TypingRole.JOIN, TypingRole.ITERATE)
+_ADAPTING_ROLES = (TypingRole.CONSTANT, TypingRole.FOLLOW, TypingRole.JOIN, TypingRole.DEQUANTIZE)
 
 
 class TypePlan(NamedTuple):
     """The type of every FLOAT tensor."""
 
-    roles: dict[LayerView, Role]
+    roles: dict[LayerView, TypingRole]
     """What each layer does with types, constraints taken into account."""
 
     low: set[LayerView]
@@ -45,9 +45,9 @@ class TypePlan(NamedTuple):
     def wants_low(self, layer: LayerView) -> bool | None:
         """Returns whether a layer's FLOAT inputs must be in low precision; None if any will do."""
         role = self.roles[layer]
-        if role is Role.ACCEPT:
+        if role is TypingRole.ACCEPT:
             return None
-        if role is Role.DEQUANTIZE and not _is_blocked(layer):
+        if role is TypingRole.DEQUANTIZE and not _is_blocked(layer):
             return False
         return layer in self.low
 
@@ -74,11 +74,11 @@ def plan_types(
     planned = _find_planned(view, widths or {})
     roles = {layer: _role(layer, kept, precision, view) for layer in view.layers}
     for layer, is_low in planned.items():
-        if roles[layer] is Role.LOWER and not is_low:
-            roles[layer] = Role.KEEP
+        if roles[layer] is TypingRole.LOWER and not is_low:
+            roles[layer] = TypingRole.KEEP
     folded = _find_folded(view)
     # The builder computes these once; kept layers must not find them rounded.
-    roles.update((layer, Role.KEEP) for layer in folded if roles[layer] is Role.LOWER)
+    roles.update((layer, TypingRole.KEEP) for layer in folded if roles[layer] is TypingRole.LOWER)
     plan = TypePlan(roles, set(), low_inputs)
     takers = _find_takers_of_low(view, plan, low_outputs=low_outputs)
     from_constants: set[LayerView] = set()
@@ -110,19 +110,19 @@ def _find_planned(view: NetworkView, widths: Mapping[str, bool]) -> dict[LayerVi
 
 def _role(
     layer: LayerView, kept: Collection[LayerView], precision: LowPrecision, view: NetworkView
-) -> Role:
+) -> TypingRole:
     if not layer.float_inputs and not layer.float_outputs:
-        return Role.ACCEPT
+        return TypingRole.ACCEPT
     if layer.carries_shape:
-        return Role.KEEP
+        return TypingRole.KEEP
     rule = TYPING_RULES.get(layer.kind, LEFT_ALONE)
     if rule.role in _FIXED_ROLES:
-        return Role.KEEP if _is_empty_constant(layer, view) else rule.role
+        return TypingRole.KEEP if _is_empty_constant(layer, view) else rule.role
     if layer in kept or (precision.name == "bf16" and not rule.has_bf16):
-        return Role.KEEP
-    if rule.role is Role.LOWER and not layer.float_outputs:
-        return Role.JOIN  # a comparison: nobody ranks it, so nobody could keep it
-    return Role.FOLLOW if _is_exact(layer, rule, view) else rule.role
+        return TypingRole.KEEP
+    if rule.role is TypingRole.LOWER and not layer.float_outputs:
+        return TypingRole.JOIN  # a comparison: nobody ranks it, so nobody could keep it
+    return TypingRole.FOLLOW if _is_exact(layer, rule, view) else rule.role
 
 
 def _is_exact(layer: LayerView, rule: TypingRule, view: NetworkView) -> bool:
@@ -160,7 +160,7 @@ def _counts_up(layer: LayerView, view: NetworkView) -> bool:
 
 def _moves_constants_only(layer: LayerView, plan: TypePlan, from_constants: set[LayerView]) -> bool:
     producers = [tensor.producer for tensor in layer.float_inputs]
-    moves = plan.roles[layer] in (Role.FOLLOW, Role.JOIN)
+    moves = plan.roles[layer] in (TypingRole.FOLLOW, TypingRole.JOIN)
     return moves and all(p in from_constants for p in producers)
 
 
@@ -175,11 +175,11 @@ def _find_takers_of_low(view: NetworkView, plan: TypePlan, *, low_outputs: bool)
     ends = {tensor.producer for tensor in view.outputs}
     takers: set[LayerView] = set()
     for layer in reversed(view.layers):
-        if plan.roles[layer] in (Role.FOLLOW, Role.JOIN, Role.ITERATE):
+        if plan.roles[layer] in (TypingRole.FOLLOW, TypingRole.JOIN, TypingRole.ITERATE):
             is_used = low_outputs if layer in ends else bool(layer.consumers)
             is_taker = is_used and bool(layer.float_outputs) and takers.issuperset(layer.consumers)
         else:
-            is_taker = plan.roles[layer] in (Role.LOWER, Role.ATTEND)
+            is_taker = plan.roles[layer] in (TypingRole.LOWER, TypingRole.ATTEND)
         if is_taker:
             takers.add(layer)
     return takers
@@ -189,16 +189,16 @@ def _is_lowered(
     layer: LayerView, plan: TypePlan, from_constants: set[LayerView], takers: set[LayerView]
 ) -> bool:
     role = plan.roles[layer]
-    if role is Role.ITERATE:
+    if role is TypingRole.ITERATE:
         # One cast before the loop costs less than one in each iteration.
         return layer in takers or plan.is_low(layer.float_inputs[0])
     # A constant takes whatever type it is asked for, so it is not one to follow.
     lows = [plan.is_low(t) for t in layer.float_inputs if t.producer not in from_constants]
-    if role is Role.FOLLOW:
+    if role is TypingRole.FOLLOW:
         return lows[0]
-    if role is Role.JOIN:
+    if role is TypingRole.JOIN:
         return all(lows) or (any(lows) and layer in takers)
-    return role in (Role.LOWER, Role.ATTEND, Role.DEQUANTIZE)
+    return role in (TypingRole.LOWER, TypingRole.ATTEND, TypingRole.DEQUANTIZE)
 
 
 def _fits(
@@ -209,12 +209,12 @@ def _fits(
     view: NetworkView,
 ) -> bool:
     """Returns whether a layer that moves values moves no constant that would be limited."""
-    if plan.roles[layer] not in (Role.FOLLOW, Role.JOIN):
+    if plan.roles[layer] not in (TypingRole.FOLLOW, TypingRole.JOIN):
         return True
     sources = [p for p in layer.producers if p in from_constants]
     for source in sources:  # grows on the way
         sources += [p for p in source.producers if p in from_constants and p not in sources]
-        if plan.roles[source] is Role.CONSTANT:
+        if plan.roles[source] is TypingRole.CONSTANT:
             with as_class(source.layer, "IConstantLayer", view.trt) as constant:
                 magnitudes = np.abs(np.asarray(constant.weights))
             if np.any(np.isfinite(magnitudes) & (magnitudes > precision.max_finite)):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["LEFT_ALONE", "TYPING_RULES", "Role", "TypingRule"]
+__all__ = ["LEFT_ALONE", "TYPING_RULES", "TypingRole", "TypingRule"]
 
 
-class Role(Enum):
+class TypingRole(Enum):
     """How a layer's FLOAT tensors get their type."""
 
     LOWER = "lower"
@@ -46,7 +46,7 @@ class Role(Enum):
 class TypingRule(NamedTuple):
     """The rule for one type of layer."""
 
-    role: Role
+    role: TypingRole
     """How its FLOAT tensors get their type."""
 
     layer_class: str = ""
@@ -62,38 +62,38 @@ class TypingRule(NamedTuple):
     """Attribute and values, space-separated, with which the layer does not round: it follows."""
 
 
-_LOWER = TypingRule(Role.LOWER)
-_FOLLOW = TypingRule(Role.FOLLOW)
-_JOIN = TypingRule(Role.JOIN)
-_ACCEPT = TypingRule(Role.ACCEPT)
-_KEEP = TypingRule(Role.KEEP)
+_LOWER = TypingRule(TypingRole.LOWER)
+_FOLLOW = TypingRule(TypingRole.FOLLOW)
+_JOIN = TypingRule(TypingRole.JOIN)
+_ACCEPT = TypingRule(TypingRole.ACCEPT)
+_KEEP = TypingRule(TypingRole.KEEP)
 
 LEFT_ALONE = _KEEP
 """The rule for every type of layer that the table does not know: plugins, NMS, and new ones."""
 
 TYPING_RULES = {
-    "ACTIVATION": TypingRule(Role.LOWER, "IActivationLayer", exact=("type", "RELU")),
+    "ACTIVATION": TypingRule(TypingRole.LOWER, "IActivationLayer", exact=("type", "RELU")),
     "ASSERTION": _ACCEPT,
-    "ATTENTION_INPUT": TypingRule(Role.ATTEND),
-    "ATTENTION_OUTPUT": TypingRule(Role.ATTEND),
+    "ATTENTION_INPUT": TypingRule(TypingRole.ATTEND),
+    "ATTENTION_OUTPUT": TypingRule(TypingRole.ATTEND),
     "CAST": _ACCEPT,
     "CONCATENATION": _JOIN,
     "CONDITION": _ACCEPT,
     "CONDITIONAL_INPUT": _FOLLOW,
     "CONDITIONAL_OUTPUT": _KEEP,
-    "CONSTANT": TypingRule(Role.CONSTANT, "IConstantLayer", ("weights",)),
-    "CONVOLUTION": TypingRule(Role.LOWER, "IConvolutionLayer", ("kernel", "bias")),
+    "CONSTANT": TypingRule(TypingRole.CONSTANT, "IConstantLayer", ("weights",)),
+    "CONVOLUTION": TypingRule(TypingRole.LOWER, "IConvolutionLayer", ("kernel", "bias")),
     "CUMULATIVE": _LOWER,
     "DECONVOLUTION": TypingRule(
-        Role.LOWER, "IDeconvolutionLayer", ("kernel", "bias"), has_bf16=False
+        TypingRole.LOWER, "IDeconvolutionLayer", ("kernel", "bias"), has_bf16=False
     ),
-    "DEQUANTIZE": TypingRule(Role.DEQUANTIZE, "IDequantizeLayer"),
+    "DEQUANTIZE": TypingRule(TypingRole.DEQUANTIZE, "IDequantizeLayer"),
     "EINSUM": _LOWER,
     "ELEMENTWISE": _LOWER,
     "GATHER": _FOLLOW,
     "GRID_SAMPLE": _LOWER,
     "IDENTITY": _FOLLOW,
-    "ITERATOR": TypingRule(Role.ITERATE),
+    "ITERATOR": TypingRule(TypingRole.ITERATE),
     "KV_CACHE_UPDATE": _LOWER,
     "LOOP_OUTPUT": _FOLLOW,
     "LRN": _LOWER,
@@ -103,15 +103,15 @@ TYPING_RULES = {
     "ONE_HOT": _JOIN,
     "PADDING": _FOLLOW,
     "PARAMETRIC_RELU": _LOWER,
-    "POOLING": TypingRule(Role.LOWER, "IPoolingLayer", exact=("type", "MAX")),
+    "POOLING": TypingRule(TypingRole.LOWER, "IPoolingLayer", exact=("type", "MAX")),
     "QUANTIZE": _KEEP,
     "RAGGED_SOFTMAX": _LOWER,
     "RECURRENCE": _KEEP,
-    "REDUCE": TypingRule(Role.LOWER, "IReduceLayer", exact=("op", "MAX MIN")),
+    "REDUCE": TypingRule(TypingRole.LOWER, "IReduceLayer", exact=("op", "MAX MIN")),
     "RESIZE": _LOWER,
     "REVERSE_SEQUENCE": _FOLLOW,
     "ROTARY_EMBEDDING": _LOWER,
-    "SCALE": TypingRule(Role.LOWER, "IScaleLayer", ("scale", "shift", "power")),
+    "SCALE": TypingRule(TypingRole.LOWER, "IScaleLayer", ("scale", "shift", "power")),
     "SCATTER": _JOIN,
     "SELECT": _JOIN,
     "SHAPE": _ACCEPT,
@@ -120,7 +120,9 @@ TYPING_RULES = {
     "SOFTMAX": _LOWER,
     "SQUEEZE": _FOLLOW,
     "TOPK": _FOLLOW,
-    "UNARY": TypingRule(Role.LOWER, "IUnaryLayer", exact=("op", "ABS CEIL FLOOR NEG ROUND SIGN")),
+    "UNARY": TypingRule(
+        TypingRole.LOWER, "IUnaryLayer", exact=("op", "ABS CEIL FLOOR NEG ROUND SIGN")
+    ),
     "UNSQUEEZE": _FOLLOW,
 }
 """Rules by the name in `tensorrt.LayerType`."""

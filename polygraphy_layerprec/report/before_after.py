@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.records import Constraint, NetworkScript, Outcome, SavedVerdict
 
 __all__ = [
-    "Comparison",
+    "FileComparison",
     "compare_scripts",
     "compare_verdicts",
     "format_comparison",
@@ -33,7 +33,7 @@ _LAYERS_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FileComparison:
     """What changed between two files of one kind."""
 
     what: str
@@ -55,7 +55,7 @@ class Comparison:
     """What makes the comparison doubtful."""
 
 
-def compare_scripts(first: NetworkScript, second: NetworkScript) -> Comparison:
+def compare_scripts(first: NetworkScript, second: NetworkScript) -> FileComparison:
     """Returns which layers only one of two scripts keeps in FP32."""
     kept = [{_identity(c): c for c in script.constraints} for script in (first, second)]
     lost = tuple(c for identity, c in kept[0].items() if identity not in kept[1])
@@ -73,12 +73,12 @@ def compare_scripts(first: NetworkScript, second: NetworkScript) -> Comparison:
         ("Layers in FP32", str(len(first.constraints)), str(len(second.constraints))),
         ("Inputs and outputs", first.io_precision, second.io_precision),
     )
-    return Comparison(
+    return FileComparison(
         "scripts", sentence, rows, lost, gained, _doubts(first.model_digest, second.model_digest)
     )
 
 
-def compare_verdicts(first: SavedVerdict, second: SavedVerdict) -> Comparison:
+def compare_verdicts(first: SavedVerdict, second: SavedVerdict) -> FileComparison:
     """Returns what changed from one verdict to another, by every criterion of either."""
     ends = {True: "passed", False: "failed"}
     sentence = f"Both {ends[first.passed]}."
@@ -102,10 +102,12 @@ def compare_verdicts(first: SavedVerdict, second: SavedVerdict) -> Comparison:
     warnings = list(_doubts(first.model.digest, second.model.digest))
     if first.inputs != second.inputs:
         warnings.append("One was measured with made-up inputs, the other with given ones.")
-    return Comparison("verdicts", sentence, tuple(rows), warnings=tuple(warnings))
+    return FileComparison("verdicts", sentence, tuple(rows), warnings=tuple(warnings))
 
 
-def format_comparison(found: Comparison, first: str, second: str, *, width: int = 80) -> list[str]:
+def format_comparison(
+    found: FileComparison, first: str, second: str, *, width: int = 80
+) -> list[str]:
     """Returns a comparison as lines of text without control characters.
 
     Args:
@@ -133,7 +135,7 @@ def format_comparison(found: Comparison, first: str, second: str, *, width: int 
     return lines
 
 
-def format_comparison_markdown(found: Comparison, first: str, second: str) -> list[str]:
+def format_comparison_markdown(found: FileComparison, first: str, second: str) -> list[str]:
     """Returns a comparison in Markdown, as lines; arguments as in `format_comparison`."""
     rows = [[escape_markdown(cell, longest=None) for cell in row] for row in found.rows]
     lines = [

@@ -13,7 +13,7 @@ from polygraphy_layerprec.divergence.error_halves import ErrorMemory
 from polygraphy_layerprec.execution.emulation.branches import join_branches
 from polygraphy_layerprec.execution.emulation.layer_outputs import LayerOutputs, OutputFacts
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
-from polygraphy_layerprec.execution.emulation.node_gains import NodeGains, candidates_of
+from polygraphy_layerprec.execution.emulation.node_gains import GainMeasurer, candidates_of
 from polygraphy_layerprec.execution.emulation.node_run import NodeResult, NodeRun
 from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
 from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
@@ -62,7 +62,7 @@ class NodeComparer:
         self._errors = ErrorMemory() if keep_errors else None
         self._rounder = CastRounder(plan.precision)
         self._runner = runner_of(plan.graph)
-        self._gains = NodeGains(self._runner, plan.precision, needs_gains=needs_gains)
+        self._gains = GainMeasurer(self._runner, plan.precision, needs_gains=needs_gains)
         self._weights = weights_of(plan.graph)
         self._lowered = LoweredNodes(plan.graph, plan.precision, self._runner, self._weights)
 

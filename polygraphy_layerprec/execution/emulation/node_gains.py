@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.precision import Precision
 
-__all__ = ["NodeGains", "candidates_of"]
+__all__ = ["GainMeasurer", "candidates_of"]
 
 
-class NodeGains:
+class GainMeasurer:
     """Measures gains for the nodes that need them."""
 
     def __init__(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from polygraphy_layerprec.records import Ranking
-    from polygraphy_layerprec.report.before_after import Comparison
+    from polygraphy_layerprec.report.before_after import FileComparison
 
 __all__ = ["AgreementArgs"]
 
@@ -92,7 +92,7 @@ class AgreementArgs(BaseArgs):
             )
         return kinds[0]
 
-    def compare_files(self) -> Comparison:
+    def compare_files(self) -> FileComparison:
         """Returns what changed between two scripts or two verdicts."""
         from polygraphy_layerprec.emit.script_reading import load_network_script
         from polygraphy_layerprec.files.verdict_file import load_verdict
