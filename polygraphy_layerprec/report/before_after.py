@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.files.record_codec import to_json_value
+from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.records.model_identity import are_different
 from polygraphy_layerprec.report.columns import (
     Column,
     align_columns,
+    display_width,
     printable,
     shorten,
     wrap_text,
@@ -18,17 +22,23 @@ from polygraphy_layerprec.report.markdown_syntax import code_span, escape_markdo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polygraphy_layerprec.records import Constraint, NetworkScript, Outcome, SavedVerdict
+    from polygraphy_layerprec.records import NetworkScript, Outcome, SavedVerdict
 
 __all__ = [
+    "COMPARISON_SCHEMA_VERSION",
     "FileComparison",
     "compare_scripts",
     "compare_verdicts",
     "format_comparison",
+    "format_comparison_json",
     "format_comparison_markdown",
 ]
 
+COMPARISON_SCHEMA_VERSION: Final = 1
+"""Version of the JSON layout of `format_comparison_json`."""
+
 _INDENT: Final = "  "
+_GAP: Final = 2  # between columns
 _LAYERS_SHOWN: Final = 10
 
 
@@ -93,10 +103,10 @@ def compare_verdicts(first: SavedVerdict, second: SavedVerdict) -> FileCompariso
         ("Layers in FP32", _share_of_layers(first), _share_of_layers(second)),
         ("Casts", _number(first.cast_count), _number(second.cast_count)),
     ]
-    for title, outcome in (("all lowered", "lowered"), ("chosen in FP32", "outcome")):
+    for title, outcome in (("all lowered", "lowered"), ("as chosen", "outcome")):
         numbers = [_numbers(getattr(verdict, outcome)) for verdict in (first, second)]
         rows += [
-            (f"{text}: {title}", numbers[0].get(text, "-"), numbers[1].get(text, "-"))
+            (f"{text}, {title}", numbers[0].get(text, "-"), numbers[1].get(text, "-"))
             for text in dict.fromkeys([*numbers[0], *numbers[1]])
         ]
     warnings = list(_doubts(first.model.digest, second.model.digest))
@@ -118,13 +128,10 @@ def format_comparison(
     """
     head = f"Comparison of {found.what}: {printable(first)} | {printable(second)}"
     lines = [*wrap_text(head, width), *wrap_text(found.sentence, width)]
-    room = (width - 3 * len(_INDENT)) // 3
-    long = [row for row in found.rows if max(map(len, row[1:])) > room]
-    short = [row for row in found.rows if row not in long]
+    short, long = _fitting_rows(found.rows, width - len(_INDENT))
     columns = [
-        Column("", tuple(row[0] for row in short), minimum=16),
-        Column("First", tuple(row[1] for row in short), minimum=10),
-        Column("Second", tuple(row[2] for row in short), minimum=10),
+        Column(title, tuple(row[place] for row in short))
+        for place, title in enumerate(("", "First", "Second"))
     ]
     lines += [_INDENT + line for line in align_columns(columns, width=width - len(_INDENT))]
     for title, *texts in long:
@@ -133,6 +140,17 @@ def format_comparison(
     for which, layers in (("first", found.lost), ("second", found.gained)):
         lines += _format_layers(which, layers, width)
     return lines
+
+
+def format_comparison_json(found: FileComparison, first: str, second: str) -> str:
+    """Returns a comparison as JSON; arguments as in `format_comparison`."""
+    content = {
+        "schema_version": COMPARISON_SCHEMA_VERSION,
+        "first": first,
+        "second": second,
+        **to_json_value(found),
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def format_comparison_markdown(found: FileComparison, first: str, second: str) -> list[str]:
@@ -151,6 +169,23 @@ def format_comparison_markdown(found: FileComparison, first: str, second: str) -
             lines += ["", f"Only in the {which}:", ""]
             lines += markdown_table(["Layer", "Op", "Why"], cells, "lll")
     return lines
+
+
+def _fitting_rows(
+    rows: Sequence[tuple[str, str, str]], width: int
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """The rows that fit beside each other, and those that are too long, which are not cut."""
+    fitting, long = [*rows], []
+    while fitting and _widths(fitting) > width:
+        longest = max(fitting, key=lambda row: sum(map(display_width, row)))
+        fitting.remove(longest)
+        long.append(longest)
+    return fitting, [row for row in rows if row in long]
+
+
+def _widths(rows: Sequence[tuple[str, str, str]]) -> int:
+    """How wide three columns of these are."""
+    return 2 * _GAP + sum(max(display_width(printable(row[i])) for row in rows) for i in range(3))
 
 
 def _format_layers(which: str, layers: Sequence[Constraint], width: int) -> list[str]:
@@ -191,13 +226,16 @@ def _share_of_layers(verdict: SavedVerdict) -> str:
 
 
 def _numbers(outcome: Outcome) -> dict[str, str]:
-    """What was measured by each metric, with the worst value that passes."""
-    return {
-        judgement.criterion.metric: judgement.number
-        if judgement.criterion.finiteness
-        else judgement.text.removeprefix(judgement.criterion.metric).strip()
-        for judgement in outcome.judgements
-    }
+    """What was measured by each criterion, with the worst value that passes."""
+    numbers = {}
+    for judgement in outcome.judgements:
+        criterion = judgement.criterion
+        if criterion.finiteness:
+            numbers["NaN or infinite"] = judgement.number
+        else:
+            words = judgement.text.removeprefix(criterion.metric).strip()
+            numbers[criterion.metric_of_outputs] = words
+    return numbers
 
 
 def _number(value: int | None) -> str:

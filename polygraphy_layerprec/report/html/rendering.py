@@ -28,10 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.records import ModelIdentity, RankingAgreement, Verification
+    from polygraphy_layerprec.report.before_after import FileComparison
     from polygraphy_layerprec.report.ranking_report import RankingReport
     from polygraphy_layerprec.report.roll_up import LayerGroup
 
-__all__ = ["render_agreement_report", "render_ranking_report", "render_verification_report"]
+__all__ = [
+    "render_agreement_report",
+    "render_comparison_report",
+    "render_ranking_report",
+    "render_verification_report",
+]
 
 _GROUPS_SHOWN: Final = 12
 
@@ -77,6 +83,26 @@ def render_verification_report(verification: Verification) -> str:
         "criteria": rows_of_criteria(verification),
     }
     return render_page("verification.html", content)
+
+
+def render_comparison_report(found: FileComparison, first: str, second: str) -> str:
+    """Returns a page about two scripts or two verdicts; same files, same text.
+
+    Args:
+        found: What changed.
+        first: Path of the first file.
+        second: Path of the second file.
+    """
+    content = {
+        "title": f"Comparison of {found.what}",
+        "model": {"name": f"{first} and {second}"},
+        "verdict": Verdict("neutral", found.sentence, (), ()),
+        "scale": [],
+        "warnings": found.warnings,
+        "found": found,
+        "only": (("first", found.lost), ("second", found.gained)),
+    }
+    return render_page("comparison.html", content)
 
 
 def render_agreement_report(agreement: RankingAgreement) -> str:

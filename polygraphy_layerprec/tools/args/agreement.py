@@ -85,11 +85,6 @@ class AgreementArgs(BaseArgs):
                 f"{self.first!r} is of the {kinds[0]}, {self.second!r} of the {kinds[1]}.\n"
                 f"Give two files of one kind."
             )
-        if kinds[0] != "rankings" and self.save_agreement is not None:
-            G_LOGGER.critical(
-                f"`--save-agreement` is about rankings, these are {kinds[0]}.\n"
-                f"Leave it out, or use `--save-report changes.md`."
-            )
         return kinds[0]
 
     def compare_files(self) -> FileComparison:

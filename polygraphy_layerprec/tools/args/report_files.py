@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from polygraphy_layerprec.records import RankingAgreement, Verification
+    from polygraphy_layerprec.report.before_after import FileComparison
     from polygraphy_layerprec.report.ranking_report import RankingReport
 
 __all__ = ["ReportFileArgs"]
@@ -154,9 +155,16 @@ class ReportFileArgs(BaseArgs):
 
         self._save(render, lambda: format_verification_markdown(verification))
 
-    def save_markdown(self, make: Callable[[], Sequence[str]]) -> None:
-        """Saves what is Markdown in any case, if a path was given."""
-        self._save(lambda: "", make)
+    def save_comparison(self, found: FileComparison, first: str, second: str) -> None:
+        """Saves the report that was asked for about two scripts or two verdicts."""
+        from polygraphy_layerprec.report.before_after import format_comparison_markdown
+
+        def render() -> str:
+            from polygraphy_layerprec.report.html.rendering import render_comparison_report
+
+            return render_comparison_report(found, first, second)
+
+        self._save(render, lambda: format_comparison_markdown(found, first, second))
 
     def save_agreement(self, agreement: RankingAgreement) -> None:
         """Saves the report that was asked for about two rankings."""

@@ -78,23 +78,24 @@ class Compare(LayerprecSubtool):
         return 0
 
     def _compare_before_and_after(self) -> None:
+        from polygraphy_layerprec.files.atomic_file import write_text_file
         from polygraphy_layerprec.report.before_after import (
             format_comparison,
+            format_comparison_json,
             format_comparison_markdown,
         )
 
         options, files = self.arg_groups[AgreementArgs], self.arg_groups[ReportFileArgs]
-        if files.is_json or files.is_page:
-            G_LOGGER.critical(
-                f"Only rankings are compared in JSON or on a page, these are {options.kind}.\n"
-                f"Use Markdown: `--format markdown`, or `--save-report changes.md`."
-            )
         found = options.compare_files()
         paths = options.first, options.second
         if files.is_markdown:
             files.show_markdown(format_comparison_markdown(found, *paths))
         else:
             G_LOGGER.info("\n".join(format_comparison(found, *paths, width=log_width())))
-        files.save_markdown(lambda: format_comparison_markdown(found, *paths))
+        files.show_json(lambda: format_comparison_json(found, *paths))
+        files.save_comparison(found, *paths)
         for warning in found.warnings:
             G_LOGGER.warning(wrapped(warning))
+        if options.save_agreement is not None:
+            write_text_file(options.save_agreement, format_comparison_json(found, *paths))
+            G_LOGGER.info(f"Saved the comparison to {options.save_agreement}")
