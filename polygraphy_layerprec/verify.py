@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Runner",
     "conclude",
+    "conclude_emulation",
     "run_plainly",
     "verify_model",
 ]
@@ -56,6 +57,7 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
     run_fp32: Runner | None = None,
     tf32: bool = False,
     generated_inputs: bool = False,
+    sample_count: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Returns the output errors of the lowered and the constrained model, emulated on a CPU.
@@ -75,7 +77,8 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
         tf32: Whether the factors of products in FP32 are rounded to TF32, as an engine does unless
             it is switched off.
         generated_inputs: Whether the samples were made up, which the verification then says.
-        progress: Called with samples done, 0, and what is going on.
+        sample_count: How many samples there are, if that is known.
+        progress: Called with samples done, samples in all (0 if unknown), and what is going on.
 
     Raises:
         ModelError: If the model cannot be read.
@@ -89,18 +92,48 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
     judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
     comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
     runs = CandidateRuns(graph, asked, run_fp32, tf32=tf32)
+    note = ""
     for done, sample in enumerate(check_samples(samples, graph.inputs), start=1):
-        runs.compare(sample, comparison)
+        found = runs.run(sample, with_fp32=not note)
+        note = note or found.note
+        comparison.add_sample(found, sample)
         if progress is not None:
-            progress(done, 0, "samples")
+            progress(done, sample_count or 0, "samples")
+    return conclude_emulation(
+        graph, asked, comparison, runs.constrained, note, generated_inputs=generated_inputs
+    )
+
+
+def conclude_emulation(
+    graph: Graph,
+    asked: RequestedPrecisions,
+    comparison: OutputComparison,
+    plan: Plan,
+    note: str = "",
+    *,
+    generated_inputs: bool = False,
+) -> Verification:
+    """Returns the record of what was emulated, and the verdict.
+
+    Args:
+        graph: As for `conclude`, as all others but the note.
+        asked: As there.
+        comparison: As there.
+        plan: As there.
+        note: Why FP32 was not run on the backend; empty if it was.
+        generated_inputs: As there.
+
+    Raises:
+        ExecutionError: If no sample was compared.
+    """
     return conclude(
         graph,
         asked,
         comparison,
         backend="onnxruntime-emulated",
-        warnings=[*runs.notes, *_warnings(graph)],
+        warnings=[*([note] if note else []), *_warnings(graph)],
         generated_inputs=generated_inputs,
-        plan=runs.constrained,
+        plan=plan,
     )
 
 

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.records import Ranking
 
-__all__ = ["CASES", "assert_equal_rankings", "many_samples", "write_transformer"]
+__all__ = [
+    "CASES",
+    "assert_equal_rankings",
+    "assert_equal_records",
+    "many_samples",
+    "write_transformer",
+]
 
 TOLERANCE = 1e-12
 
@@ -93,7 +99,12 @@ def assert_equal_rankings(ranking: Ranking, expected: Ranking) -> None:
 
     Or up to 1e-15: shares are what is left of 1.
     """
-    _assert_equal(to_json_value(ranking), to_json_value(expected), "ranking")
+    assert_equal_records(ranking, expected)
+
+
+def assert_equal_records(found: Any, expected: Any) -> None:
+    """Checks the same of any two records."""
+    _assert_equal(to_json_value(found), to_json_value(expected), type(expected).__name__)
 
 
 def _assert_equal(value: Any, expected: Any, where: str) -> None:

@@ -52,9 +52,10 @@ MAY_IMPORT = {
     "dask": ("distribution.clients",),
     "distributed": (
         "distribution.clients",
-        "distribution.distributed_ranking",
         "distribution.own_cluster",
+        "distribution.set_tasks",
         "distribution.streaming",
+        "distribution.worker_pool",
     ),
     "tornado": ("distribution.own_cluster",),
     "tensorrt": (),

@@ -10,10 +10,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.errors import WorkersError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from distributed import Client, Security
 
@@ -52,25 +52,29 @@ Workers = int | ClusterAddress
 
 
 @contextlib.contextmanager
-def connected(workers: Workers) -> Iterator[Client]:
+def connected(workers: Workers, gpus: Sequence[str] = ()) -> Iterator[Client]:
     """Yields a client of the workers; what was started for it ends with the block.
 
+    Args:
+        workers: Where they are.
+        gpus: For each that is started, what it sees of the GPUs; all of them by default.
+
     Raises:
-        ExecutionError: If Dask is not installed, or no scheduler answers.
+        WorkersError: If Dask is not installed, or no scheduler answers.
     """
     with _quiet_dask(), contextlib.ExitStack() as stack:
-        client = _started(workers, stack) if isinstance(workers, int) else _found(workers)
+        client = _started(workers, gpus, stack) if isinstance(workers, int) else _found(workers)
         stack.callback(_close, client)
         yield client
 
 
-def _started(count: int, stack: contextlib.ExitStack) -> Client:
+def _started(count: int, gpus: Sequence[str], stack: contextlib.ExitStack) -> Client:
     from distributed import Client
 
     from polygraphy_layerprec.distribution.own_cluster import own_cluster
 
     try:
-        cluster = stack.enter_context(own_cluster(count))
+        cluster = stack.enter_context(own_cluster(count, gpus))
     except ImportError as error:  # `cryptography`, which Dask asks for late
         raise _lacking(error) from error
     return Client(cluster, set_as_default=False)
@@ -93,7 +97,7 @@ def _found(cluster: ClusterAddress) -> Client:
         asyncio.run(_call_on(address, security))
         return Client(address, security=security, timeout=_CONNECTING_SECONDS, set_as_default=False)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ExecutionError(
+        raise WorkersError(
             f"No scheduler answers at {cluster.place!r}.\n"
             f"Note: {type(error).__name__}: {str(error).strip():.300}\n"
             f"Give its address, such as tls://host:8786, or the scheduler file that it wrote. One "
@@ -148,8 +152,8 @@ def _quiet_dask() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _lacking(error: ImportError) -> ExecutionError:
-    return ExecutionError(
+def _lacking(error: ImportError) -> WorkersError:
+    return WorkersError(
         f"`--workers` and `--cluster` need Dask: {error}.\n"
         f"Install it with `pip install 'polygraphy-layerprec[dask]'`, or split the samples among "
         f"jobs with `--shard`."

@@ -14,7 +14,7 @@ from distributed.http.routing import RoutingApplication
 from tornado.httpserver import HTTPServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["own_cluster"]
 
@@ -23,8 +23,10 @@ _CLOSING_SECONDS: Final = 10
 
 
 @contextlib.contextmanager
-def own_cluster(count: int) -> Iterator[SpecCluster]:
+def own_cluster(count: int, gpus: Sequence[str] = ()) -> Iterator[SpecCluster]:
     """Yields a cluster of `count` processes that ends with the block, whatever ends it.
+
+    Each sees one of `gpus`, if there are any.
 
     Who cannot show a key that was made for it, and never leaves these processes, gets no answer. It
     listens on the loopback interface alone, and has no page to look at.
@@ -48,7 +50,7 @@ def own_cluster(count: int) -> Iterator[SpecCluster]:
         with contextlib.ExitStack() as stack:
             with _without_interrupts():
                 cluster = SpecCluster(
-                    workers=dict.fromkeys(range(count), worker),
+                    workers={i: _with_gpu(worker, gpus[i : i + 1]) for i in range(count)},
                     scheduler=scheduler,
                     security=security,
                     silence_logs=logging.CRITICAL,
@@ -56,6 +58,12 @@ def own_cluster(count: int) -> Iterator[SpecCluster]:
                 )
                 stack.callback(_close, cluster)
             yield cluster
+
+
+def _with_gpu(worker: dict[str, Any], gpus: Sequence[str]) -> dict[str, Any]:
+    if not gpus:
+        return worker
+    return {**worker, "options": {**worker["options"], "env": {"CUDA_VISIBLE_DEVICES": gpus[0]}}}
 
 
 @contextlib.contextmanager

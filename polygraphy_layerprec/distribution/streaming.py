@@ -6,16 +6,17 @@ import contextlib
 import itertools
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.errors import WorkersError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["NO_WORKER_SECONDS", "stream", "wait_for_worker"]
+__all__ = ["NO_WORKER_SECONDS", "SampleMissing", "stream", "wait_for_worker"]
 
 NO_WORKER_SECONDS: Final = 60.0
 """Time without any worker after which nobody waits on."""
@@ -26,9 +27,23 @@ _LISTENING_SECONDS: Final = 1.0
 _ANSWERING_SECONDS: Final = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class SampleMissing:
+    """What a worker returns that was thought to remember a sample, and does not."""
+
+
 @dataclass(slots=True)
 class _Flight:
     """What is with the workers, and what came back too early."""
+
+    submit: Callable[..., Future]
+    """Has a worker measure a sample: `submit(index, sample, workers=…)`."""
+
+    homes: Mapping[int, str]
+    """Addresses of the workers that remember samples."""
+
+    done: queue.SimpleQueue[str]
+    """Keys of what came back."""
 
     samples: dict[int, Any]
     """Samples that were not handed on yet, in their order."""
@@ -46,6 +61,7 @@ def stream(
     request: Any,
     samples: Iterable[tuple[int, Any]],
     *,
+    homes: Mapping[int, str] | None = None,
     no_worker_seconds: float = NO_WORKER_SECONDS,
 ) -> Iterator[tuple[int, Any, Any]]:
     """Yields each sample with its index and what `measure(request, index, sample)` returned.
@@ -58,32 +74,36 @@ def stream(
         measure: A function that workers can import.
         request: Its first argument.
         samples: Each with its index.
+        homes: Addresses of the workers that remember samples, by index. They are asked with None
+            for the sample; whoever else takes over returns `SampleMissing` and is asked again.
         no_worker_seconds: Time without any worker after which it is an error.
 
     Raises:
-        ExecutionError: If the scheduler is gone, no worker is left, a sample ends each worker that
+        WorkersError: If the scheduler is gone, no worker is left, a sample ends each worker that
             takes it, or `measure` fails.
     """
-    flight = _Flight({}, {}, {})
-    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    submit = partial(client.submit, measure, request, pure=False)
+    flight = _Flight(submit, homes or {}, queue.SimpleQueue(), {}, {}, {})
     watch = _Watch(client, no_worker_seconds)
+    ahead = _AHEAD if homes is None else _LAG  # what is remembered is not sent
     remaining = iter(samples)
     try:
         while True:
-            room = _AHEAD * watch.workers - len(flight.by_key)
+            room = ahead * watch.workers - len(flight.by_key)
             room = min(room, _LAG * watch.workers - len(flight.samples))
-            for item in itertools.islice(remaining, max(room, 0)):
-                _submit(client, measure, request, item, flight, done)
+            for index, sample in itertools.islice(remaining, max(room, 0)):
+                flight.samples[index] = sample
+                _submit(flight, index, flight.homes.get(index))
             if not flight.samples:
                 return
             first = next(iter(flight.samples))
             if first in flight.results:
                 result = flight.results.pop(first)
-                if isinstance(result, ExecutionError):
+                if isinstance(result, WorkersError):
                     raise result
                 yield first, flight.samples.pop(first), result
             else:
-                _collect(flight, done, watch)
+                _collect(flight, watch)
     finally:
         _cancel(client, flight)
 
@@ -92,7 +112,7 @@ def wait_for_worker(client: Client, *, seconds: float = NO_WORKER_SECONDS) -> di
     """Returns how many tasks each worker runs at once, by address, once there is a worker.
 
     Raises:
-        ExecutionError: If there is none within `seconds`, or the scheduler is gone.
+        WorkersError: If there is none within `seconds`, or the scheduler is gone.
     """
     watch = _Watch(client, seconds)
     while not watch.threads:
@@ -120,7 +140,7 @@ class _Watch:
         """Counts the workers.
 
         Raises:
-            ExecutionError: If nobody answers, or there has been no worker for long.
+            WorkersError: If nobody answers, or there has been no worker for long.
         """
         try:
             self.threads = dict(
@@ -137,16 +157,16 @@ class _Watch:
         if self.threads:
             self._last_seen = now
         elif now - self._last_seen >= self._no_worker_seconds:
-            raise ExecutionError(
+            raise WorkersError(
                 f"The scheduler {self._address} has had no worker for "
                 f"{self._no_worker_seconds:.0f} seconds.\n"
                 f"Start workers, for example with `dask worker {self._address} --nthreads 1`, and "
                 f"see in their logs why others ended."
             )
 
-    def lost(self) -> ExecutionError:
+    def lost(self) -> WorkersError:
         """Returns the error that says that the scheduler is gone."""
-        return ExecutionError(
+        return WorkersError(
             f"The scheduler {self._address} is gone.\n"
             f"Nothing was written. See in its log why it ended, and run the command again."
         )
@@ -157,25 +177,19 @@ class _Watch:
         return "" if scheduler is None else str(getattr(scheduler, "address", ""))
 
 
-def _submit(
-    client: Client,
-    measure: Callable[..., Any],
-    request: Any,
-    item: tuple[int, Any],
-    flight: _Flight,
-    done: queue.SimpleQueue[str],
-) -> None:
-    index, sample = item
-    flight.samples[index] = sample
-    future = client.submit(measure, request, index, sample, pure=False)
+def _submit(flight: _Flight, index: int, home: str | None) -> None:
+    if home is None:
+        future = flight.submit(index, flight.samples[index])
+    else:
+        future = flight.submit(index, None, workers=[home], allow_other_workers=True)
     flight.by_key[future.key] = index, future
-    future.add_done_callback(lambda finished: done.put(finished.key))
+    future.add_done_callback(lambda finished: flight.done.put(finished.key))
 
 
-def _collect(flight: _Flight, done: queue.SimpleQueue[str], watch: _Watch) -> None:
+def _collect(flight: _Flight, watch: _Watch) -> None:
     """Takes one result, or looks after the workers when there is none for a while."""
     try:
-        key = done.get(timeout=_LISTENING_SECONDS)
+        key = flight.done.get(timeout=_LISTENING_SECONDS)
     except queue.Empty:
         watch.look()
         return
@@ -183,7 +197,11 @@ def _collect(flight: _Flight, done: queue.SimpleQueue[str], watch: _Watch) -> No
         return
     index, future = flight.by_key.pop(key)
     if future.status == "finished":
-        flight.results[index] = _fetched(future, watch)
+        result = _fetched(future, watch)
+        if isinstance(result, SampleMissing):
+            _submit(flight, index, None)
+        else:
+            flight.results[index] = result
     elif future.status == "error":
         # Dask blames whatever waited at a worker that ended: the first in order is what ran.
         flight.results[index] = _failure(index, future)
@@ -198,22 +216,22 @@ def _fetched(future: Future, watch: _Watch) -> Any:
         raise watch.lost() from error
 
 
-def _failure(index: int, future: Future) -> ExecutionError:
+def _failure(index: int, future: Future) -> WorkersError:
     from distributed.scheduler import KilledWorker
 
     error = future.exception(timeout=_ANSWERING_SECONDS)
     if isinstance(error, KilledWorker):
-        return ExecutionError(
+        return WorkersError(
             f"Sample {index} ended {error.allowed_failures + 1} workers, one after the other.\n"
             f"It may need more memory than there is: use fewer workers or a lower "
             f"`--max-memory`, and see in their logs why they ended."
         )
     if isinstance(error, ImportError):
-        return ExecutionError(
+        return WorkersError(
             f"A worker cannot import what it is to run: {error}.\n"
             f"Install polygraphy-layerprec in the same version on every worker."
         )
-    return ExecutionError(
+    return WorkersError(
         f"A worker failed on sample {index}: {type(error).__name__}: {error!s:.500}"
     )
 

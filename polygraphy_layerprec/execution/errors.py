@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polygraphy_layerprec.errors import UserError
 
-__all__ = ["EmulationError", "ExecutionError", "NodeError"]
+__all__ = ["EmulationError", "ExecutionError", "NodeError", "WorkersError"]
 
 
 class ExecutionError(UserError):
@@ -13,6 +13,10 @@ class ExecutionError(UserError):
 
 class EmulationError(ExecutionError):
     """This ONNX-Runtime does not emulate the precision faithfully."""
+
+
+class WorkersError(ExecutionError):
+    """Workers are gone or unfit: what they were asked stays open, and nothing else answers it."""
 
 
 class NodeError(Exception):

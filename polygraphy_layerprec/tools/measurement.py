@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.distribution.worker_pool import WorkerPool
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.execution.comparison.measured_model import MeasuredModel
     from polygraphy_layerprec.model import Graph
@@ -27,6 +29,9 @@ class Measurement:
 
     outputs: Sequence[str] | None
     """Names of the outputs that count; None for all."""
+
+    pool: WorkerPool | None = None
+    """Workers to measure on; None for this process."""
 
     _measured: MeasuredModel | None = None
 
@@ -49,9 +54,7 @@ class Measurement:
             UserError: As `measured_model` does.
         """
         if self._measured is None:
-            from polygraphy_layerprec.pipeline import measured_model
-
-            self._measured = measured_model(
+            self._measured = self._measure()(
                 ranking,
                 self.graph,
                 self.samples,
@@ -60,3 +63,12 @@ class Measurement:
                 tolerance=tolerance,
             )
         return self._measured
+
+    def _measure(self) -> Callable[..., MeasuredModel]:
+        if self.pool is None:
+            from polygraphy_layerprec.pipeline import measured_model
+
+            return measured_model
+        from polygraphy_layerprec.distribution.distributed_sets import measure_in_pool
+
+        return partial(measure_in_pool, self.pool)

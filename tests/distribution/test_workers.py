@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, LocalCluster, Security
 
 from polygraphy_layerprec import rank_model
-from polygraphy_layerprec.distribution import distributed_ranking
+from polygraphy_layerprec.distribution import worker_pool
 from polygraphy_layerprec.distribution.clients import ClusterAddress, connected
 from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
 from polygraphy_layerprec.distribution.own_cluster import own_cluster
@@ -141,7 +141,7 @@ def test_what_fails_on_a_worker_is_told(two_workers):
     ],
 )
 def test_what_needs_one_process_is_refused_before_any_worker_starts(request_of, what, monkeypatch):
-    monkeypatch.setattr(distributed_ranking, "connected", None)
+    monkeypatch.setattr(worker_pool, "connected", None)
 
     with pytest.raises(ExecutionError, match=what):
         rank_on_workers("model.onnx", [], 2, request_of)
@@ -153,7 +153,7 @@ def test_another_model_on_the_worker_is_refused(saved):
 
 
 def test_another_version_on_the_worker_is_refused(saved, monkeypatch):
-    monkeypatch.setattr(distributed_ranking, "installed_versions", lambda: (("onnx", "0.1"),))
+    monkeypatch.setattr(worker_pool, "installed_versions", lambda: (("onnx", "0.1"),))
 
     with pytest.raises(ExecutionError, match=r"(?s)another version of .*Install the same versions"):
         rank_on_workers(saved, many_samples(small_transformer(), 1), 1)

@@ -9,10 +9,13 @@ import psutil
 import pytest
 from distributed import Security
 
+from polygraphy_layerprec.execution.errors import WorkersError
 from polygraphy_layerprec.files.ranking_file import load_ranking
+from polygraphy_layerprec.files.verdict_file import load_verdict
+from polygraphy_layerprec.tools.main import main
 from tests.clusters import dask_scheduler, dask_worker
 from tests.processes import LONGEST_SECONDS, interruptible_layerprec, run_layerprec
-from tests.split_cases import assert_equal_rankings, write_transformer
+from tests.split_cases import assert_equal_rankings, assert_equal_records, write_transformer
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,63 @@ def test_workers_give_the_ranking_of_one_process(folder, door):
     assert not done.stderr
     ranking = load_ranking(folder / f"{door}.json")
     assert_equal_rankings(ranking, load_ranking(folder / "alone.json"))
+
+
+METRIC = """
+import numpy as np
+
+def metric(outputs, samples):
+    pairs = list(zip(outputs, samples, strict=True))
+    return float(np.mean([np.mean(np.sign(y)) for out, _ in pairs for y in out.values()]))
+"""
+
+
+@pytest.mark.parametrize("criterion", [["--tolerance", "1e-4"], ["--metric-script", "metric.py"]])
+def test_verify_on_workers_gives_the_verdict_of_one_process(folder, criterion):
+    (folder / "metric.py").write_text(METRIC, encoding="utf-8")
+    samples = ("--load-inputs", "samples", "--threads", "1")
+    verdicts = []
+    for options in ((), ("--workers", "2")):
+        done = run_layerprec(
+            *("verify", "model.onnx", "--ranking", "alone.json", *criterion, *samples, *options),
+            *("--save-verdict", "verdict.json"),
+            folder=folder,
+        )
+        assert "Verdict: " in done.stdout, done.stderr
+        verdicts.append((done.returncode, load_verdict(folder / "verdict.json")))
+
+    assert verdicts[0][0] == verdicts[1][0]
+    assert_equal_records(verdicts[1][1], verdicts[0][1])
+
+
+def test_constrain_measures_on_workers(folder):
+    options = ("--model", "model.onnx", "--load-inputs", "samples", "--threads", "1")
+    for file, more in (("alone.v.json", ()), ("workers.v.json", ("--workers", "2"))):
+        done = run_layerprec(
+            *("constrain", "alone.json", *options, *more, "--tolerance", "1e-4"),
+            *("--save-verdict", file),
+            folder=folder,
+        )
+        assert done.returncode == 0, done.stderr
+
+    assert_equal_records(
+        load_verdict(folder / "workers.v.json"), load_verdict(folder / "alone.v.json")
+    )
+
+
+def test_a_lost_scheduler_is_no_reason_to_let_the_forecast_decide(folder, monkeypatch, capsys):
+    def lost(*_, **__):
+        raise WorkersError("The scheduler is gone.")
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("polygraphy_layerprec.pipeline.measured_model", lost)
+    options = ["--model", "model.onnx", "--load-inputs", "samples", "--save-script", "lost.py"]
+
+    status = main(["constrain", "alone.json", *options])
+
+    assert status == 1
+    assert "The scheduler is gone" in "".join(capsys.readouterr())
+    assert not (folder / "lost.py").exists()
 
 
 def test_a_cluster_with_tls_wants_a_certificate(folder, tmp_path):
@@ -126,6 +186,20 @@ def _lives(process):
 )
 def test_options_that_do_not_go_together_are_refused(folder, options, told):
     done = rank(folder, *options)
+
+    assert done.returncode == 1
+    assert told in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["constrain", "alone.json"], "measure sets of layers, and no model was given"),
+        (["verify", "model.onnx", "--backend", "tensorrt"], "cannot be combined with `--backend"),
+    ],
+)
+def test_what_measures_no_samples_has_no_workers(folder, command, told):
+    done = run_layerprec(*command, "--workers", "2", folder=folder)
 
     assert done.returncode == 1
     assert told in " ".join(done.stderr.split())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.backend.engines.obtained.precisions import AskedLayer
     from polygraphy_layerprec.backend.engines.session import EngineStack
     from polygraphy_layerprec.divergence.judges import Judge
-    from polygraphy_layerprec.execution.comparison.output_comparison import CandidateName
+    from polygraphy_layerprec.execution.comparison.candidate_runs import CandidateName
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import ObtainedPrecisions, RequestedPrecisions, Verification
 

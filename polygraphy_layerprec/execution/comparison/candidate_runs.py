@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,15 +17,31 @@ from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import RequestedPrecisions
 
-__all__ = ["CandidateRuns", "Runner"]
+__all__ = ["CandidateName", "CandidateOutputs", "CandidateRuns", "Runner"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
+CandidateName = Literal["fp32", "lowered", "constrained"]
+"""The model in FP32 on a backend, with every layer lowered, and with some kept in FP32."""
+
 Runner = Callable[[Sample], Mapping[str, np.ndarray[Any, Any]]]
 """Runs the FP32 model on a backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOutputs:
+    """The outputs of the reference and of all candidates, for one sample."""
+
+    reference: Sample
+    """Those in FP32, node by node."""
+
+    candidates: Mapping[CandidateName, Sample]
+    """Those of each candidate that was run."""
+
+    note: str
+    """Why the whole model was not run on the backend; empty if it was."""
 
 
 class CandidateRuns:
@@ -44,22 +61,26 @@ class CandidateRuns:
         self._lowered = self._runs.plan(KeptLayers())
         self.constrained = self._runs.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32
-        self.notes: list[str] = []
 
-    def compare(self, sample: Sample, comparison: OutputComparison) -> None:
-        """Adds one sample."""
+    def run(self, sample: Sample, *, with_fp32: bool = True) -> CandidateOutputs:
+        """Returns the outputs of all candidates.
+
+        Args:
+            sample: An array for each input.
+            with_fp32: Whether the whole model is run on the backend as well.
+        """
         remembered = self._runs.remember(sample, most_bytes=MOST_CHECKPOINT_BYTES)
-        reference = remembered.reference
-        if self._run_fp32 is not None:
+        candidates: dict[CandidateName, Sample] = {}
+        note = ""
+        if self._run_fp32 is not None and with_fp32:
             try:
-                comparison.add("fp32", reference, self._run_fp32(sample), sample)
+                candidates["fp32"] = self._run_fp32(sample)
             except ExecutionError as error:
-                self._run_fp32 = None
-                self.notes.append(f"FP32 on ONNX-Runtime was not measured: {error}")
+                note = f"FP32 on ONNX-Runtime was not measured: {error}"
         candidate = self._runs.candidate(remembered, self._lowered)
-        comparison.add("lowered", reference, candidate, sample)
+        candidates["lowered"] = candidate
         if self.constrained.kept.outputs:
             candidate = self._runs.candidate(remembered, self.constrained)
-        comparison.add("constrained", reference, candidate, sample)
-        comparison.sample_count += 1
+        candidates["constrained"] = candidate
         self._runs.executor.forget_sample()
+        return CandidateOutputs(remembered.reference, candidates, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from polygraphy_layerprec.records import Outcome, OutputDivergence
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
+    from polygraphy_layerprec.execution.comparison.candidate_runs import (
+        CandidateName,
+        CandidateOutputs,
+    )
 
-__all__ = ["CandidateName", "OutputComparison"]
-
-CandidateName = Literal["fp32", "lowered", "constrained"]
-"""The model in FP32 on a backend, with every layer lowered, and with some kept in FP32."""
+__all__ = ["OutputComparison"]
 
 
 class OutputComparison:
@@ -49,12 +50,26 @@ class OutputComparison:
         }
         self._of(candidate).add(reference, typed, sample)
 
-    def merge(self, other: OutputComparison) -> None:
+    def add_sample(
+        self,
+        outputs: CandidateOutputs,
+        sample: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        with_fp32: bool = True,
+    ) -> None:
+        """Adds one sample of all candidates, or of all but that in FP32."""
+        for name, values in outputs.candidates.items():
+            if with_fp32 or name != "fp32":
+                self.add(name, outputs.reference, values, sample)
+        self.sample_count += 1
+
+    def merge(self, other: OutputComparison, *, with_fp32: bool = True) -> None:
         """Adds later samples that were compared elsewhere, over the same outputs and judges."""
         self.sample_count += other.sample_count
         self.missing |= other.missing
-        for candidate, findings in other._findings.items():
-            self._of(candidate).merge(findings)
+        for name, findings in other._findings.items():
+            if with_fp32 or name != "fp32":
+                self._of(name).merge(findings)
 
     def outcome(self, candidate: CandidateName) -> Outcome | None:
         """Returns what the judges make of a candidate; None if it was not measured."""

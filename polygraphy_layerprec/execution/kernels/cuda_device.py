@@ -106,6 +106,7 @@ class CudaDevice:
         self._index = index
         self._memory_bytes = memory_bytes
         self.name = str(cupy.cuda.runtime.getDeviceProperties(index)["name"], "utf-8", "replace")
+        self.address = str(cupy.cuda.Device(index).pci_bus_id)
         self._taken_before = self._taken_bytes()
         self.stream = cupy.cuda.Stream(non_blocking=False)
         self._round = cupy.ElementwiseKernel(

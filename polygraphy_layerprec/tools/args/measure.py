@@ -63,7 +63,10 @@ class MeasureArgs(BaseArgs):
         self.group.add_argument(
             "--max-memory",
             metavar="BYTES",
-            help="Memory to use for activations. Beyond it they are kept on disk. Optionally, use "
+            help="Memory for the activations of a sample that wait for the backward sweep; beyond "
+            "it they are kept on disk. With workers that of each, and as much for samples that it "
+            "remembers. Weights in use, what the node that runs takes, up to 512 MiB that measured "
+            "sets share, and ONNX-Runtime itself are not counted. Optionally, use "
             "a `K`, `M`, or `G` suffix to indicate KiB, MiB, or GiB respectively. "
             "For example: --max-memory 4G. Defaults to what the machine allows.",
             default=None,

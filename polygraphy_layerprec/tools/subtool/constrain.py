@@ -17,7 +17,9 @@ from polygraphy_layerprec.tools.args import (
     SelectionArgs,
 )
 from polygraphy_layerprec.tools.args.device import DeviceArgs
+from polygraphy_layerprec.tools.args.distribution import ThreadArgs
 from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
+from polygraphy_layerprec.tools.args.workers import WorkerArgs
 from polygraphy_layerprec.tools.subtool.base import own_arguments
 from polygraphy_layerprec.tools.subtool.choice_output import how_to_choose
 from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, model_arguments
@@ -25,6 +27,8 @@ from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, model
 if TYPE_CHECKING:
     import argparse
 
+    from polygraphy_layerprec.distribution.worker_pool import WorkerPool
+    from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
 
 __all__ = ["Constrain"]
@@ -70,6 +74,8 @@ class Constrain(SelectingSubtool):
             RankedModelArgs(),
             QuantizedModelArgs(),
             RankingReportArgs(allow_save=False),
+            ThreadArgs(),
+            WorkerArgs(),
             SampleArgs(allow_custom_input_shapes=False),
             CriterionArgs(),
             ComparisonArgs(),
@@ -103,10 +109,32 @@ class Constrain(SelectingSubtool):
         self.arg_groups[ArtefactArgs].check_precision(ranking.precision)
         if graph is not None:
             graph = self.arg_groups[QuantizedModelArgs].ranked_graph(graph, ranking)
+        workers = self.arg_groups[WorkerArgs]
+        if graph is None:
+            workers.refuse_without_model()
+            return self._choose(args, ranking, None, None)
+        with workers.pool(
+            graph,
+            ranked.model_path,
+            threads=self.arg_groups[ThreadArgs].threads,
+            external_data_folder=ranked.external_data_dir,
+            on_gpu=self.arg_groups[DeviceArgs].is_gpu,
+        ) as pool:
+            return self._choose(args, ranking, graph, pool)
+
+    def _choose(
+        self,
+        args: argparse.Namespace,
+        ranking: Ranking,
+        graph: Graph | None,
+        pool: WorkerPool | None,
+    ) -> int:
+        """Selects, shows and saves."""
+        ranked = self.arg_groups[RankedModelArgs]
         samples = self.arg_groups[SampleArgs]
         takes_recorded = self.arg_groups[SelectionArgs].choose is not None
         outputs = ranking.conditions.outputs or None
-        measured = None if takes_recorded else self.measurement(graph, outputs)
+        measured = None if takes_recorded else self.measurement(graph, outputs, pool)
         selection = self.choose(ranking, measured)
         if graph is None and not takes_recorded and selection.decision is not None:
             G_LOGGER.info(wrapped(_DECIDED_BEFORE))

@@ -16,6 +16,7 @@ from polygraphy_layerprec.tools.args import (
 from polygraphy_layerprec.tools.args.parts import PartArgs
 from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
+from polygraphy_layerprec.tools.args.workers import WorkerArgs
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.ranking_subtool import RankingSubtool
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.distribution.part import PartConditions
     from polygraphy_layerprec.distribution.partial_file import PartialFile
+    from polygraphy_layerprec.distribution.worker_pool import WorkerPool
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import Ranking
     from polygraphy_layerprec.tools.measurement import Measurement
@@ -57,6 +59,7 @@ class Merge(RankingSubtool):
         return [
             PartArgs(),
             QuantizedModelArgs(),
+            WorkerArgs(),
             SampleArgs(allow_custom_input_shapes=False),
             RankingReportArgs(),
             ReportFileArgs(allow_plot=True),
@@ -68,8 +71,6 @@ class Merge(RankingSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:
         """Merges, shows and saves."""
-        from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
-
         options = self.arg_groups[PartArgs]
         self.arg_groups[ArtefactArgs].check_model(options.model_path)
         parts = options.open_parts()
@@ -77,24 +78,31 @@ class Merge(RankingSubtool):
         conditions = parts[0].conditions
         self.arg_groups[ArtefactArgs].check_precision(conditions.precision)
         graph = self.arg_groups[QuantizedModelArgs].graph_for(graph, conditions.precision)
-        with threads_per_session(conditions.threads):
+        with self.arg_groups[WorkerArgs].pool(
+            graph,
+            options.model_path,
+            threads=conditions.threads,
+            external_data_folder=options.external_data_dir,
+        ) as pool:
             return self.show_and_act(
                 self._merge(parts, graph),
                 graph,
-                self._measured(graph, conditions),
+                self._measured(graph, conditions, pool),
                 args=args,
                 model_path=options.model_path,
                 external_data_folder=options.external_data_dir,
             )
 
-    def _measured(self, graph: Graph, conditions: PartConditions) -> Measurement | None:
+    def _measured(
+        self, graph: Graph, conditions: PartConditions, pool: WorkerPool | None
+    ) -> Measurement | None:
         if self.arg_groups[SampleArgs].is_using_random_data() and conditions.inputs == "user":
             G_LOGGER.info(
                 "No set of layers is measured, and the forecast decides: give the samples of the "
                 "parts, or some of them, with `--load-inputs`."
             )
             return None
-        return self.measurement(graph, conditions.outputs or None)
+        return self.measurement(graph, conditions.outputs or None, pool)
 
     def _merge(self, parts: list[PartialFile], graph: Graph) -> Ranking:
         from polygraphy_layerprec.distribution.merging import merge_parts

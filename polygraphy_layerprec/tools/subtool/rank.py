@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from polygraphy_layerprec.distribution.worker_pool import WorkerPool
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.observing import RankRequest
@@ -106,8 +107,6 @@ class Rank(RankingSubtool):
             return self._rank_and_show(args)
 
     def _rank_and_show(self, args: argparse.Namespace) -> int:
-        from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
-
         self.arg_groups[ArtefactArgs].check_model(self.arg_groups[OnnxGraphArgs].path)
         precision = self.arg_groups[MeasureArgs].precision
         self.arg_groups[ArtefactArgs].check_precision(precision)
@@ -120,14 +119,22 @@ class Rank(RankingSubtool):
         if partial.save_partial is not None:
             self._save_partial(graph, partial.save_partial)
             return 0
-        with threads_per_session(self.arg_groups[ThreadArgs].threads):
+        model, measure = self.arg_groups[OnnxGraphArgs], self.arg_groups[MeasureArgs]
+        with self.arg_groups[WorkerArgs].pool(
+            graph,
+            model.path,
+            threads=self.arg_groups[ThreadArgs].threads,
+            external_data_folder=model.external_data_dir,
+            max_memory_bytes=measure.max_memory_bytes,
+            on_gpu=self.arg_groups[DeviceArgs].is_gpu,
+        ) as pool:
             return self.show_and_act(
-                self._rank(graph),
+                self._rank(graph, pool),
                 graph,
-                self.measurement(graph, self.arg_groups[MeasureArgs].outputs),
+                self.measurement(graph, measure.outputs, pool),
                 args=args,
-                model_path=self.arg_groups[OnnxGraphArgs].path,
-                external_data_folder=self.arg_groups[OnnxGraphArgs].external_data_dir,
+                model_path=model.path,
+                external_data_folder=model.external_data_dir,
             )
 
     def judges(self) -> Sequence[Judge]:
@@ -135,7 +142,7 @@ class Rank(RankingSubtool):
         judges: Sequence[Judge] = self.arg_groups[MeasureArgs].judges()
         return judges
 
-    def _rank(self, graph: Graph) -> Ranking:
+    def _rank(self, graph: Graph, pool: WorkerPool | None) -> Ranking:
         engines: RankedEngineArgs = self.arg_groups[RankedEngineArgs]
         outputs: SavedOutputsArgs = self.arg_groups[SavedOutputsArgs]
         if engines.is_wanted:
@@ -144,8 +151,8 @@ class Rank(RankingSubtool):
         from polygraphy_layerprec.pipeline import rank
 
         samples = self.arg_groups[SampleArgs]
-        if self.arg_groups[WorkerArgs].workers is not None:
-            return self._rank_on_workers(graph)
+        if pool is not None:
+            return self._rank_in_pool(graph, pool)
         checked = samples.samples(graph)
         saved = outputs.compare(graph, self.arg_groups[MeasureArgs].precision)
         with progress_bar() as progress:
@@ -182,27 +189,21 @@ class Rank(RankingSubtool):
             "`--exact`": measure.exact_count > 0,
             "`--impact exact`": measure.impact == "exact",
             "`--loss-script`": measure.loss_script is not None,
-            "`--providers cuda`": self.arg_groups[DeviceArgs].is_gpu,
         }
         for what, is_wanted in wishes.items():
             if is_wanted:
                 workers.refuse_beside(what)
 
-    def _rank_on_workers(self, graph: Graph) -> Ranking:
-        from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
+    def _rank_in_pool(self, graph: Graph, pool: WorkerPool) -> Ranking:
+        from polygraphy_layerprec.distribution.distributed_ranking import rank_in_pool
 
         samples = self.arg_groups[SampleArgs]
-        model, workers = self.arg_groups[OnnxGraphArgs], self.arg_groups[WorkerArgs].workers
-        checked = samples.samples(graph)
         with progress_bar() as progress:
-            return rank_on_workers(
-                model.path,
-                checked,
-                workers,
+            return rank_in_pool(
+                pool,
+                graph,
+                samples.samples(graph),
                 self._request(),
-                graph=graph,
-                external_data_folder=model.external_data_dir,
-                threads=self.arg_groups[ThreadArgs].threads,
                 sample_count=samples.known_count(),
                 progress=progress,
             )

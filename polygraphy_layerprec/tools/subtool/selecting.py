@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from polygraphy_layerprec.distribution.worker_pool import WorkerPool
     from polygraphy_layerprec.divergence.judges import Judge
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import CurvePoint, Ranking, Selection
@@ -48,11 +49,22 @@ _NO_VERDICT: Final = (
 class SelectingSubtool(LayerprecSubtool):
     """Base of the subtools that subscribe to `SelectionArgs` and `ArtefactArgs`."""
 
-    def measurement(self, graph: Graph | None, outputs: Sequence[str] | None) -> Measurement | None:
-        """Returns what sets of layers are measured with; None without a model."""
+    def measurement(
+        self,
+        graph: Graph | None,
+        outputs: Sequence[str] | None,
+        pool: WorkerPool | None = None,
+    ) -> Measurement | None:
+        """Returns what sets of layers are measured with; None without a model.
+
+        Args:
+            graph: The model.
+            outputs: Names of the outputs that count; None for all.
+            pool: Workers to measure on; None for this process.
+        """
         if graph is None:
             return None
-        return Measurement(graph, list(self.arg_groups[SampleArgs].samples(graph)), outputs)
+        return Measurement(graph, list(self.arg_groups[SampleArgs].samples(graph)), outputs, pool)
 
     def choose(self, ranking: Ranking, measured: Measurement | None) -> Selection:
         """Chooses layers, and logs the verdict on them."""
@@ -183,7 +195,7 @@ class SelectingSubtool(LayerprecSubtool):
         self.arg_groups[ReportFileArgs].show_json(lambda: format_verdict_json(verdict()))
 
     def _select(self, ranking: Ranking, measured: Measurement | None) -> Selection:
-        from polygraphy_layerprec.execution import ExecutionError
+        from polygraphy_layerprec.execution.errors import ExecutionError, WorkersError
         from polygraphy_layerprec.pipeline import select_constraints
 
         criterion = self.arg_groups[CriterionArgs]
@@ -204,7 +216,7 @@ class SelectingSubtool(LayerprecSubtool):
             with progress_bar() as progress:
                 return select_constraints(ranking, request, model=model, progress=progress)
         except ExecutionError as error:
-            if criterion.is_given:
+            if criterion.is_given or isinstance(error, WorkersError):
                 raise
             G_LOGGER.warning(f"No set of layers was measured: the forecast decides.\nNote: {error}")
             return select_constraints(ranking, request)

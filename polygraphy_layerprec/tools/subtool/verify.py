@@ -17,15 +17,19 @@ from polygraphy_layerprec.tools.args import (
 )
 from polygraphy_layerprec.tools.args.artefacts import show_left
 from polygraphy_layerprec.tools.args.device import DeviceArgs
+from polygraphy_layerprec.tools.args.distribution import ThreadArgs
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
 from polygraphy_layerprec.tools.args.verified_engines import VerifiedEngineArgs
+from polygraphy_layerprec.tools.args.workers import WorkerArgs
 from polygraphy_layerprec.tools.engine_groups import tensorrt_groups
 from polygraphy_layerprec.tools.progress import progress_bar
 from polygraphy_layerprec.tools.subtool.base import LayerprecSubtool
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
+    from polygraphy_layerprec.distribution.worker_pool import WorkerPool
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.records import RequestedPrecisions, Verification
 
@@ -82,6 +86,8 @@ class Verify(LayerprecSubtool):
             ComparisonArgs(),
             VerificationArgs(),
             DeviceArgs(),
+            ThreadArgs(),
+            WorkerArgs(),
             ReportFileArgs(),
             *tensorrt_groups(),
             VerifiedEngineArgs(),
@@ -142,30 +148,54 @@ class Verify(LayerprecSubtool):
         return 0
 
     def _verify(self, graph: Graph, asked: RequestedPrecisions) -> Verification:
-        from polygraphy_layerprec.verify import run_plainly, verify_model
-
-        options = self.arg_groups[VerificationArgs]
-        samples = self.arg_groups[SampleArgs]
-        model = self.arg_groups[OnnxGraphArgs]
         engines: VerifiedEngineArgs = self.arg_groups[VerifiedEngineArgs]
-        judged = {"outputs": options.outputs, **self._criterion(graph, asked)}
+        model, workers = self.arg_groups[OnnxGraphArgs], self.arg_groups[WorkerArgs]
+        judged = {
+            "outputs": self.arg_groups[VerificationArgs].outputs,
+            **self._criterion(graph, asked),
+        }
         if engines.is_wanted:
+            workers.refuse_beside("`--backend tensorrt`")
             return engines.verify(graph, asked, **judged)
         if engines.build:
             engines.check_usable(asked.precision)
+        with workers.pool(
+            graph,
+            model.path,
+            threads=self.arg_groups[ThreadArgs].threads,
+            external_data_folder=model.external_data_dir,
+            on_gpu=self.arg_groups[DeviceArgs].is_gpu,
+        ) as pool:
+            verification = self._emulate(graph, asked, judged, pool)
+        return engines.prove(graph, asked, verification) if engines.build else verification
+
+    def _emulate(
+        self,
+        graph: Graph,
+        asked: RequestedPrecisions,
+        judged: Mapping[str, Any],
+        pool: WorkerPool | None,
+    ) -> Verification:
+        from polygraphy_layerprec.verify import run_plainly, verify_model
+
+        samples, model = self.arg_groups[SampleArgs], self.arg_groups[OnnxGraphArgs]
         checked = samples.samples(graph)
         with progress_bar() as progress:
-            verification = verify_model(
-                graph,
-                checked,
-                asked,
+            options: dict[str, Any] = {
                 **judged,
-                run_fp32=run_plainly(model.path, external_data_folder=model.external_data_dir),
-                tf32=engines.tf32,
-                generated_inputs=samples.is_using_random_data(),
-                progress=progress,
-            )
-        return engines.prove(graph, asked, verification) if engines.build else verification
+                "tf32": self.arg_groups[VerifiedEngineArgs].tf32,
+                "generated_inputs": samples.is_using_random_data(),
+                "sample_count": samples.known_count(),
+                "progress": progress,
+            }
+            if pool is not None:
+                from polygraphy_layerprec.distribution.distributed_verification import (
+                    verify_in_pool,
+                )
+
+                return verify_in_pool(pool, graph, checked, asked, **options)
+            run_fp32 = run_plainly(model.path, external_data_folder=model.external_data_dir)
+            return verify_model(graph, checked, asked, run_fp32=run_fp32, **options)
 
     def _criterion(self, graph: Graph, asked: RequestedPrecisions) -> dict[str, Any]:
         criterion = self.arg_groups[CriterionArgs]
