@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "choose",
     "graph_work",
+    "load_sample",
     "mark_all_and_compare",
     "plain_forward",
     "rank",
@@ -56,7 +57,7 @@ def write_candidate(model: str, path: str) -> None:
 def plain_forward(model: str, sample: str, repeats: int) -> dict[str, float]:
     """Returns the median time of one forward, after two that warm up; the session is not in it."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    feed = _load(sample)
+    feed = load_sample(sample)
     seconds = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
@@ -93,7 +94,7 @@ def rank_again(model: str, sample: str, count: int) -> dict[str, float]:
             asked.append(time.perf_counter())
             yield loaded
 
-    loaded = _load(sample)
+    loaded = load_sample(sample)
     start = time.perf_counter()
     rank_model(model, stream())
     ends = [*asked[1:], time.perf_counter()]
@@ -103,7 +104,7 @@ def rank_again(model: str, sample: str, count: int) -> dict[str, float]:
 
 def choose(model: str, sample: str) -> dict[str, float]:
     """Returns the seconds that the choice for half of the error takes, and the sets it measures."""
-    graph, samples = load_graph(model), [_load(sample)]
+    graph, samples = load_graph(model), [load_sample(sample)]
     ranking = rank_model(graph, samples)
     request = SelectionRequest(tolerance=ranking.output_error.measured / 2)
     runs: list[str] = []
@@ -132,16 +133,17 @@ def mark_all_and_compare(model: str, candidate: str, sample: str) -> dict[str, f
         OnnxrtRunner(SessionFromOnnx(BytesFromOnnx(ModifyOutputs(OnnxFromPath(path), names))), name)
         for name, path in (("reference", model), ("candidate", candidate))
     ]
-    results = Comparator.run(runners, data_loader=[_load(sample)])
+    results = Comparator.run(runners, data_loader=[load_sample(sample)])
     accuracy = Comparator.compare_accuracy(results, compare_func=SimpleCompareFunc())
     return {"tensors": len(names), "passed": float(bool(accuracy))}
 
 
 def _stream(samples: Sequence[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
     for path in samples:
-        yield _load(path)
+        yield load_sample(path)
 
 
-def _load(path: str) -> dict[str, npt.NDArray[Any]]:
+def load_sample(path: str) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays of a `.npz` file by name."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -27,10 +27,7 @@ __all__ = [
 ]
 
 CHUNK_ELEMENTS: Final = 1 << 16
-"""Elements worked on at a time: with its scratch memory, a chunk stays in the level-2 cache.
-
-Threads would not help: each step is so short that they would wait for the interpreter's lock.
-"""
+"""Elements worked on at a time: with its scratch memory, a chunk stays in the level-2 cache."""
 
 
 _OWN: Final = threading.local()
