@@ -60,6 +60,17 @@ def test_every_set_that_is_saved_gives_what_was_measured(case, with_reference, t
         np.testing.assert_allclose(run_whole(target, inputs)["y"], measured, rtol=1e-5, atol=1e-6)
 
 
+def test_constants_of_quantised_values_are_counted(tmp_path):
+    graph, _ = graph_of("convolutions", tmp_path, with_reference=False)
+    everything = KeptLayers.of_nodes(graph.decided_nodes)
+
+    summary = save_pruned_onnx(
+        graph, str(tmp_path / "model.onnx"), str(tmp_path / "pruned.onnx"), everything.outputs
+    )
+
+    assert (summary.restored_constants, summary.dequantized_constants) == (4, 4)
+
+
 def test_without_pairs_the_saved_model_is_the_reference(tmp_path):
     graph, inputs = graph_of("convolutions", tmp_path)
     everything = KeptLayers.of_nodes(graph.decided_nodes)

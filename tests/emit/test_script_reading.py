@@ -85,6 +85,8 @@ def test_nothing_in_a_script_is_run(tmp_path):
         ("PRECISION = 'fp16'\nIO_PRECISION = 3\nCONSTRAINTS = []", "IO_PRECISION must be"),
         ("PRECISION = 'fp16'\nMODEL_NAME = 3\nCONSTRAINTS = []", "MODEL_NAME is not text"),
         ("PRECISION = 'fp16'\nCONSTRAINTS = 3", "CONSTRAINTS is not a list"),
+        ("PRECISION = 'fp16'\nCONSTRAINTS = []\nFP32_TENSORS = ['a', 3]", "FP32_TENSORS must be"),
+        ("PRECISION = 'fp16'\nCONSTRAINTS = []\nLOW_TENSORS = 'ab'", "LOW_TENSORS must be names"),
         ("PRECISION = 'fp16'\nCONSTRAINTS = [{}]", "a constraint must have"),
         ("if True print", "no Python"),
         ("x = " + "(" * 10_000, "no Python"),

@@ -215,3 +215,21 @@ def test_what_jumps_is_of_the_width_of_what_it_takes(op_type, kept):
     plan = plan_of(model, *kept)
 
     assert plan.natives.get("whole") is (Width.FP32 if kept else Width.LOW)
+
+
+@pytest.mark.parametrize(
+    ("kept", "count"), [((), 0), (("h",), 1), (("h", "y"), 3), (("h", "y", "z"), 4)]
+)
+def test_nodes_in_fp32_are_counted_with_what_moves_values_between_them(kept, count):
+    model = build_model(
+        [
+            node("Exp", ["x"], "h", name="exp"),
+            node("Transpose", ["h"], "turned", name="move", perm=[1, 0]),
+            node("Tanh", ["turned"], "y", name="tanh"),
+            node("Sigmoid", ["x"], "z", name="sigmoid"),
+        ],
+        [tensor("x", [2, 4])],
+        [tensor("y", [4, 2]), tensor("z", [2, 4])],
+    )
+
+    assert plan_of(model, *kept).fp32_node_count == count

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from polygraphy_layerprec.execution.kernels.node_session import tensor_of
+from polygraphy_layerprec.execution.probes.accumulation import _most_terms
+from polygraphy_layerprec.model import load_graph
 from tests.models import build_model, node, tensor
 from tests.planned_runs import emulated_executor
 
@@ -52,3 +55,23 @@ def test_the_magnitudes_of_the_terms_add_up(operator, operands, attributes, term
 )
 def test_what_is_surely_in_range_is_not_computed(operator, operands):
     assert terms_of(operator, *operands) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "terms"),
+    [
+        ("Conv", [(1, 4, 9, 9), (8, 4, 3, 3)], 8 * 9),
+        ("ConvTranspose", [(1, 4, 9, 9), (4, 8, 2, 1)], 8 * 2),
+        ("Conv", [(1, 4, 9, 9), (8, 4, 1, 1)], 8),
+        ("MatMul", [(2, 100), (100, 3)], 100),
+        ("ReduceSum", [(3, 100)], 300),
+    ],
+)
+def test_there_are_no_more_terms_than_the_operands_allow(operator, shapes, terms):
+    names = [f"x{place}" for place in range(len(shapes))]
+    fed = [tensor(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    graph = load_graph(build_model([node(operator, names, "y")], fed, [tensor("y", None)]))
+
+    operands = [tensor_of(full(1, *shape)) for shape in shapes]
+
+    assert _most_terms(graph.nodes[0], operands) == terms
