@@ -443,3 +443,19 @@ def test_all_figures_are_finite():
         assert np.isfinite(ranking.output_error.forecast)
         is_lost = any(output.nonfinite_count for output in ranking.output_error.outputs)
         assert np.isfinite(ranking.output_error.measured) == (not is_lost)
+
+
+def test_the_version_of_onnxruntime_is_that_which_ran_whatever_package_brought_it(monkeypatch):
+    import onnxruntime
+
+    from polygraphy_layerprec.ranking import assembly
+
+    def find(name):
+        raise assembly.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(assembly.metadata, "version", find)
+    assembly._installed_version.cache_clear()
+    found = dict(assembly.installed_versions())
+    assembly._installed_version.cache_clear()
+
+    assert found == {"onnxruntime": onnxruntime.__version__}

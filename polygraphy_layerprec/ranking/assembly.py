@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from polygraphy_layerprec.divergence.nonfinite import trace_nonfinite
 from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.kernels.device import device_name
-from polygraphy_layerprec.execution.kernels.sessions import session_threads
+from polygraphy_layerprec.execution.kernels.sessions import runtime_version, session_threads
 from polygraphy_layerprec.model import Graph, identify
 from polygraphy_layerprec.model.digest import reference_digest
 from polygraphy_layerprec.model.quantized import QuantizedGraph
@@ -188,6 +188,8 @@ def installed_versions() -> tuple[tuple[str, str], ...]:
 
 @cache
 def _installed_version(name: str) -> str | None:
+    if name == "onnxruntime":  # which several packages bring, another for a GPU
+        return runtime_version()
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

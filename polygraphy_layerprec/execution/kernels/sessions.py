@@ -19,6 +19,7 @@ __all__ = [
     "RUN_OPTIONS",
     "available_threads",
     "create_session",
+    "runtime_version",
     "session_options",
     "session_threads",
     "silence_native_log",
@@ -84,6 +85,12 @@ def available_threads() -> int:
 def create_session(model: bytes) -> ort.InferenceSession:
     """Returns a session for a serialized model of a few nodes, which runs them as they are."""
     return ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
+
+
+def runtime_version() -> str:
+    """Returns the version of the ONNX-Runtime that runs, whichever package it came with."""
+    version: str = ort.__version__
+    return version
 
 
 def silence_native_log() -> None:
