@@ -84,7 +84,8 @@ def format_build_commands(
         precision: Name of the low precision: `fp16` or `bf16`.
         installed: Kinds of TensorRT to build with; all are shown when it is empty.
         kept: How many layers stay in FP32, and of how many.
-        shape_ranges: Smallest and largest shape of each input of dynamic shape.
+        shape_ranges: Smallest and largest shape of each input of dynamic shape; None where no
+            sample says.
         external_data_dir: Where the model's data files are, if not beside it.
     """
     lines = [f"Next: build {_engine(precision, kept)}"]
@@ -99,6 +100,10 @@ def format_build_commands(
         lines += [f"    {version}:", f"      {command}"]
     if shape_ranges and all(low == high for low, high in shape_ranges.values()):
         lines.append("    The profile is the one shape of your samples: widen it for others.")
+    if shape_ranges is None:
+        lines.append(
+            "    Inputs of dynamic shape need a profile: add `--trt-min-shapes` and so on."
+        )
     if not _TYPED_BY_TENSORS.isdisjoint(installed or _ALL):
         lines.append(
             f"    On TensorRT 11 and RTX, `--{precision}` builds an FP32 engine without a word."

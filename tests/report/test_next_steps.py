@@ -134,6 +134,15 @@ def test_a_profile_of_a_single_shape_is_told(ranges, is_told):
     assert any("one shape of your samples" in line for line in lines) is is_told
 
 
+@pytest.mark.parametrize(("ranges", "is_told"), [(None, True), ({}, False)])
+def test_where_no_sample_gave_shapes_a_profile_is_asked_for(ranges, is_told):
+    lines = format_build_commands(
+        "m.onnx", "c.py", precision="fp16", installed=["rtx"], shape_ranges=ranges
+    )
+
+    assert any("need a profile: add `--trt-min-shapes`" in line for line in lines) is is_told
+
+
 def test_all_kinds_are_shown_where_none_is_installed():
     lines = format_build_commands("m.onnx", "c.py", precision="bf16", installed=[])
 

@@ -98,6 +98,7 @@ def test_an_outlier_that_ruins_a_scale_comes_first_and_leaving_it_out_restores_t
         "--save-ranking", "ranking.json",
     )  # fmt: skip
 
+    assert log.index("Verdict: ") < log.index("Quantised model: ") < log.index("Culprits: ")
     assert status == 0, log
     first = load_ranking(tmp_path / "ranking.json").layers[0]
     assert (first.name, first.kind) == ("/ruined", "outlier channel")

@@ -29,6 +29,8 @@ class QuantizedModelArgs(BaseArgs):
     Quantised Models: comparing a quantised model with the float model that it was made of.
     """
 
+    _untold = ""
+
     def add_parser_args_impl(self) -> None:
         """Declares the options."""
         self.group.add_argument(
@@ -85,9 +87,14 @@ class QuantizedModelArgs(BaseArgs):
         reference = None if self.reference_path is None else load_graph(self.reference_path)
         found = pass_pairs_by(graph, reference, reference_path=self.reference_path)
         where = self.reference_path or "the same model with its pairs passed by"
-        G_LOGGER.info(
+        self._untold = (
             f"Quantised model: {count_of(len(found.pairs), 'pair')}, "
-            f"{count_of(len(found.units), 'layer')} | Compared "
-            f"with {os.fspath(where)}"
+            f"{count_of(len(found.units), 'layer')} | Compared with {os.fspath(where)}"
         )
         return found
+
+    def tell_pairs(self) -> None:
+        """Logs what is ranked of a quantised model, if it is one: once, and behind the verdict."""
+        if self._untold:
+            G_LOGGER.info(self._untold)
+        self._untold = ""

@@ -15,6 +15,7 @@ from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
 from polygraphy_layerprec.tools.args import SampleArgs
+from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.engine_groups import groups_of_builds
 from polygraphy_layerprec.tools.help_pages import arrange_help
 from polygraphy_layerprec.tools.interrupts import Terminated, tidy_termination
@@ -90,14 +91,20 @@ class LayerprecSubtool(Tool):
             status = _told(lambda: self.run_job(args))
             return status
         finally:
-            if SampleArgs in self.arg_groups:  # of a verb that has no verdict, or ended before
-                self.arg_groups[SampleArgs].tell_made_up()
+            self.tell_what_ran()  # where there is no verdict, or it ended before
             verdict, log = (
                 ("PASSED", G_LOGGER.finish) if status == 0 else ("FAILED", G_LOGGER.error)
             )
             seconds = time.monotonic() - start_time
             log(f"{verdict} | Runtime: {seconds:.3f}s | Command: {command}")
             flush_output()
+
+    def tell_what_ran(self) -> None:
+        """Logs what was ranked of a model and made up for it, once: behind the verdict."""
+        if QuantizedModelArgs in self.arg_groups:
+            self.arg_groups[QuantizedModelArgs].tell_pairs()
+        if SampleArgs in self.arg_groups:
+            self.arg_groups[SampleArgs].tell_made_up()
 
 
 def _told(work: Callable[[], int]) -> int:

@@ -74,10 +74,10 @@ class SelectingSubtool(LayerprecSubtool):
         if selection.decision is None:
             command = shlex.join(["polygraphy", "layerprec", *self.measuring_arguments(ranking)])
             G_LOGGER.info(f"{wrapped(_NO_VERDICT)}\n    {command}")
-            self.arg_groups[SampleArgs].tell_made_up()
+            self.tell_what_ran()
             return selection
         G_LOGGER.info(format_verdict_line(selection.decision, width=log_width()))
-        self.arg_groups[SampleArgs].tell_made_up()
+        self.tell_what_ran()
         self.arg_groups[CriterionArgs].warn_of_criteria(selection.decision.lowered)
         return selection
 
@@ -294,13 +294,14 @@ class SelectingSubtool(LayerprecSubtool):
         script_path = self.arg_groups[ArtefactArgs].save_script
         if script_path is None:
             return []
+        samples = self.arg_groups[SampleArgs]
         return format_build_commands(
             model_path or ranking.model.name or "model.onnx",
             script_path,
             precision=ranking.precision,
             installed=installed_tensorrt(),
             kept=(len(selection.layers), ranking.layer_count),
-            shape_ranges=self.arg_groups[SampleArgs].shape_ranges,
+            shape_ranges=samples.shape_ranges if samples.data_set_size else None,
             external_data_dir=external_data_dir,
         )
 

@@ -122,7 +122,7 @@ class Verify(LayerprecSubtool):
                     width=log_width(),
                 )
             )
-        self.arg_groups[SampleArgs].tell_made_up()
+        self.tell_what_ran()
         if not self.arg_groups[CriterionArgs].is_given:
             G_LOGGER.info(wrapped(_DEFAULT_DECIDES))
         self.arg_groups[CriterionArgs].warn_of_criteria(verification.lowered)
