@@ -7,7 +7,7 @@ import pytest
 
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan.operands import network_operands, schema_operands
-from polygraphy_layerprec.precision import FP16
+from polygraphy_layerprec.precision import BF16, FP16
 from tests.models import build_model, node, tensor
 
 
@@ -35,6 +35,13 @@ def test_an_output_is_low_where_its_schema_lets_it(op_type, inputs, outputs, exp
     found = schema_operands(graph, graph.nodes[0], FP16, 17)
 
     assert (found.inputs, found.outputs) == expected
+
+
+@pytest.mark.parametrize(("precision", "inputs"), [(FP16, {0, 1}), (BF16, set())])
+def test_operands_are_low_only_where_the_schema_has_the_precision(precision, inputs):
+    graph = graph_of("Conv", {"x": [1, 1, 4, 4], "w": [1, 1, 3, 3]}, ["y"])
+
+    assert schema_operands(graph, graph.nodes[0], precision, 17).inputs == inputs
 
 
 def test_every_output_of_a_layer_is_low_but_last_states():

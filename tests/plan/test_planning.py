@@ -233,3 +233,27 @@ def test_nodes_in_fp32_are_counted_with_what_moves_values_between_them(kept, cou
     )
 
     assert plan_of(model, *kept).fp32_node_count == count
+
+
+@pytest.mark.parametrize(
+    ("scale", "verdict"),
+    [
+        (2.0**-14, Verdict.LOWERED),
+        (2.0**-14 - 2.0**-24, Verdict.LEFT),
+        (65504.0, Verdict.LOWERED),
+        (65536.0, Verdict.LEFT),
+    ],
+)
+def test_a_scale_is_rounded_with_its_node_where_it_is_a_normal_number(scale, verdict):
+    model = build_model(
+        [
+            node("DequantizeLinear", ["q", "scale"], "d", name="scale"),
+            node("Exp", ["d"], "y", name="exp"),
+        ],
+        [tensor("q", [4], TensorProto.INT8)],
+        [tensor("y", [4])],
+        {"scale": np.float32(scale)},
+        opset=21,
+    )
+
+    assert verdicts(plan_of(model, target=Target.ONNX))["d"] is verdict

@@ -92,6 +92,20 @@ def test_an_outcome_is_of_the_same_error_as_the_divergence(count):
     assert outcome.error != alone.error
 
 
+def test_one_output_that_can_be_computed_is_enough():
+    unknown = node("Unknown", ["x"], "bad", name="bad")
+    unknown.domain = "somewhere"
+    model = build_model(
+        [node("Exp", ["x"], "good", name="good"), unknown],
+        [tensor("x", [4])],
+        [tensor("good", [4]), tensor("bad", [4])],
+        domains=["somewhere"],
+    )
+    measurement = measurement_of(model, [{"x": normal(0, 4)}])
+
+    assert measurement.divergence(kept(())).error > 0.0
+
+
 def test_only_the_outputs_that_count_are_measured():
     measurement = measurement_of(two_branches(), outputs=["left"])
 

@@ -278,6 +278,28 @@ def test_a_side_that_image_models_take_is_found(side):
     assert shapes_of(graph)["x"] == (1, 3, side, side)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 4, 8])
+def test_a_batch_that_the_model_takes_is_found(batch):
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["out"], name="flat")]
+    weights = {"shape": np.array([batch, 2, 4], np.int64)}
+    graph = model_of([("x", FLOAT, ("batch", 8))], nodes, weights)
+
+    assert shapes_of(graph)["x"] == (batch, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("past_key", ("b", 2, "past", 8), (1, 2, 16, 8)),
+        ("past_state", ("b", "n", 8), (1, 1, 8)),
+    ],
+)
+def test_states_have_a_past_where_they_have_steps(name, shape, expected):
+    graph = graph_of((name, FLOAT, shape))
+
+    assert shapes_of(graph)[name] == expected
+
+
 def test_an_input_of_unknown_rank_gets_the_rank_of_its_weight():
     node = helper.make_node("Conv", ["x", "w"], ["out"], name="conv")
     graph = model_of([("x", FLOAT, None)], [node], {"w": np.ones((4, 3, 3, 3), np.float32)})
