@@ -19,6 +19,7 @@ __all__ = [
     "TF32",
     "Precision",
     "is_floating",
+    "lowered_to",
     "precision_named",
 ]
 
@@ -89,6 +90,15 @@ def precision_named(name: str) -> Precision:
         KeyError: If there is none.
     """
     return QDQ if name == QDQ.name else PRECISIONS[name]
+
+
+def lowered_to(name: str) -> str:
+    """Returns what layers are in a precision of that name, in words.
+
+    >>> f"all layers {lowered_to('fp16')}", f"all layers {lowered_to('qdq')}"
+    ('all layers in FP16', 'all layers quantised')
+    """
+    return "quantised" if name.lower() == QDQ.name else f"in {name.upper()}"
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

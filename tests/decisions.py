@@ -14,6 +14,7 @@ from polygraphy_layerprec.records import (
     MeasuredSet,
     Outcome,
     SelectionCost,
+    SetCounts,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class FakeMeasure:
 
     def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
         count = int(np.count_nonzero(kept))
-        return count + 1, 2 * count
+        return SetCounts(count + 1, 2 * count, None)
 
 
 def make_decision(

@@ -10,6 +10,8 @@ from polygraphy_layerprec.plan.planning import Planner
 from polygraphy_layerprec.plan.widths import NodePlan, Plan, Target, Verdict, Width
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from polygraphy_layerprec.model import Graph, Node
     from polygraphy_layerprec.precision import Precision
 
@@ -54,7 +56,28 @@ class QuantizedPlanner:
             nodes=nodes,
             natives=natives,
             casts=frozenset(),
+            removed_pair_count=len(self._graph.by_output) - self._left_pairs(nodes),
         )
+
+    def _left_pairs(self, nodes: Sequence[NodePlan]) -> int:
+        """How many pairs there are before the layers that are lowered, and where none is."""
+        graph = self._graph
+        kept: set[str] = set()
+        left: set[str] = set()
+        for node, plan in zip(graph.nodes, nodes, strict=True):
+            if plan.verdict is Verdict.KEPT:
+                kept.update(node.outputs)
+                continue
+            left.update(pair.name for chain in graph.chains_of(node).values() for pair in chain)
+        unknown = set(graph.unknown_weights)
+        left.update(
+            pair.name
+            for pair in graph.by_output.values()
+            if pair.source in unknown
+            for reader in graph.quantized.consumers.get(pair.output, ())
+            if kept.isdisjoint(reader.outputs)
+        )
+        return len(left)
 
     def _of(self, node: Node, kept: KeptLayers) -> NodePlan:
         verdict = Verdict.UNTOUCHED

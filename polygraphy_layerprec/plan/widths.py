@@ -131,6 +131,9 @@ class Plan:
     io_width: Width = Width.FP32
     """Width of the FP32 inputs and outputs of the model."""
 
+    removed_pair_count: int | None = None
+    """Pairs of a quantised model that nothing takes then; None for other models."""
+
     def __post_init__(self) -> None:
         for node, plan in zip(self.graph.nodes, self.nodes, strict=True):
             for name, width in reads_of(node, plan):

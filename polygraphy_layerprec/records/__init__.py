@@ -19,6 +19,7 @@ from polygraphy_layerprec.records.decision import (
     MeasuredSet,
     Remedy,
     SelectionCost,
+    SetCounts,
     VerdictKind,
 )
 from polygraphy_layerprec.records.model_identity import ModelIdentity
@@ -89,6 +90,7 @@ __all__ = [
     "SavedVerdict",
     "Selection",
     "SelectionCost",
+    "SetCounts",
     "TopOverlap",
     "UnmeasuredLayer",
     "UnsharedLayer",

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from polygraphy_layerprec.records.criterion import Outcome
 
-__all__ = ["Decision", "HeldOut", "MeasuredSet", "Remedy", "SelectionCost", "VerdictKind"]
+__all__ = [
+    "Decision",
+    "HeldOut",
+    "MeasuredSet",
+    "Remedy",
+    "SelectionCost",
+    "SetCounts",
+    "VerdictKind",
+]
 
 VerdictKind = Literal["fine", "broken", "inaccurate", "fp32", "unreachable"]
 """Nothing to keep; NaN or infinity that some layers cause; an error that is too large; only an FP32
@@ -30,6 +38,22 @@ class SelectionCost:
 
     node_count: int | None = None
     """Nodes in FP32, with those that only move values between the layers; None without a model."""
+
+    pair_count: int | None = None
+    """Pairs of a quantised model that are removed; None for other models and without one."""
+
+
+class SetCounts(NamedTuple):
+    """What a set costs in the model."""
+
+    nodes: int
+    """Nodes in FP32."""
+
+    casts: int
+    """Tensors that are cast."""
+
+    pairs: int | None
+    """Pairs that are removed; None where the model is not quantised."""
 
 
 @dataclass(frozen=True, slots=True)

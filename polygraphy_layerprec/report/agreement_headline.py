@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from polygraphy_layerprec.precision import lowered_to
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import printable
 from polygraphy_layerprec.report.headline import ErrorMark, Verdict
@@ -97,4 +98,4 @@ def _sorted_by(impact: float, lost: LostValues) -> float:
 
 def _how(side: RankedSide) -> str:
     forecast = "" if math.isinf(side.forecast_error) else f"; forecast {side.forecast_error:.1e}"
-    return f"all layers in {side.precision.upper()}, measured{forecast}"
+    return f"all layers {lowered_to(side.precision)}, measured{forecast}"

@@ -99,14 +99,16 @@ def rows_of_choices(decision: Decision) -> list[tuple[str, ...]]:
     shown = _deciding_criteria(decision)
     metrics = (criterion.metric_of_outputs for criterion in shown)
     titles = (metric[:1].upper() + metric[1:] for metric in metrics)
-    rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", "Casts", *titles, "Criterion")]
+    of_pairs = decision.sets[0].cost.pair_count is not None if decision.sets else False
+    changes = "Pairs removed" if of_pairs else "Casts"
+    rows: list[tuple[str, ...]] = [("N", "Layers", "Operations", changes, *titles, "Criterion")]
     for number, found in enumerate(decision.sets, start=1):
         rows.append(
             (
                 f"{number}{' *' * (number == decision.chosen)}",
                 str(found.cost.layer_count),
                 f"{100 * found.cost.flops_fraction:.1f}%",
-                str(found.cost.cast_count),
+                str(found.cost.pair_count if of_pairs else found.cost.cast_count),
                 *(found.outcome.of(criterion).number for criterion in shown),
                 "met" if found.outcome.passed else "not met",
             )
@@ -151,14 +153,22 @@ def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
 
 def describe_cost(cost: SelectionCost) -> str:
     """Returns what a set costs, in words."""
+    share = f"{100 * cost.flops_fraction:.1f}% of the operations"
+    if cost.pair_count is not None:
+        return f"{share}, {describe_casts(cost)}"
     nodes = ""
     if cost.node_count is not None and cost.node_count != cost.layer_count:
         nodes = f"{count_of(cost.node_count, 'node')} with what moves values between them, "
-    return f"{100 * cost.flops_fraction:.1f}% of the operations, {nodes}{describe_casts(cost)}"
+    return f"{share}, {nodes}{describe_casts(cost)}"
 
 
 def describe_casts(cost: SelectionCost) -> str:
-    """Returns how many tensors a set casts, in words; about how many where no plan counted them."""
+    """Returns how many tensors a set casts, in words; about how many where no plan counted them.
+
+    Of a quantised model, how many pairs it removes.
+    """
+    if cost.pair_count is not None:
+        return f"{count_of(cost.pair_count, 'pair')} removed"
     verb = "is" if cost.cast_count == 1 else "are"
     about = "about " if cost.node_count is None else ""
     return f"{about}{count_of(cost.cast_count, 'tensor')} {verb} cast"

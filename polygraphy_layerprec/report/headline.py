@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from polygraphy_layerprec.precision import lowered_to
 from polygraphy_layerprec.ranking.order import forecast_holds, forecast_is_refuted
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.choice import describe_casts
@@ -76,12 +77,16 @@ def judge_ranking(report: RankingReport) -> Verdict:
 
 def judge_verification(verification: Verification) -> Verdict:
     """Returns whether a constrained model holds its criteria."""
-    low = verification.precision.upper()
     headline = "Failed: " + "; ".join(verification.failures) + "."
     if verification.sentence:
         headline = verification.sentence
     marks = [
-        ErrorMark(f"all layers in {low}", verification.lowered_error, "measured", "lowered"),
+        ErrorMark(
+            f"all layers {lowered_to(verification.precision)}",
+            verification.lowered_error,
+            "measured",
+            "lowered",
+        ),
         ErrorMark(
             f"{verification.kept_count} of {count_of(verification.layer_count, 'layer')} in FP32",
             verification.constrained_error,
@@ -168,12 +173,12 @@ def _overflows(ranking: Ranking) -> list[str]:
 
 def _marks(report: RankingReport) -> list[ErrorMark]:
     ranking, selection = report.ranking, report.selection
-    low = ranking.precision.upper()
     refuted = "" if forecast_holds(ranking.output_error) else ", refuted"
     forecast = f"forecast {format_error(ranking.output_error.forecast)}{refuted}"
     is_measured = any(output.error is not None for output in ranking.output_error.outputs)
     note = f"measured; {forecast}" if is_measured else "forecast"
-    marks = [ErrorMark(f"all layers in {low}", _lowered_error(report), note, "lowered")]
+    label = f"all layers {lowered_to(ranking.precision)}"
+    marks = [ErrorMark(label, _lowered_error(report), note, "lowered")]
     if selection.layers:
         found = "forecast" if selection.measured_error is None else "measured"
         label = f"{selection.cost.layer_count} of {ranking.layer_count:,} in FP32"
@@ -195,7 +200,7 @@ def _marks_of_shares(report: RankingReport) -> list[ErrorMark]:
     """Of outputs that are integers: shares, which no forecast of an L2 error stands beside."""
     ranking, selection = report.ranking, report.selection
     share = _metric(report)
-    label = f"all layers in {ranking.precision.upper()}"
+    label = f"all layers {lowered_to(ranking.precision)}"
     marks = [ErrorMark(label, ranking.output_error.measured, f"measured; {share}", "lowered")]
     if selection.layers:
         label = f"{selection.cost.layer_count} of {ranking.layer_count:,} in FP32"

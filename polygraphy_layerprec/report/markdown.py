@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.precision import lowered_to
 from polygraphy_layerprec.ranking.order import forecast_holds
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.agreement_headline import judge_agreement
@@ -104,11 +105,11 @@ def _choices(decision: Decision | None) -> list[str]:
 
 def _ranking(ranking: Ranking, *, top: int, sort_by: SortKey, kept: Collection[str]) -> list[str]:
     layers = sort_layers(ranking.layers, sort_by)[:top]
-    low = ranking.precision.upper()
     error = ranking.output_error
     head = (
         f"**{code_span(ranking.model.name or 'model')}**: {len(layers)} of "
-        f"{count_of(ranking.layer_count, 'layer')} in {low}; {_measured(error)}"
+        f"{count_of(ranking.layer_count, 'layer')} {lowered_to(ranking.precision)}; "
+        f"{_measured(error)}"
     )
     titles = ["#", "Layer", "Op", "Impact", "Share", "Introduced", "Cumulative", "Max |x|", "Why"]
     rows = [_layer_cells(layer, is_kept=layer.name in kept) for layer in layers]

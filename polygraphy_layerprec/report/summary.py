@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.precision import lowered_to
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.choice import (
     describe_choice,
@@ -117,7 +118,7 @@ def _culprits(
     name = shorten(printable(ranking.model.name), 40) or "model"
     head = (
         f"{'Largest shares of the error' if is_fine else 'Culprits'}: {name}, "
-        f"{count_of(ranking.layer_count, 'layer')} in {ranking.precision.upper()}, "
+        f"{count_of(ranking.layer_count, 'layer')} {lowered_to(ranking.precision)}, "
         f"{count_of(count, 'sample')} | `--show N` lists N layers"
     )
     if selection.decision is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Literal
 
+from polygraphy_layerprec.precision import lowered_to
 from polygraphy_layerprec.records.numbers import count_of
 from polygraphy_layerprec.report.columns import (
     Column,
@@ -136,16 +137,14 @@ def _layer_table(layers: Sequence[RankedLayer], method: str, width: int) -> list
 
 
 def _format_output_error(ranking: Ranking, width: int) -> list[str]:
-    error, low = ranking.output_error, ranking.precision.upper()
+    error, low = ranking.output_error, lowered_to(ranking.precision)
     outputs = error.outputs
     # Integer outputs have no relative error: the share of their unequal elements stands for it.
     known = error.measured > 0.0 or any(
         output.error is not None or not output.mismatch_fraction for output in outputs
     )
     measured = f"{error.measured:.3g}" if known else "unknown"
-    head = (
-        f"{error.metric[:1].upper()}{error.metric[1:]}: every layer in {low} | measured: {measured}"
-    )
+    head = f"{error.metric[:1].upper()}{error.metric[1:]}: every layer {low} | measured: {measured}"
     forecast = describe_forecast(error)
     if error.is_share or error.forecast_of_loss:
         others = wrap_text(f"{forecast[:1].upper()}{forecast[1:]}", width)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from polygraphy_layerprec.records import MeasuredSet, Outcome, SelectionCost
+from polygraphy_layerprec.records import MeasuredSet, Outcome, SelectionCost, SetCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,8 @@ class Measure(Protocol):
     def outcome(self, kept: npt.NDArray[np.bool_]) -> Outcome:
         """Returns what a set leaves."""
 
-    def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
-        """Returns how many nodes of the model are in FP32 then, and how many tensors are cast."""
+    def counts(self, kept: npt.NDArray[np.bool_]) -> SetCounts:
+        """Returns what a set costs in the model."""
 
 
 class Recorder:
@@ -42,7 +42,7 @@ class Recorder:
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
         self._known: dict[bytes, tuple[npt.NDArray[np.bool_], Outcome]] = {}
-        self._counts: dict[bytes, tuple[int, int]] = {}
+        self._counts: dict[bytes, SetCounts] = {}
         self._hidden: set[bytes] = set()
 
     @property
@@ -67,8 +67,13 @@ class Recorder:
         key = kept.tobytes()
         if key not in self._counts:
             self._counts[key] = self._measure.counts(kept)
-        node_count, cast_count = self._counts[key]
-        return replace(forecast.cost(kept), cast_count=cast_count, node_count=node_count)
+        found = self._counts[key]
+        return replace(
+            forecast.cost(kept),
+            cast_count=found.casts,
+            node_count=found.nodes,
+            pair_count=found.pairs,
+        )
 
     def _price(self, prices: Prices, forecast: SetForecast, kept: npt.NDArray[np.bool_]) -> float:
         # An FP32 build needs no cast, but is what nobody asks for while anything else will do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from polygraphy_layerprec.precision import lowered_to
 from polygraphy_layerprec.records import HeldOut, Outcome
 from polygraphy_layerprec.records.numbers import count_of
 
@@ -92,14 +93,17 @@ def _inaccurate(low: str, lowered: Outcome, outcome: Outcome, kept: KeptInWords)
 
 
 def _fp32(low: str, lowered: Outcome, _: Outcome, kept: KeptInWords) -> str:
-    return f"An FP32 build, {kept.text} in FP32: with every layer in {low} {lowered.headline.text}"
+    return (
+        f"An FP32 build, {kept.text} in FP32: with every layer {lowered_to(low)} "
+        f"{lowered.headline.text}"
+    )
 
 
 def _unreachable(low: str, lowered: Outcome, outcome: Outcome, kept: KeptInWords) -> str:
     best = "an FP32 build" if kept.count == kept.layer_count else f"{kept.text} in FP32"
     return (
-        f"No set of layers meets {outcome.headline.criterion.text!r}: with every layer in {low} "
-        f"{lowered.headline.text}; the best that was found, {best}, leaves "
+        f"No set of layers meets {outcome.headline.criterion.text!r}: with every layer "
+        f"{lowered_to(low)} {lowered.headline.text}; the best that was found, {best}, leaves "
         f"{outcome.headline.text}"
     )
 

@@ -53,11 +53,13 @@ def test_every_set_that_is_saved_gives_what_was_measured(case, with_reference, t
     source, target = str(tmp_path / "model.onnx"), str(tmp_path / "pruned.onnx")
 
     for kept in sets_of(graph):
-        save_pruned_onnx(graph, source, target, kept.outputs)
+        summary = save_pruned_onnx(graph, source, target, kept.outputs)
 
         onnx.checker.check_model(target, full_check=True)
-        measured = executor.run(inputs, planner.plan(kept))["y"]
+        plan = planner.plan(kept)
+        measured = executor.run(inputs, plan)["y"]
         np.testing.assert_allclose(run_whole(target, inputs)["y"], measured, rtol=1e-5, atol=1e-6)
+        assert plan.removed_pair_count == summary.removed_pairs
 
 
 def test_constants_of_quantised_values_are_counted(tmp_path):

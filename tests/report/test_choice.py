@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from polygraphy_layerprec.records import (
     Criterion,
     Judgement,
@@ -10,9 +12,9 @@ from polygraphy_layerprec.records import (
     Selection,
     SelectionCost,
 )
-from polygraphy_layerprec.report.choice import format_selection, rows_of_choices
+from polygraphy_layerprec.report.choice import describe_cost, format_selection, rows_of_choices
 from polygraphy_layerprec.report.columns import display_width
-from tests.decisions import FINITE, L2, make_decision
+from tests.decisions import FINITE, L2, make_decision, make_outcome
 from tests.rankings import make_layer
 
 
@@ -68,6 +70,18 @@ def test_the_choice_is_compared_with_the_first_of_the_ranking():
     last = format_selection(selection_of(plain_cost=plain), 9, width=200)[-1]
 
     assert last.endswith("same: 7 layers | 50.0% of the operations, about 9 tensors are cast")
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 pairs"), (1, "1 pair"), (26, "26 pairs")])
+def test_a_quantised_model_has_pairs_removed_and_no_casts(count, words):
+    cost = SelectionCost(2, 0.25, cast_count=0, node_count=5, pair_count=count)
+    sets = (MeasuredSet((), cost, make_outcome(1e-3)),) * 2
+    decision = replace(make_decision(), sets=sets, chosen=1)
+
+    titles, first, _ = rows_of_choices(decision)
+
+    assert describe_cost(cost) == f"25.0% of the operations, {words} removed"
+    assert (titles[3], first[3]) == ("Pairs removed", str(count))
 
 
 UNEQUAL = Criterion("share of unequal integers", 0.01)

@@ -308,7 +308,9 @@ def test_choices_and_reports_are_as_ever(small, tmp_path, options):
     )  # fmt: skip
 
     assert status in (0, 1), log
-    assert "QDQ" in log
+    assert "2 layers quantised" in log
+    assert "pairs removed" in log
+    assert "cast" not in log
     assert "Traceback" not in log
     for name in ("report.html", "curve.csv", "v.json"):
         assert (tmp_path / name).stat().st_size

@@ -13,6 +13,7 @@ from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasure
 from polygraphy_layerprec.matching.constraint_matching import check_ranked_model
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import precision_named
+from polygraphy_layerprec.records import SetCounts
 from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ class MeasuredModel:
             whole.merge(self._divergences[layers, part])
         return whole.error
 
-    def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
-        """Returns how many nodes of the model are in FP32 then, and how many tensors are cast."""
+    def counts(self, kept: npt.NDArray[np.bool_]) -> SetCounts:
+        """Returns what a set costs in the model."""
         plan = self._runs.plan(self._kept_layers(kept))
-        return plan.fp32_node_count, len(plan.casts)
+        return SetCounts(plan.fp32_node_count, len(plan.casts), plan.removed_pair_count)
 
     def _of_part(self, kept: KeptLayers, part: range, tell: Tell) -> Findings:
         key = kept, part
@@ -198,8 +199,8 @@ class MeasuredSets:
         """Returns what a set leaves, by all judges."""
         return self._model.outcome(kept, self._parts, self._progress)
 
-    def counts(self, kept: npt.NDArray[np.bool_]) -> tuple[int, int]:
-        """Returns how many nodes of the model are in FP32 then, and how many tensors are cast."""
+    def counts(self, kept: npt.NDArray[np.bool_]) -> SetCounts:
+        """Returns what a set costs in the model."""
         return self._model.counts(kept)
 
     def error(self, kept: npt.NDArray[np.bool_]) -> float:

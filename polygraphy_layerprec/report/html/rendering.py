@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from polygraphy_layerprec.precision import QDQ, precision_named
+from polygraphy_layerprec.precision import QDQ, lowered_to, precision_named
 from polygraphy_layerprec.report.agreement_headline import judge_agreement, move_data
 from polygraphy_layerprec.report.choice import rows_of_choices
 from polygraphy_layerprec.report.error_curve import curve_of_report
@@ -53,6 +53,7 @@ def render_ranking_report(report: RankingReport) -> str:
     content = {
         **_head(f"{low} ranking", ranking.model, judge_ranking(report), ranking.warnings),
         "low": low,
+        "lowered": lowered_to(low),
         "of_pairs": precision == QDQ,
         "report": report,
         "ranking": ranking,
