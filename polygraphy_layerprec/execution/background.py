@@ -21,7 +21,7 @@ __all__ = ["Background", "background_for_host"]
 
 _MOST_WAITING: Final = 64
 _MOST_BYTES: Final = 4 << 20
-"""What waits keeps its arrays alive."""
+"""What is not done yet keeps its arrays alive."""
 
 
 class Background:
@@ -34,7 +34,7 @@ class Background:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Callable[[], None], int]] = deque()
-        self._waiting_bytes = 0
+        self._held_bytes = 0
         self._is_busy = False
         self._is_closing = False
         self._error: BaseException | None = None
@@ -62,7 +62,7 @@ class Background:
             self._raise()
 
     def put(self, work: Callable[[], None], nbytes: int = 0) -> None:
-        """Hands over work; waits while much of it waits.
+        """Hands over work; waits while much is not done yet.
 
         Args:
             work: What is to be done.
@@ -72,13 +72,13 @@ class Background:
             BaseException: What an earlier piece of work raised.
         """
         with self._changed:
-            while self._waiting and (
-                len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + nbytes > _MOST_BYTES
+            while (self._waiting or self._is_busy) and (
+                len(self._waiting) >= _MOST_WAITING or self._held_bytes + nbytes > _MOST_BYTES
             ):
                 self._changed.wait()
             self._raise()
             self._waiting.append((work, nbytes))
-            self._waiting_bytes += nbytes
+            self._held_bytes += nbytes
             self._changed.notify_all()
 
     def catch_up(self) -> None:
@@ -105,18 +105,18 @@ class Background:
                         return
                     self._changed.wait()
                 work, nbytes = self._waiting.popleft()
-                self._waiting_bytes -= nbytes
                 self._is_busy = True
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
                 self._error = error
             with self._changed:
-                del work
+                del work  # with the arrays that it keeps alive
                 self._is_busy = False
+                self._held_bytes -= nbytes
                 if self._error is not None:
                     self._waiting.clear()
-                    self._waiting_bytes = 0
+                    self._held_bytes = 0
                 self._changed.notify_all()
 
 

@@ -34,11 +34,11 @@ def test_whoever_hands_over_goes_on_meanwhile():
         assert done == ["later"]
 
 
-def test_much_that_waits_is_waited_for():
+def test_large_arrays_are_waited_for_while_others_are_not_done():
     may_end = threading.Event()
     with Background() as background:
-        background.put(may_end.wait)
-        background.put(lambda: None, 3 << 20)
+        background.put(may_end.wait, 3 << 20)
+        background.put(lambda: None)
         handed_over = threading.Event()
 
         def hand_over_more() -> None:
