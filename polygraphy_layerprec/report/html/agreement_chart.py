@@ -22,7 +22,7 @@ from polygraphy_layerprec.report.kind_styles import KIND_STYLES, drawn_kind
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812 - a class by all but its name
 
-    from polygraphy_layerprec.records import RankingAgreement
+    from polygraphy_layerprec.records import LayerMove, RankingAgreement
 
 __all__ = ["AGREEMENT_AXES", "draw_agreement"]
 
@@ -35,7 +35,7 @@ def draw_agreement(agreement: RankingAgreement) -> dict[str, Figure]:
     moves = agreement.layers
     first = [math.inf if move.first_lost else move.first_impact for move in moves]
     second = [math.inf if move.second_lost else move.second_impact for move in moves]
-    kinds = [drawn_kind(move.second_kind, move.second_lost) for move in moves]
+    kinds = [_kind(move) for move in moves]
     axis = break_axis([*first, *second], beyond="NaN/Inf")
     along = log_range(axis.drawn, name="along")
     chart = draw_frame("agreement", along, axis, 420, scale="log", x_scale="log")
@@ -65,3 +65,10 @@ def draw_agreement(agreement: RankingAgreement) -> dict[str, Figure]:
     )
     chart.add_layout(here)
     return {"agreement": chart}
+
+
+def _kind(move: LayerMove) -> str:
+    """How a layer is drawn: as the second ranking has it, unless only the first loses values."""
+    if move.first_lost and not move.second_lost:
+        return drawn_kind(move.first_kind, move.first_lost)
+    return drawn_kind(move.second_kind, move.second_lost)

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.records import Ranking, Selection
-    from polygraphy_layerprec.tools.args import RankingReportArgs, ReportFileArgs
+    from polygraphy_layerprec.tools.args import CriterionArgs, RankingReportArgs, ReportFileArgs
 
 __all__ = [
     "explain_failure",
     "how_to_choose",
     "is_refuted",
     "lines_of_files",
+    "refuse_verdict",
     "show_in_one_look",
     "show_markdown",
     "show_tables",
@@ -48,6 +49,27 @@ def is_refuted(ranking: Ranking, selection: Selection) -> bool:
     if selection.measured_error is None or ranking.output_error.forecast_of_loss:
         return forecast_is_refuted(ranking)
     return not errors_agree(selection.forecast_error, selection.measured_error)
+
+
+def refuse_verdict(criterion: CriterionArgs, files: ReportFileArgs, *, was_tried: bool) -> None:
+    """Stops, before a file is written, where a verdict is wanted though nothing was measured.
+
+    Args:
+        criterion: Says whether one is to be saved.
+        files: Say whether one is to be shown.
+        was_tried: Whether there is a model, so that measuring failed.
+    """
+    wishes = {"--save-verdict": criterion.verdict_path is not None, "--format json": files.is_json}
+    wish = next((option for option, is_wanted in wishes.items() if is_wanted), None)
+    if wish is None:
+        return
+    advice = (
+        f"No set of layers could be measured, as is said above: leave out `{wish}`."
+        if was_tried
+        else "Measure it: give the model and its inputs, for example "
+        "`--model model.onnx --load-inputs inputs.npz`."
+    )
+    G_LOGGER.critical(f"`{wish}`: there is no verdict, for nothing was measured.\n{advice}")
 
 
 def show_in_one_look(

@@ -23,6 +23,7 @@ from polygraphy_layerprec.tools.subtool.choice_output import (
     explain_failure,
     is_refuted,
     lines_of_files,
+    refuse_verdict,
     show_in_one_look,
     show_markdown,
     show_tables,
@@ -140,7 +141,12 @@ class SelectingSubtool(LayerprecSubtool):
         Returns:
             Whether what was asked for is met.
         """
-        self._check_verdict(selection, measured)
+        if selection.decision is None:
+            refuse_verdict(
+                self.arg_groups[CriterionArgs],
+                self.arg_groups[ReportFileArgs],
+                was_tried=measured is not None,
+            )
         self.arg_groups[ArtefactArgs].save(
             ranking,
             selection,
@@ -169,23 +175,6 @@ class SelectingSubtool(LayerprecSubtool):
         is_saved = self.arg_groups[ArtefactArgs].is_wanted
         G_LOGGER.error(explain_failure(ranking, selection, is_saved=is_saved))
         return False
-
-    def _check_verdict(self, selection: Selection, measured: Measurement | None) -> None:
-        """Stops, before a file is written, where a verdict is wanted and nothing was measured."""
-        wishes = {
-            "--save-verdict": self.arg_groups[CriterionArgs].verdict_path is not None,
-            "--format json": self.arg_groups[ReportFileArgs].is_json,
-        }
-        wish = next((option for option, is_wanted in wishes.items() if is_wanted), None)
-        if selection.decision is not None or wish is None:
-            return
-        advice = (
-            f"No set of layers could be measured, as is said above: leave out `{wish}`."
-            if measured is not None
-            else "Measure it: give the model and its inputs, for example "
-            "`--model model.onnx --load-inputs inputs.npz`."
-        )
-        G_LOGGER.critical(f"`{wish}`: there is no verdict, for nothing was measured.\n{advice}")
 
     def _save_verdict(self, ranking: Ranking, selection: Selection) -> None:
         from polygraphy_layerprec.files.verdict_file import format_verdict_json, verdict_on_choice

@@ -206,6 +206,8 @@ def test_what_loses_values_stands_beyond_all_impacts_in_either_ranking():
     place = list(data["first_impact"]).index(layers[0].impact)
     assert data["second_impact"][place] == max(data["second_impact"]) > 10 * layers[0].impact
     assert data["marker"][place] == "triangle"
+    back = compare_rankings(make_report(*lossy).ranking, calm, first_label="b", second_label="a")
+    assert "triangle" in source_of(draw_agreement(back)["agreement"])["marker"]
     for axis in (*chart.xaxis, *chart.yaxis):
         assert "NaN/Inf" in axis.major_label_overrides.values()
     gaps = chart.select({"type": BoxAnnotation})
