@@ -1,6 +1,10 @@
 """Samples per second of a ranking with 1, 2, 4 and 8 workers of two threads, and of one process.
 
-Usage: python benchmarks/throughput.py --minilm M.onnx --minilm-inputs I.npz [--output F.md]
+Usage: python benchmarks/throughput.py --minilm M.onnx --minilm-inputs I.npz [--decide]
+    [--output F.md]
+
+With `--decide` it is the seconds of a whole `rank`, its choice included, and of a `verify`, for
+each number of workers and for one process.
 
 Every measurement has a process of its own, which starts its workers; all happen in this one run,
 on this machine. Wall time is from the path of the model to the ranking. Set-up is the time until
@@ -17,7 +21,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,11 +30,12 @@ from benchmarks.isolated import measure
 from benchmarks.models import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Run", "efficiency", "extrapolate", "main"]
 
 _TASK = "benchmarks.throughput_task:rank_many"
+_DECIDING_TASK = "benchmarks.throughput_task:decide_on_many"
 _THREADS = 2
 _GENERATED = "resnet50"
 _MIB = 1 << 20
@@ -104,6 +109,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure samples per second.")
     parser.add_argument("--samples", type=int, default=64, help="Samples of each model.")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--decide", action="store_true", help="Measure whole commands.")
     parser.add_argument("--no-generated", action="store_true", help="Leave the CNN out.")
     add_arguments(parser)
     parser.add_argument("--output", type=Path, help="Markdown file to write.")
@@ -128,6 +134,9 @@ def _measured(
     name: str, path: Path, inputs: Path | None, arguments: argparse.Namespace
 ) -> list[str]:
     plans = [(count, _THREADS) for count in arguments.workers] + [(0, min(_cores(), 16))]
+    if arguments.decide:
+        given = {"model": str(path), "inputs": None if inputs is None else str(inputs)}
+        return _deciding_table(name, given, plans, arguments.samples)
     runs = [_run(path, inputs, count, threads, arguments.samples) for count, threads in plans]
     return _table(name, runs)
 
@@ -168,6 +177,27 @@ def _table(name: str, runs: Sequence[Run]) -> list[str]:
         f"this one, each as fast as the best row ({best.samples_per_second:.2f} samples/s), take "
         f"{seconds / 60:.1f} minutes."
     )
+    return lines
+
+
+def _deciding_table(
+    name: str, given: Mapping[str, Any], plans: Sequence[tuple[int, int]], samples: int
+) -> list[str]:
+    lines = [
+        f"\n## {name}, {samples} samples, whole commands\n",
+        "| processes | threads | start | ranking | choice | sets | runs of sets/s | verify |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for workers, threads in plans:
+        options = {**given, "workers": workers, "threads": threads, "samples": samples}
+        found = measure(_DECIDING_TASK, options).result
+        runs = found["sets"] * samples / found["choice_seconds"]
+        lines.append(
+            f"| {f'workers: {workers}' if workers else 'one, no workers'} | {threads} "
+            f"| {found['start_seconds']:.1f} s | {found['rank_seconds']:.1f} s "
+            f"| {found['choice_seconds']:.1f} s | {found['sets']} | {runs:.1f} "
+            f"| {found['verify_seconds']:.1f} s |"
+        )
     return lines
 
 

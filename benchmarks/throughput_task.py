@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polygraphy_layerprec import rank_model
-from polygraphy_layerprec.distribution.distributed_ranking import rank_on_workers
+from polygraphy_layerprec.distribution.distributed_ranking import rank_in_pool, rank_on_workers
+from polygraphy_layerprec.distribution.distributed_sets import measure_in_pool
+from polygraphy_layerprec.distribution.distributed_verification import verify_in_pool
+from polygraphy_layerprec.distribution.worker_pool import worker_pool
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 from polygraphy_layerprec.execution.samples.plausible import draw_samples, plan_inputs
+from polygraphy_layerprec.matching.requested_precisions import all_lowered
 from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.observing import RankRequest
+from polygraphy_layerprec.pipeline import measured_model, rank, select_constraints
+from polygraphy_layerprec.selection import SelectionRequest
+from polygraphy_layerprec.verify import run_plainly, verify_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["rank_many"]
+__all__ = ["decide_on_many", "rank_many"]
 
 
 def rank_many(
@@ -59,6 +70,44 @@ def rank_many(
         "last_seconds": last,
         "worker_bytes": max(peaks) if workers else _peak_bytes(os.getpid()),
     }
+
+
+def decide_on_many(
+    model: str, inputs: str | None, *, workers: int, threads: int, samples: int
+) -> dict[str, float]:
+    """Returns the seconds of a whole `rank` by steps and of a `verify`, and how many sets it took.
+
+    The tolerance is half of the error with every layer lowered. The arguments are those of
+    `rank_many`.
+    """
+    given = list(_samples(model, inputs, samples))
+    graph = load_graph(model)
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        if workers:
+            pool = stack.enter_context(worker_pool(workers, model, graph, threads=threads))
+            ranked, measured = partial(rank_in_pool, pool), partial(measure_in_pool, pool)
+            verified = partial(verify_in_pool, pool)
+        else:
+            stack.enter_context(threads_per_session(threads))
+            ranked, measured, verified = rank, measured_model, _verify_here(model)
+        marks = [start, time.perf_counter()]
+        ranking = ranked(graph, given, RankRequest())
+        marks.append(time.perf_counter())
+        tolerance = ranking.output_error.measured / 2
+        sets = measured(ranking, graph, given, tolerance=tolerance)
+        choice = select_constraints(ranking, SelectionRequest(tolerance=tolerance), model=sets)
+        marks.append(time.perf_counter())
+        verified(graph, given, all_lowered("fp16"))
+        marks.append(time.perf_counter())
+    steps = [after - before for before, after in itertools.pairwise(marks)]
+    names = ("start_seconds", "rank_seconds", "choice_seconds", "verify_seconds")
+    return {**dict(zip(names, steps, strict=True)), "sets": choice.measurements}
+
+
+def _verify_here(model: str) -> Callable[..., Any]:
+    """Returns what verifies in this process, FP32 in a plain session included."""
+    return partial(verify_model, run_fp32=run_plainly(model))
 
 
 def _peak_bytes(process: int) -> int:

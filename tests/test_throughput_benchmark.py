@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from benchmarks.throughput import Run, efficiency, extrapolate
-from benchmarks.throughput_task import rank_many
+from benchmarks.throughput_task import decide_on_many, rank_many
 from tests.models import sample_inputs, small_transformer
 
 
@@ -59,3 +59,15 @@ def test_the_task_tells_times_in_order_and_memory(tmp_path, workers):
     assert times == sorted(times)
     assert times[0] > 0.0
     assert found["worker_bytes"] > 1 << 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_commands_are_measured_step_by_step(tmp_path, workers):
+    onnx.save(small_transformer(), tmp_path / "model.onnx")
+
+    found = decide_on_many(
+        str(tmp_path / "model.onnx"), None, workers=workers, threads=1, samples=3
+    )
+
+    assert found.pop("sets") > 2
+    assert all(seconds > 0.0 for seconds in found.values())
