@@ -7,16 +7,17 @@ import itertools
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec.emit.mixed_onnx.pruning import save_pruned_onnx
-from polygraphy_layerprec.execution.emulation.quantized_runs import executor_for
+from polygraphy_layerprec.execution.emulation.quantized_runs import QuantizedExecutor, executor_for
+from polygraphy_layerprec.execution.kernels.ort_tensors import value_of
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.plan.quantized_planning import planner_for
 from polygraphy_layerprec.precision import QDQ
-from tests.model_parts import save_with_external_data
+from tests.model_parts import build_model, node, normal, save_with_external_data, tensor
 from tests.pair_models import cnn, cnn_inputs, in_fp16, mlp, mlp_inputs, quantised, run_whole
 
 pytestmark = pytest.mark.onnxrt
@@ -71,6 +72,99 @@ def test_constants_of_quantised_values_are_counted(tmp_path):
     )
 
     assert (summary.restored_constants, summary.dequantized_constants) == (4, 4)
+
+
+class Recorder(QuantizedExecutor):
+    """Remembers what nodes make."""
+
+    def __init__(self, graph, precision):
+        super().__init__(graph, precision)
+        self.made = {}
+
+    def _planned_outputs(self, node, *args, **options):
+        outputs = super()._planned_outputs(node, *args, **options)
+        self.made |= {n: np.array(value_of(v)) for n, v in zip(node.outputs, outputs, strict=True)}
+        return outputs
+
+
+def by_nodes(path, values):
+    """What each operator of a model makes of what others made when a set was measured, and what it
+    made then."""
+    model, found = onnx.load(path), {}
+    values = {**{t.name: numpy_helper.to_array(t) for t in model.graph.initializer}, **values}
+    for one in model.graph.node:
+        inputs = {name: values[name] for name in one.input}
+        types = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for n, v in inputs.items()
+        ]
+        outputs = [onnx.ValueInfoProto(name=name) for name in one.output]
+        alone = helper.make_model(
+            helper.make_graph([one], "alone", types, outputs),
+            opset_imports=model.opset_import,
+            ir_version=model.ir_version,
+        )
+        for name, made in run_whole(alone, inputs).items():
+            if name in values:
+                found[name] = made, values[name]
+            values.setdefault(name, made)
+    return found
+
+
+@pytest.mark.parametrize("case", ["convolutions", "convolutions, float constants", "products"])
+def test_node_by_node_a_saved_model_computes_what_was_measured(case, tmp_path):
+    # A whole run of a large model may differ all the same: sums of another order, on another side
+    # of the border between two steps.
+    graph, inputs = graph_of(case, tmp_path)
+    source, target = str(tmp_path / "model.onnx"), str(tmp_path / "pruned.onnx")
+
+    for kept in sets_of(graph):
+        save_pruned_onnx(graph, source, target, kept.outputs)
+
+        recorder = Recorder(graph, QDQ)
+        recorder.run(inputs, planner_for(graph, QDQ).plan(kept))
+        found = by_nodes(target, {**inputs, **recorder.made})
+        assert found.keys() == recorder.made.keys()
+        for name, (made, measured) in found.items():
+            scale = np.abs(measured).max()
+            np.testing.assert_allclose(made, measured, rtol=0, atol=1e-6 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "floats"])
+def test_of_a_large_quantised_table_the_rows_that_are_asked_for_are_measured(stored, tmp_path):
+    table, ids = normal(1, 4096, 64), np.array([7, 4000, 7, 12], np.int64)
+    floats = build_model(
+        [node("Gather", ["table", "ids"], "rows", name="/rows"),
+         node("MatMul", ["rows", "w"], "y", name="/out")],
+        [tensor("ids", [4], TensorProto.INT64)], [tensor("y", [4, 8])],
+        {"table": table, "w": normal(2, 64, 8)}, opset=21,
+    )  # fmt: skip
+    scale = np.float32(np.abs(table).max() / 127)
+    model = quantised(floats, {"ids": ids}, ops={"MatMul"})
+    back = node("DequantizeLinear", ["table_q", "table_scale"], "table_d", name="/table/DQ")
+    constants = {"table_scale": scale}
+    if stored:
+        constants["table_q"] = np.round(table / scale).astype(np.int8)
+        (old,) = (t for t in model.graph.initializer if t.name == "table")
+        model.graph.initializer.remove(old)
+    else:
+        make = node("QuantizeLinear", ["table", "table_scale"], "table_q", name="/table/Q")
+        make.attribute.append(helper.make_attribute("output_dtype", INT8))
+        model.graph.node.insert(0, make)
+    model.graph.node.insert(0 if stored else 1, back)
+    for name, values in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    for one in model.graph.node:
+        if one.name == "/rows":
+            one.input[0] = "table_d"
+    for name, saved in (("model.onnx", model), ("float.onnx", floats)):
+        onnx.save(saved, tmp_path / name)  # rows are read from a file
+    graph = pass_pairs_by(load_graph(tmp_path / "model.onnx"), load_graph(tmp_path / "float.onnx"))
+
+    measured = executor_for(graph, QDQ).run({"ids": ids}, planner_for(graph, QDQ).plan())["y"]
+
+    whole = run_whole(model, {"ids": ids})["y"]
+    np.testing.assert_allclose(measured, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_without_pairs_the_saved_model_is_the_reference(tmp_path):

@@ -36,6 +36,12 @@ class QuantizedExecutor(PlannedExecutor):
         self._quantized = graph
         self._pairs = PairRunner(graph)
 
+    def _load(self, node: Node, held: HeldTensors) -> tuple[dict[str, ort.OrtValue], HeldTensors]:
+        # The pair of a table makes all its rows, so that indices stay those of the whole table.
+        if self._quantized.chains_of(node):
+            return self._weights.load(node), held
+        return super()._load(node, held)
+
     def _planned_outputs(
         self,
         node: Node,
