@@ -240,3 +240,22 @@ def test_a_worker_without_a_gpu_says_so(saved, graph):
 
         with pytest.raises(WorkersError, match=r"(?i)onnxruntime|CuPy|GPU"):
             worker_pool(address, saved, graph, gpus=1).__enter__()
+
+
+def test_a_sample_is_sent_once(saved, graph, monkeypatch):
+    sent = []
+    with worker_pool(2, saved, graph, threads=1) as pool:
+        submit = pool.client.submit
+
+        def noted(measure, task, index, sample, **options):
+            sent.append(None if sample is None else index)
+            return submit(measure, task, index, sample, **options)
+
+        monkeypatch.setattr(pool.client, "submit", noted)
+        sets = SetsInPool(pool, graph, SAMPLES, precision=FP16, outputs=None)
+        for kept in (KeptLayers(), kept_half(graph)):
+            sets.findings(kept)
+
+    # Where one worker takes over from the other, it asks for the sample.
+    assert sent[:9] == list(range(9))
+    assert sent[9:].count(None) == 9
