@@ -154,7 +154,7 @@ def _told(
         more = len(others) - _MOST_NAMED
         shown = ", ".join(repr(name) for name in others[:_MOST_NAMED])
         told.append(f"one decision with {shown}{f' and {more} more' if more > 0 else ''}, "
-                    "which take the same pair")  # fmt: skip
+                    f"which {'takes' if len(others) == 1 else 'take'} the same pair")  # fmt: skip
     caveat = layer.caveat
     if any(graph.has_unknown_constant(node) for node in unit):
         caveat = "; ".join(filter(None, (_UNKNOWN_CONSTANTS, caveat)))

@@ -168,7 +168,8 @@ def describe_casts(cost: SelectionCost) -> str:
     Of a quantised model, how many pairs it removes.
     """
     if cost.pair_count is not None:
-        return f"{count_of(cost.pair_count, 'pair')} removed"
+        gone = "is" if cost.pair_count == 1 else "are"
+        return f"{count_of(cost.pair_count, 'pair')} {gone} removed"
     verb = "is" if cost.cast_count == 1 else "are"
     about = "about " if cost.node_count is None else ""
     return f"{about}{count_of(cost.cast_count, 'tensor')} {verb} cast"

@@ -70,8 +70,8 @@ def save_fewer_pairs(
         G_LOGGER.critical(f"Cannot save {output_path!r}: {str(error).rstrip('.')}.")
     if summary.dequantized_constants:
         G_LOGGER.warning(
-            f"{summary.dequantized_constants} constants of the layers that are kept are what their "
-            f"quantised values stand for, since nobody gave the float ones.\n"
+            f"In the layers that are kept, {count_of(summary.dequantized_constants, 'constant')} "
+            f"got what the quantised values stand for, since nobody gave the float ones.\n"
             f"Give the float model with `--reference`."
         )
     G_LOGGER.info(

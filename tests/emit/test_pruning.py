@@ -167,6 +167,26 @@ def test_of_a_large_quantised_table_the_rows_that_are_asked_for_are_measured(sto
     np.testing.assert_allclose(measured, whole, rtol=1e-5, atol=1e-5)
 
 
+def test_a_pair_goes_even_where_something_reads_its_shape(tmp_path):
+    model, floats = quantised(mlp(), mlp_inputs(), ops={"MatMul"}), mlp()
+    for one, read in ((model, "r_DequantizeLinear_Output"), (floats, "r")):
+        one.graph.node.append(node("Shape", [read], "extents", name="/Shape"))
+        one.graph.output.append(tensor("extents", [2], TensorProto.INT64))
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = pass_pairs_by(load_graph(tmp_path / "model.onnx"), load_graph(floats))
+    source, target = str(tmp_path / "model.onnx"), str(tmp_path / "pruned.onnx")
+
+    removed = {}
+    for kept in sets_of(graph):
+        summary = save_pruned_onnx(graph, source, target, kept.outputs)
+        assert planner_for(graph, QDQ).plan(kept).removed_pair_count == summary.removed_pairs
+        (shape,) = (n for n in onnx.load(target).graph.node if n.name == "/Shape")
+        removed[summary.removed_pairs] = shape.input[0]
+
+    made = "r_DequantizeLinear_Output"  # the product behind it has two pairs, those before three
+    assert removed == {0: made, 2: "r", 3: made, 5: "r"}
+
+
 def test_without_pairs_the_saved_model_is_the_reference(tmp_path):
     graph, inputs = graph_of("convolutions", tmp_path)
     everything = KeptLayers.of_nodes(graph.decided_nodes)

@@ -149,7 +149,7 @@ def test_a_decision_names_its_members():
     (layer,) = (layer for layer in ranking.layers if layer.name == "/body/Conv")
     assert layer.members == ("/body/Conv", "/body/Add")
     assert set(layer.outputs) == {"c2", "sum"}
-    assert "one decision with '/body/Add', which take the same pair" in layer.reason
+    assert "one decision with '/body/Add', which takes the same pair" in layer.reason
     (pooled,) = (layer for layer in ranking.layers if layer.name == "/head/Conv")
     assert pooled.members == ("/pool", "/head/Conv")
 

@@ -72,7 +72,9 @@ def test_the_choice_is_compared_with_the_first_of_the_ranking():
     assert last.endswith("same: 7 layers | 50.0% of the operations, about 9 tensors are cast")
 
 
-@pytest.mark.parametrize(("count", "words"), [(0, "0 pairs"), (1, "1 pair"), (26, "26 pairs")])
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 pairs are"), (1, "1 pair is"), (26, "26 pairs are")]
+)
 def test_a_quantised_model_has_pairs_removed_and_no_casts(count, words):
     cost = SelectionCost(2, 0.25, cast_count=0, node_count=5, pair_count=count)
     sets = (MeasuredSet((), cost, make_outcome(1e-3)),) * 2

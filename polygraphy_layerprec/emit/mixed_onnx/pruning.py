@@ -18,7 +18,7 @@ from polygraphy_layerprec.emit.mixed_onnx.files import (
 from polygraphy_layerprec.emit.mixed_onnx.weights import PendingWeight
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.model.errors import told_damage
-from polygraphy_layerprec.model.quantized.finding import is_pair_node
+from polygraphy_layerprec.model.quantized.finding import is_pair_node, reads_shape
 from polygraphy_layerprec.model.weights import locate_weight
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import FP16
@@ -120,7 +120,7 @@ class _Pruning:
         if name in self._kept and name in self._graph.by_output:  # a pair in front of an output
             pair = self._graph.by_output[name]
             return helper.make_node("Identity", [self._source(pair)], [name], old.name)
-        if name not in self._kept:
+        if name not in self._kept and not self._tells_shape_alone(old):
             return old
         node = NodeProto()
         node.CopyFrom(old)
@@ -128,6 +128,15 @@ class _Pruning:
             if taken in self._graph.by_output:
                 node.input[position] = self._source(self._graph.by_output[taken])
         return node
+
+    def _tells_shape_alone(self, node: NodeProto) -> bool:
+        """Whether a node reads the shape of what a pair makes, which all others do without."""
+        graph = self._graph.quantized
+        if not reads_shape(node) or node.input[0] not in self._graph.by_output:
+            return False
+        readers = [n for n in graph.consumers[node.input[0]] if not reads_shape(n.proto)]
+        kept = all(next(filter(None, reader.outputs), "") in self._kept for reader in readers)
+        return bool(readers) and kept and node.input[0] not in graph.outputs
 
     def _source(self, pair: Pair) -> str:
         """The float tensor before a pair, and before all pairs that stand before it."""

@@ -180,6 +180,11 @@ def _read(nodes: Iterable[NodeProto]) -> Iterator[str]:
         yield from node.input
 
 
+def reads_shape(node: NodeProto) -> bool:
+    """Whether a node takes nothing but the shape of a tensor, which pairs leave as it is."""
+    return not normal_domain(node.domain) and node.op_type in {"Shape", "Size"}
+
+
 def is_pair_node(node: NodeProto) -> bool:
     """Whether a node quantises or dequantises."""
     return normal_domain(node.domain) in _DOMAINS and node.op_type in {_QUANTIZE, _DEQUANTIZE}

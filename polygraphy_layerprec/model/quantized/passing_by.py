@@ -11,8 +11,8 @@ from onnx import NodeProto, helper
 
 from polygraphy_layerprec.model.errors import ModelError, told_damage
 from polygraphy_layerprec.model.graph import Graph, build_graph
-from polygraphy_layerprec.model.operators import Behavior, behavior_of, normal_domain
-from polygraphy_layerprec.model.quantized.finding import find_pairs, is_pair_node
+from polygraphy_layerprec.model.operators import Behavior, behavior_of
+from polygraphy_layerprec.model.quantized.finding import find_pairs, is_pair_node, reads_shape
 from polygraphy_layerprec.model.quantized.floats import check_reference, find_float_weight
 from polygraphy_layerprec.model.quantized.records import QuantizedGraph, UnrankedNode
 from polygraphy_layerprec.model.quantized.units import carried_tensors, find_units
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["pass_pairs_by"]
 
-_SHAPE_READERS: Final = frozenset({"Shape", "Size"})
 _MOST_NAMED: Final = 3
 
 
@@ -197,7 +196,7 @@ class _Rewiring:
             return
         node = NodeProto()
         node.CopyFrom(old)
-        if old.op_type in _SHAPE_READERS and not normal_domain(old.domain):
+        if reads_shape(old):
             node.input[0] = self._base(old.input[0])[0]
             yield node
             return
