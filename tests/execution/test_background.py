@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from polygraphy_layerprec.execution.background import Background
+from polygraphy_layerprec.execution.background import Background, background_for_host
+from polygraphy_layerprec.execution.kernels.sessions import threads_per_session
 
 
 def test_work_is_done_in_order_on_one_other_thread():
@@ -97,3 +98,14 @@ def test_what_was_chosen_around_the_block_holds_for_the_work():
     with Background() as background, np.errstate(over="raise"):
         background.put(lambda: seen.append(chosen.get()))
     assert seen == ["threads"]
+
+
+@pytest.mark.parametrize(("threads", "is_beside"), [(1, False), (2, False), (4, False), (8, True)])
+def test_on_few_cores_nothing_works_beside_the_kernels(threads, is_beside):
+    caller = threading.get_ident()
+    done = []
+
+    with threads_per_session(threads), background_for_host() as background:
+        background.put(lambda: done.append(threading.get_ident()))
+
+    assert (done[0] != caller) is is_beside

@@ -10,6 +10,7 @@ import numpy as np
 
 from polygraphy_layerprec.arrays import is_all_true
 from polygraphy_layerprec.divergence.error_halves import ErrorMemory
+from polygraphy_layerprec.execution.background import works_beside
 from polygraphy_layerprec.execution.emulation.branches import join_branches
 from polygraphy_layerprec.execution.emulation.layer_outputs import LayerOutputs, OutputFacts
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
@@ -17,7 +18,6 @@ from polygraphy_layerprec.execution.emulation.node_gains import GainMeasurer, ca
 from polygraphy_layerprec.execution.emulation.node_run import NodeResult, NodeRun
 from polygraphy_layerprec.execution.emulation.reference_run import ReferenceRun
 from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
-from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.kernels.device_runner import runner_of
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of, value_of
 from polygraphy_layerprec.execution.kernels.row_lookup import narrow_lookup
@@ -266,9 +266,9 @@ class NodeComparer:
         self, compared: LayerOutputs
     ) -> tuple[Callable[[], tuple[DivergenceSums, dict[str, npt.NDArray[np.uint16]]]], OutputFacts]:
         """What sums up the outputs of a layer, and what has to be known of them at once."""
-        if current_device() is None:
+        if works_beside():
             return partial(compared.measure, self._errors), compared.facts()
-        # Every look at a device waits for it.
+        # A look is saved, and every look at a device waits for it.
         measured = compared.measure(self._errors)
         return lambda: measured, OutputFacts.of(measured[0])
 
