@@ -145,7 +145,12 @@ def test_markdown_for_which_there_is_no_reader_ends_like_the_log(given):
 
 
 SLOW_FILE = """
-import pathlib, time
+import pathlib, signal, time
+# What a parent ignores or blocks, as under `nohup`, its children do too.
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 import polygraphy_layerprec.files.atomic_file as atomic_file, sys
 def slowly(ranking):
     pathlib.Path("halfway").touch()
