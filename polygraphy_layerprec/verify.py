@@ -13,12 +13,14 @@ from polygraphy_layerprec.execution import ExecutionError
 from polygraphy_layerprec.execution.comparison.candidate_runs import CandidateRuns, Runner
 from polygraphy_layerprec.execution.comparison.counted_outputs import outputs_that_count
 from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
-from polygraphy_layerprec.execution.kernels.plain_session import PlainSession
+from polygraphy_layerprec.execution.comparison.plain_runs import run_plainly
 from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.model import Graph, identify, load_graph
+from polygraphy_layerprec.model.quantized.records import decisions_of
 from polygraphy_layerprec.plan import Plan, Verdict
 from polygraphy_layerprec.plan.network_widths import constraint_of
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
+from polygraphy_layerprec.ranking.quantized_units import pair_warnings
 from polygraphy_layerprec.records import (
     Constraint,
     EngineMeasurement,
@@ -89,7 +91,7 @@ def verify_model(  # noqa: PLR0913 - what is verified, and how
     graph = model if isinstance(model, Graph) else load_graph(model)
     if run_fp32 is None and not isinstance(model, Graph):
         run_fp32 = run_plainly(model)
-    judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
+    judged_by = judges_for(precision_named(asked.precision), tolerance=tolerance, others=judges)
     comparison = OutputComparison(outputs_that_count(graph, outputs), judged_by)
     runs = CandidateRuns(graph, asked, run_fp32, tf32=tf32)
     note = ""
@@ -137,25 +139,6 @@ def conclude_emulation(
     )
 
 
-def run_plainly(
-    model: str | os.PathLike[str], *, external_data_folder: str | None = None
-) -> Runner:
-    """Returns a function that runs `model` in an ordinary ONNX-Runtime session, made when needed.
-
-    Args:
-        model: Path of an `.onnx` file.
-        external_data_folder: Where the files with external data are; beside the model by default.
-    """
-    sessions: list[PlainSession] = []
-
-    def run(sample: Sample) -> Mapping[str, np.ndarray[Any, Any]]:
-        if not sessions:
-            sessions.append(PlainSession(model, external_data_folder=external_data_folder))
-        return sessions[0].run(sample)
-
-    return run
-
-
 def conclude(  # noqa: PLR0913 - the parts of the record
     graph: Graph,
     asked: RequestedPrecisions,
@@ -186,11 +169,12 @@ def conclude(  # noqa: PLR0913 - the parts of the record
     """
     if not comparison.sample_count:
         raise ExecutionError("The input data hold no sample.\nGive at least one.")
+    layer_count = len(decisions_of(graph))
     lowered, constrained = comparison.error("lowered"), comparison.error("constrained")
     before, after = comparison.outcome("lowered"), comparison.outcome("constrained")
     verdict, sentence = None, ""
     if before is not None and after is not None:
-        kept = KeptInWords(len(asked.constraints), len(graph.layers))
+        kept = KeptInWords(len(asked.constraints), layer_count)
         verdict, sentence = verdict_of(
             before, after, kept, precision=asked.precision, was_searched=False
         )
@@ -203,7 +187,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         inputs="generated" if generated_inputs else "user",
         source=asked.source,
         kept_count=len(asked.constraints),
-        layer_count=len(graph.layers),
+        layer_count=layer_count,
         constraints=asked.constraints,
         fp32_error=comparison.error("fp32"),
         lowered_error=lowered,
@@ -221,6 +205,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         left_in_fp32=() if plan is None else _left_by_rule(plan),
         node_count=None if plan is None else plan.fp32_node_count,
         cast_count=None if plan is None else len(plan.casts),
+        pair_count=None if plan is None else plan.removed_pair_count,
         verdict=verdict,
         sentence=sentence,
         lowered=before,
@@ -237,15 +222,16 @@ def _left_by_rule(plan: Plan) -> tuple[Constraint, ...]:
 
 
 def _warnings(graph: Graph) -> list[str]:
+    warnings = pair_warnings(graph)
     random = [node.name for node in graph.nodes if node.is_random]
     if not random:
-        return []
+        return warnings
     note = (
         f"{count_of(len(random), 'node')}, {random[0]!r} the first, "
         f"{'draws' if len(random) == 1 else 'draw'} random numbers, anew in every run: "
         f"the errors hold these differences too."
     )
-    return [note]
+    return [note, *warnings]
 
 
 def _made_up(*, generated_inputs: bool) -> list[str]:

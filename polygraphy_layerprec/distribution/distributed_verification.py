@@ -13,7 +13,7 @@ from polygraphy_layerprec.execution.comparison.counted_outputs import outputs_th
 from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
 from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.matching.constraint_matching import plan_of
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
 from polygraphy_layerprec.verify import conclude_emulation
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def verify_in_pool(  # noqa: PLR0913 - as `verify_model`, and where
             refuses.
     """
     plan = plan_of(graph, asked)
-    judged_by = judges_for(PRECISIONS[asked.precision], tolerance=tolerance, others=judges)
+    judged_by = judges_for(precision_named(asked.precision), tolerance=tolerance, others=judges)
     judges_here = any(judge.calls_user for judge in judged_by)
     task = VerificationTask(
         pool.model,

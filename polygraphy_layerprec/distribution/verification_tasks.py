@@ -21,8 +21,8 @@ from polygraphy_layerprec.execution.comparison.candidate_runs import (
     CandidateRuns,
 )
 from polygraphy_layerprec.execution.comparison.output_comparison import OutputComparison
-from polygraphy_layerprec.precision import PRECISIONS
-from polygraphy_layerprec.verify import run_plainly
+from polygraphy_layerprec.execution.comparison.plain_runs import run_fp32_of
+from polygraphy_layerprec.precision import precision_named
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.judges import Judge
@@ -92,6 +92,6 @@ def _verified(task: VerificationTask, sample: Sample) -> VerifiedSample:
 
 def _runs(task: VerificationTask) -> CandidateRuns:
     model = task.model
-    graph = open_model(model, PRECISIONS[task.asked.precision])
-    run_fp32 = run_plainly(model.path, external_data_folder=model.external_data_folder)
+    graph = open_model(model, precision_named(task.asked.precision))
+    run_fp32 = run_fp32_of(graph, model.path, external_data_folder=model.external_data_folder)
     return CandidateRuns(graph, task.asked, run_fp32, tf32=task.tf32)

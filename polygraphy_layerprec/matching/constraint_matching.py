@@ -9,8 +9,10 @@ from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.model import identify
+from polygraphy_layerprec.model.digest import reference_digest
 from polygraphy_layerprec.plan import KeptLayers, Planner, Target
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.plan.quantized_planning import planner_for
+from polygraphy_layerprec.precision import PRECISIONS, QDQ
 from polygraphy_layerprec.records.model_identity import are_comparable
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from polygraphy_layerprec.model import Graph
     from polygraphy_layerprec.plan import Plan
+    from polygraphy_layerprec.plan.quantized_planning import QuantizedPlanner
     from polygraphy_layerprec.records import Constraint, Ranking, RequestedPrecisions
 
 __all__ = [
@@ -72,14 +75,23 @@ def check_same_model(
 
 
 def check_ranked_model(graph: Graph, ranking: Ranking, *, made: str) -> tuple[str, ...]:
-    """Checks that a ranking is about the model that is there; see `check_same_model`."""
-    return check_same_model(
+    """Checks that a ranking is about the model that is there; see `check_same_model`.
+
+    That of a quantised model is about the float model as well that it was compared with.
+    """
+    uncertain = check_same_model(
         graph,
         name=ranking.model.name,
         digest=ranking.model.digest,
         tensors=[next(filter(None, layer.outputs), "") for layer in ranking.layers],
         made=made,
     )
+    if reference_digest(graph) != ranking.conditions.reference:
+        raise UserError(
+            f"{made} compares with another reference than was given here.\n"
+            f"Give the float model that `rank` was given with `--reference`."
+        )
+    return uncertain
 
 
 def _shortened(digest: str) -> str:
@@ -112,8 +124,10 @@ def plan_of(graph: Graph, asked: RequestedPrecisions) -> Plan:
     return planner_of(graph, asked).plan(kept_layers_of(graph, asked.constraints))
 
 
-def planner_of(graph: Graph, asked: RequestedPrecisions) -> Planner:
+def planner_of(graph: Graph, asked: RequestedPrecisions) -> Planner | QuantizedPlanner:
     """Returns what makes plans of a model in the precision, and for the target, requested."""
+    if asked.precision == QDQ.name:
+        return planner_for(graph, QDQ)
     return Planner(
         graph, PRECISIONS[asked.precision], Target(asked.target), schema_opset=asked.opset
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.divergence.judges import tolerance_judge
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.name_bridge import shorten
 from polygraphy_layerprec.emit.script_reading import load_network_script
@@ -21,9 +22,10 @@ from polygraphy_layerprec.matching.earlier_versions import (
     constraints_of_today,
     ranking_of_today,
 )
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.plan import Planner, Target, Width
 from polygraphy_layerprec.plan.network_widths import network_widths
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import PRECISIONS, QDQ, precision_named
 from polygraphy_layerprec.records import NetworkWidths, RequestedPrecisions
 from polygraphy_layerprec.selection import SelectionRequest, constraints_of, select_layers
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.records import Constraint
+    from polygraphy_layerprec.records import Constraint, Ranking
 
 __all__ = [
     "all_lowered",
@@ -52,7 +54,7 @@ def widths_of(
 
 
 def all_lowered(precision: str) -> RequestedPrecisions:
-    """Returns that every layer is lowered to `precision`: `fp16` or `bf16`."""
+    """Returns that every layer is lowered to `precision`: `fp16`, `bf16`, or `qdq` for pairs."""
     return RequestedPrecisions("", precision, (), ())
 
 
@@ -98,28 +100,43 @@ def requested_by_ranking(
 ) -> RequestedPrecisions:
     """Returns what a saved ranking proposes to keep in FP32, as its forecast has it.
 
+    The set that was measured and chosen for the same tolerance goes before the forecast.
+
     Raises:
         UserError: If the file is no ranking, is about another model, or the request is not valid.
         OSError: If it cannot be read.
     """
     path = os.fspath(path)
     found = load_ranking(path)
-    if found.precision not in PRECISIONS:
+    of_pairs = found.precision == QDQ.name
+    if of_pairs and not isinstance(graph, QuantizedGraph):
         raise UserError(
             f"The ranking {path!r} is about the pairs of a quantised model, and this is about FP16 "
-            f"and BF16.\nMeasure sets of pairs with `polygraphy layerprec constrain`."
+            f"and BF16.\nMeasure sets of pairs with `polygraphy layerprec verify`."
         )
     ranking = ranking_of_today(graph, found)
     uncertain = check_ranked_model(graph, ranking, made=f"The ranking {path!r}")
-    selection = select_layers(ranking, request)
+    selection = select_layers(
+        ranking, SelectionRequest() if _was_decided(ranking, request) else request
+    )
     warnings = () if selection.reached else (_not_reached(selection.forecast_error),)
     return RequestedPrecisions(
         f"the ranking {path!r}",
         ranking.precision,
         constraints_of(selection),
         (*uncertain, *warnings),
-        widths=widths_of(graph, ranking.precision, constraints_of(selection)),
+        widths=NetworkWidths()
+        if of_pairs
+        else widths_of(graph, ranking.precision, constraints_of(selection)),
     )
+
+
+def _was_decided(ranking: Ranking, request: SelectionRequest) -> bool:
+    """Whether the ranking holds what was chosen for the tolerance of a request."""
+    if request.tolerance is None or ranking.decision is None:
+        return False
+    (asked,) = tolerance_judge(request.tolerance, precision_named(ranking.precision)).criteria
+    return asked in {judgement.criterion for judgement in ranking.decision.outcome.judgements}
 
 
 def requested_by_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> RequestedPrecisions:

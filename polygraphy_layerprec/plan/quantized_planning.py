@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.plan.kept_layers import KeptLayers
 from polygraphy_layerprec.plan.planning import Planner
 from polygraphy_layerprec.plan.widths import NodePlan, Plan, Target, Verdict, Width
+from polygraphy_layerprec.precision import QDQ
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +23,19 @@ __all__ = ["QuantizedPlanner", "planner_for"]
 def planner_for(
     graph: Graph, precision: Precision, target: Target = Target.STRONG
 ) -> Planner | QuantizedPlanner:
-    """Returns what makes plans of a graph, quantised or not."""
+    """Returns what makes plans of a graph, quantised or not.
+
+    Raises:
+        UserError: If pairs are to be planned, and the graph does not tell them apart.
+    """
     if isinstance(graph, QuantizedGraph):
         return QuantizedPlanner(graph, precision)
+    if precision == QDQ:
+        raise UserError(
+            f"What pairs do to {graph.name!r} is not to be seen in its graph as it is.\n"
+            f"Give what `pass_pairs_by` of `polygraphy_layerprec.model.quantized` makes of it and "
+            f"of the float model."
+        )
     return Planner(graph, precision, target)
 
 

@@ -34,7 +34,7 @@ class NetworkScript:
     """Digest of that model, as in `ModelIdentity`; may be empty."""
 
     precision: str
-    """Name of the low precision: `fp16` or `bf16`."""
+    """Name of the low precision: `fp16`, `bf16`, or `qdq` for the pairs of a quantised model."""
 
     io_precision: str
     """Type of the engine's float inputs and outputs: `fp32` or `low`."""
@@ -60,7 +60,7 @@ class RequestedPrecisions:
     """Where this was read, in words: `the script 'constraints.py'`; empty if nothing was given."""
 
     precision: str
-    """Name of the low precision of all other layers: `fp16` or `bf16`."""
+    """Name of the low precision of all other layers, as in `Ranking`."""
 
     constraints: tuple[Constraint, ...]
     """The layers that stay in FP32."""
@@ -191,7 +191,7 @@ class Verification:
     """Which model."""
 
     precision: str
-    """Name of the low precision: `fp16` or `bf16`."""
+    """Name of the low precision: `fp16`, `bf16`, or `qdq` for the pairs of a quantised model."""
 
     backend: str
     """`onnxruntime-emulated` or `tensorrt`."""
@@ -244,6 +244,9 @@ class Verification:
 
     cast_count: int | None = None
     """Casts, one for each tensor and type that it is read in; None for engines."""
+
+    pair_count: int | None = None
+    """Pairs of a quantised model that are removed; None for other models."""
 
     verdict: VerdictKind | None = None
     """How it ends; None where engines do not agree in FP32."""

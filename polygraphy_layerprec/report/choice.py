@@ -153,23 +153,23 @@ def format_remedies(decision: Decision, *, width: int = 80) -> list[str]:
 
 def describe_cost(cost: SelectionCost) -> str:
     """Returns what a set costs, in words."""
-    share = f"{100 * cost.flops_fraction:.1f}% of the operations"
-    if cost.pair_count is not None:
-        return f"{share}, {describe_casts(cost)}"
-    nodes = ""
-    if cost.node_count is not None and cost.node_count != cost.layer_count:
-        nodes = f"{count_of(cost.node_count, 'node')} with what moves values between them, "
-    return f"{share}, {nodes}{describe_casts(cost)}"
+    parts = [f"{100 * cost.flops_fraction:.1f}% of the operations"]
+    nodes = cost.layer_count if cost.node_count is None else cost.node_count
+    if cost.pair_count is None and nodes != cost.layer_count:
+        parts.append(f"{count_of(nodes, 'node')} with what moves values between them")
+    return ", ".join(filter(None, (*parts, describe_casts(cost))))
 
 
 def describe_casts(cost: SelectionCost) -> str:
     """Returns how many tensors a set casts, in words; about how many where no plan counted them.
 
-    Of a quantised model, how many pairs it removes.
+    Of a quantised model, how many pairs it removes; nothing where that is not known.
     """
     if cost.pair_count is not None:
         gone = "is" if cost.pair_count == 1 else "are"
         return f"{count_of(cost.pair_count, 'pair')} {gone} removed"
+    if cost.node_count is None and not cost.cast_count:
+        return ""
     verb = "is" if cost.cast_count == 1 else "are"
     about = "about " if cost.node_count is None else ""
     return f"{about}{count_of(cost.cast_count, 'tensor')} {verb} cast"

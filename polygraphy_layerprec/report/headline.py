@@ -146,10 +146,9 @@ def _sentences(report: RankingReport) -> list[str]:
         sentences.append(f"{elements} {become} NaN or infinite in {ranking.precision.upper()}.")
     sentences += _overflows(ranking)
     if selection.layers:
-        sentences.append(
-            f"What stays in FP32 is {format_percent(selection.cost.flops_fraction)} of the "
-            f"operations; {describe_casts(selection.cost)}."
-        )
+        share = f"{format_percent(selection.cost.flops_fraction)} of the operations"
+        changes = "; ".join(filter(None, (share, describe_casts(selection.cost))))
+        sentences.append(f"What stays in FP32 is {changes}.")
     decision = selection.decision
     remedies = [remedy.text for remedy in decision.remedies] if decision is not None else []
     if remedies:

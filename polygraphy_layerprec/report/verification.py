@@ -104,6 +104,9 @@ def _format_head(verification: Verification, width: int) -> list[str]:
 
 
 def _counts(verification: Verification) -> str:
+    if verification.pair_count is not None:
+        gone = "is" if verification.pair_count == 1 else "are"
+        return f"; {count_of(verification.pair_count, 'pair')} {gone} removed"
     if verification.node_count is None:
         return ""
     casts = count_of(verification.cast_count or 0, "tensor")

@@ -9,7 +9,7 @@ import numpy as np
 
 from polygraphy_layerprec.divergence.judges import default_tolerance
 from polygraphy_layerprec.errors import UserError
-from polygraphy_layerprec.precision import precision_named
+from polygraphy_layerprec.precision import QDQ, precision_named
 from polygraphy_layerprec.records import Constraint, RankedLayer, Ranking, Selection
 from polygraphy_layerprec.selection.forecast import SetForecast
 from polygraphy_layerprec.selection.healing import is_required, may_be_finite
@@ -52,7 +52,9 @@ def select_layers(
             range, or an expression is not valid or matches no layer.
     """
     _check(request)
-    forecast = SetForecast(ranking.layers, ranking.conditions.sample_count)
+    forecast = SetForecast(
+        ranking.layers, ranking.conditions.sample_count, has_casts=ranking.precision != QDQ.name
+    )
     named = _matching(ranking.layers, request.keep)
     allowed = _matching(ranking.layers, request.allow) if request.allow else np.ones_like(named)
     required = named | (np.array([is_required(layer) for layer in ranking.layers], bool) & allowed)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from polygraphy_layerprec.precision import QDQ
 from polygraphy_layerprec.records import CurvePoint
 from polygraphy_layerprec.selection.forecast import SetForecast
 
@@ -25,7 +26,7 @@ def error_curve(ranking: Ranking, *, measure: ErrorOf | None = None) -> tuple[Cu
         ranking: The ranked layers.
         measure: Gives the output error of a set, as a mask over `ranking.layers`.
     """
-    forecast = SetForecast(ranking.layers)
+    forecast = SetForecast(ranking.layers, has_casts=ranking.precision != QDQ.name)
     count = len(ranking.layers)
     sizes = np.unique(np.rint(count * np.linspace(0.0, 1.0, _POINTS) ** 2).astype(int))
     points = []

@@ -28,13 +28,18 @@ class SetForecast:
     which passes through lowered readers stays.
     """
 
-    def __init__(self, layers: Sequence[RankedLayer], sample_count: int = 1) -> None:
+    def __init__(
+        self, layers: Sequence[RankedLayer], sample_count: int = 1, *, has_casts: bool = True
+    ) -> None:
         """Prepares the sums.
 
         Args:
             layers: The ranked layers.
             sample_count: Over how many samples their elements were counted.
+            has_casts: Whether tensors are cast between layers in FP32 and others: not where pairs
+                are ranked.
         """
+        self._has_casts = has_casts
         self.layers = tuple(layers)
         self.sample_count = sample_count
         self.positions = {layer.name: position for position, layer in enumerate(layers)}
@@ -73,9 +78,10 @@ class SetForecast:
         borders = kept[self.producers] != kept[self.readers]
         # One cast serves every reader of a tensor on the other side.
         casts = {(int(producer), bool(kept[producer])) for producer in self.producers[borders]}
+        count = len(casts) if self._has_casts else 0
         total = self._flops.sum()
         return SelectionCost(
             layer_count=int(kept.sum()),
             flops_fraction=float(self._flops[kept].sum() / total) if total else 0.0,
-            cast_count=len(casts),
+            cast_count=count,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,16 +15,17 @@ from onnx import TensorProto, helper, numpy_helper
 from polygraphy_layerprec.emit.mixed_onnx import lower_model, save_mixed_onnx
 from polygraphy_layerprec.emit.mixed_onnx.reading import read_mixed_onnx
 from polygraphy_layerprec.emit.network_script import render_network_script
-from polygraphy_layerprec.files.ranking_file import save_ranking
+from polygraphy_layerprec.files.ranking_file import load_ranking, save_ranking
 from polygraphy_layerprec.matching.requested_precisions import (
     requested_by_mixed_onnx,
     requested_by_ranking,
     requested_by_script,
 )
 from polygraphy_layerprec.model import ModelError, identify, load_graph
-from polygraphy_layerprec.pipeline import rank_model
+from polygraphy_layerprec.model.quantized import pass_pairs_by
+from polygraphy_layerprec.pipeline import rank_model, select_constraints
 from polygraphy_layerprec.plan import Planner, Target
-from polygraphy_layerprec.precision import BF16, FP16
+from polygraphy_layerprec.precision import BF16, FP16, QDQ
 from polygraphy_layerprec.records import Constraint
 from polygraphy_layerprec.selection import SelectionRequest
 from tests.emit.test_runtime_hazards import transposed_product
@@ -39,9 +41,11 @@ from tests.models import (
     small_transformer,
     tensor,
 )
+from tests.pair_models import mlp, mlp_inputs, quantised
 
 pytestmark = pytest.mark.onnxrt
 
+IMAGE = {"image": np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32)}
 CONV = Constraint("/conv2/Conv", "Conv", ("r1", "w2", "b2"), ("c2",), "a test")
 
 
@@ -53,8 +57,7 @@ def graph(tmp_path):
 
 @pytest.fixture
 def ranking_path(graph, tmp_path):
-    image = np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32)
-    ranking = rank_model(graph, [{"image": image}])
+    ranking = rank_model(graph, [IMAGE])
     save_ranking(ranking, tmp_path / "ranking.json")
     return tmp_path / "ranking.json"
 
@@ -129,9 +132,34 @@ def test_a_ranking_proposes_its_worst_layers(graph, ranking_path):
     assert all(constraint.reason for constraint in asked.constraints)
 
 
+def test_the_set_that_was_measured_for_a_tolerance_goes_before_the_forecast(graph, ranking_path):
+    ranking = load_ranking(ranking_path)
+    request = SelectionRequest(tolerance=1e-5)
+    measured = select_constraints(ranking, request, model=graph, samples=[IMAGE]).decision
+    nothing = replace(measured, chosen=1)
+    save_ranking(replace(ranking, decision=nothing), ranking_path)
+
+    same, other = (
+        requested_by_ranking(ranking_path, graph, SelectionRequest(tolerance=tolerance))
+        for tolerance in (1e-5, 1.1e-5)
+    )
+
+    assert not same.constraints
+    assert other.constraints
+
+
 def test_a_ranking_of_another_model_is_refused(ranking_path):
     with pytest.raises(ValueError, match="is about another model"):
         requested_by_ranking(ranking_path, load_graph(small_transformer()), SelectionRequest())
+
+
+def test_a_ranking_of_pairs_says_nothing_of_a_model_as_it_is(tmp_path):
+    quantized = load_graph(quantised(mlp(), mlp_inputs(), ops={"MatMul"}))
+    pairs = pass_pairs_by(quantized, load_graph(mlp()))
+    save_ranking(rank_model(pairs, [mlp_inputs()], precision=QDQ), tmp_path / "pairs.json")
+
+    with pytest.raises(ValueError, match="about the pairs of a quantised model"):
+        requested_by_ranking(tmp_path / "pairs.json", quantized, SelectionRequest())
 
 
 def with_digest(path, digest):

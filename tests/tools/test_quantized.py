@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
@@ -289,15 +290,121 @@ def test_fp16_of_a_quantised_model_ranks_its_float_parts(small, tmp_path):
     assert "QDQ" in log
 
 
-def test_a_ranking_of_pairs_is_no_script(small):
-    small(*SMALL, "--precision", "qdq", *REFERENCE, "--save-ranking", "qdq.json")
+DATA = ("--load-inputs", "data.npz")
+VERIFY = ("verify", "model_qdq.onnx", *DATA)
+GOAL = ("--tolerance", "0.01")
 
+
+@pytest.fixture
+def chosen(small):
+    """The small model with a ranking that keeps one of its two layers, and what that saved."""
     status, log = small(
-        "verify", "model_qdq.onnx", "--ranking", "qdq.json", "--load-inputs", "data.npz"
-    )
+        *SMALL, "--precision", "qdq", *REFERENCE, *GOAL, "--save-ranking", "qdq.json",
+        "--save-onnx", "fewer.onnx", "--save-verdict", "rank.json",
+    )  # fmt: skip
+    assert status == 0, log
+    assert "Chosen: 1 of 2 layers stay in FP32" in log
+    return small
+
+
+def saved_verdict(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_verify_finds_what_the_ranking_chose_and_measured(chosen, tmp_path):
+    status, log = chosen(
+        *VERIFY, *REFERENCE, "--ranking", "qdq.json", *GOAL, "--save-verdict", "verify.json",
+        "--save-report", "verify.html",
+    )  # fmt: skip
+
+    assert status == 0, log
+    assert "Asked: 1 of 2 layers stay in FP32 | the ranking 'qdq.json'; 2 pairs are removed" in log
+    ranked, verified = (saved_verdict(tmp_path, f"{verb}.json") for verb in ("rank", "verify"))
+    for which in ("lowered", "outcome"):
+        assert verified[which]["judgements"] == ranked[which]["judgements"]
+    assert verified["layer_count"] == 2
+    assert "; 2 pairs removed" in (tmp_path / "verify.html").read_text()
+
+
+def test_verify_judges_a_quantised_model_and_what_is_left_of_it(chosen, tmp_path):
+    for model, passes in (("model_qdq.onnx", False), ("fewer.onnx", True)):
+        status, log = chosen(
+            "verify", model, "--precision", "qdq", *REFERENCE, *DATA, *GOAL, "--save-verdict",
+            "verify.json",
+        )  # fmt: skip
+
+        assert status == (0 if passes else 1), log
+        assert "FP32 on ORT" in log
+        kept = saved_verdict(tmp_path, "verify.json")["outcome"]["error"]
+        ranked = saved_verdict(tmp_path, "rank.json")["outcome" if passes else "lowered"]["error"]
+        assert kept == pytest.approx(ranked, rel=1e-5)
+
+
+def test_workers_verify_pairs_as_one_process_does(chosen, tmp_path):
+    pytest.importorskip("distributed")
+    options = (*VERIFY, *REFERENCE, "--ranking", "qdq.json", "--threads", "1", "--save-verdict")
+    chosen(*options, "one.json")
+
+    status, log = chosen(*options, "many.json", "--workers", "2")
+
+    assert status == 0, log
+    assert saved_verdict(tmp_path, "many.json") == saved_verdict(tmp_path, "one.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ranking", "qdq.json"), "compares with another reference"),
+        (("--ranking", "qdq.json", *REFERENCE, "--tf32"), "about engines in FP16 or BF16"),
+        (("--ranking", "qdq.json", *REFERENCE, "--backend", "tensorrt"), "about engines in FP16"),
+        (("--ranking", "qdq.json", *REFERENCE, "--build"), "about engines in FP16 or BF16"),
+        (("--ranking", "qdq.json", *REFERENCE, "--precision", "bf16"), "is for qdq"),
+        (("--precision", "qdq", "--mixed-onnx", "fewer.onnx"), "'fewer.onnx' about FP16"),
+        (("--precision", "qdq", "--reference", "other.onnx"), "was not made of the reference"),
+        (REFERENCE, "`--reference` is what a quantised model is compared with"),
+    ],
+)
+def test_verify_refuses_what_is_not_about_these_pairs(chosen, tmp_path, options, words):
+    other = mlp()
+    other.graph.node[3].op_type = "Sigmoid"
+    onnx.save(other, tmp_path / "other.onnx")
+
+    status, log = chosen(*VERIFY, *options)
 
     assert status == 1
-    assert "is about the pairs of a quantised model" in log
+    assert words in log
+    assert "Traceback" not in log
+
+
+def test_a_report_measures_pairs_against_the_reference(chosen, tmp_path):
+    report = ("report", "qdq.json", "--model", "model_qdq.onnx", *DATA, "-o", "page.html")
+
+    status, log = chosen(*report, *REFERENCE, *GOAL)
+
+    assert status == 0, log
+    assert saved_verdict(tmp_path, "rank.json")["sentence"] in " ".join(log.split())
+    (tmp_path / "page.html").unlink()
+    status, log = chosen(*report)
+    assert status == 1
+    assert "another reference" in log
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_what_a_report_says_to_run_names_the_model_that_pairs_leave(chosen):
+    _, log = chosen("report", "qdq.json", "--format", "markdown")
+
+    (line,) = [line for line in log.splitlines() if "--save-exclude" in line]
+    words = shlex.split(line)
+    assert words[words.index("--model") + 1] == "model_qdq.onnx"
+    assert "--reference" in words
+
+
+def test_a_choice_that_was_not_measured_says_nothing_of_casts(chosen):
+    status, log = chosen("constrain", "qdq.json", "--top-k", "1", "--save-exclude", "exclude.txt")
+
+    assert status == 0, log
+    assert "20.0% of the operations; RMS" in log
+    assert " cast" not in log
 
 
 @pytest.mark.parametrize("options", [("--by", "block"), ("--cost", "flops"), ("--top-k", "1")])
@@ -310,7 +417,7 @@ def test_choices_and_reports_are_as_ever(small, tmp_path, options):
     assert status in (0, 1), log
     assert "2 layers quantised" in log
     assert "removed" in log
-    assert "cast" not in log
+    assert " cast" not in log
     assert "Traceback" not in log
     for name in ("report.html", "curve.csv", "v.json"):
         assert (tmp_path / name).stat().st_size

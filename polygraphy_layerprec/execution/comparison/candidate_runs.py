@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from polygraphy_layerprec.execution.comparison.reference_check import check_against_reference
 from polygraphy_layerprec.execution.comparison.set_runs import MOST_CHECKPOINT_BYTES, SetRuns
 from polygraphy_layerprec.execution.emulation.canary import check_emulation
-from polygraphy_layerprec.execution.emulation.planned import PlannedExecutor
+from polygraphy_layerprec.execution.emulation.quantized_runs import executor_for
 from polygraphy_layerprec.execution.errors import ExecutionError
 from polygraphy_layerprec.matching.constraint_matching import kept_layers_of, planner_of
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 from polygraphy_layerprec.plan import KeptLayers
-from polygraphy_layerprec.precision import PRECISIONS
+from polygraphy_layerprec.precision import precision_named
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Graph
@@ -56,11 +58,13 @@ class CandidateRuns:
             ExecutionError: If ONNX-Runtime cannot emulate low precision.
         """
         check_emulation()
-        executor = PlannedExecutor(graph, PRECISIONS[asked.precision], tf32=tf32)
+        self._graph = graph
+        executor = executor_for(graph, precision_named(asked.precision), tf32=tf32)
         self._runs = SetRuns(graph, executor, planner_of(graph, asked))
         self._lowered = self._runs.plan(KeptLayers())
         self.constrained = self._runs.plan(kept_layers_of(graph, asked.constraints))
         self._run_fp32 = run_fp32
+        self._is_checked = False
 
     def run(self, sample: Sample, *, with_fp32: bool = True) -> CandidateOutputs:
         """Returns the outputs of all candidates.
@@ -68,8 +72,15 @@ class CandidateRuns:
         Args:
             sample: An array for each input.
             with_fp32: Whether the whole model is run on the backend as well.
+
+        Raises:
+            ExecutionError: If a quantised model was not made of the reference that it is compared
+                with.
         """
         remembered = self._runs.remember(sample, most_bytes=MOST_CHECKPOINT_BYTES)
+        if isinstance(self._graph, QuantizedGraph) and not self._is_checked:
+            check_against_reference(self._graph, sample, remembered.reference)
+            self._is_checked = True
         candidates: dict[CandidateName, Sample] = {}
         note = ""
         if self._run_fp32 is not None and with_fp32:

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["QuantizedExecutor", "executor_for"]
 
 
-def executor_for(graph: Graph, precision: Precision) -> PlannedExecutor:
-    """Returns what runs the plans of a graph, quantised or not."""
+def executor_for(graph: Graph, precision: Precision, *, tf32: bool = False) -> PlannedExecutor:
+    """Returns what runs the plans of a graph, quantised or not.
+
+    Args:
+        graph: The graph.
+        precision: The low precision of its plans.
+        tf32: As for `PlannedExecutor`; not where pairs are run.
+    """
     if isinstance(graph, QuantizedGraph):
         return QuantizedExecutor(graph, precision)
-    return PlannedExecutor(graph, precision)
+    return PlannedExecutor(graph, precision, tf32=tf32)
 
 
 class QuantizedExecutor(PlannedExecutor):

@@ -48,7 +48,8 @@ class CriterionArgs(BaseArgs):
             "size, and largest share of integers that differ (1%% if that is more); by output, or "
             "part of one, or for all others. "
             "For example: --tolerance 1e-3, or --tolerance 'output[..., 4:]:1e-2'. "
-            "Defaults to 5e-3 for fp16 and 4e-2 for bf16, for all that no criterion is about.",
+            "Defaults to 5e-3 for fp16, 4e-2 for bf16 and 0.1 for qdq, for all that no criterion "
+            "is about.",
             nargs="+",
             default=None,
         )

@@ -53,15 +53,16 @@ class QuantizedModelArgs(BaseArgs):
         self.reference_path = args_util.get(args, "reference")
 
     def ranked_graph(self, graph: Graph, ranking: Ranking) -> Graph:
-        """Returns what a ranking on file is about, as `graph_for`; stops at another reference."""
-        from polygraphy_layerprec.model.digest import reference_digest
+        """Returns what a ranking on file is about, as `graph_for`.
+
+        Raises:
+            UserError: If it is about another model, or compares with another reference.
+        """
+        from polygraphy_layerprec.matching.constraint_matching import check_ranked_model
 
         found = self.graph_for(graph, ranking.precision)
-        if reference_digest(found) != ranking.conditions.reference:
-            G_LOGGER.critical(
-                "The ranking compares with another reference than was given here.\n"
-                "Give the float model that `rank` was given with `--reference`."
-            )
+        if found is not graph:
+            check_ranked_model(found, ranking, made="The ranking")
         return found
 
     def graph_for(self, graph: Graph, precision: str) -> Graph:

@@ -11,6 +11,7 @@ from polygraphy.tools.args.base import BaseArgs
 from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.args.precision_name import read_precision_name
+from polygraphy_layerprec.tools.args.quantized import QDQ_NAME
 
 if TYPE_CHECKING:
     import argparse
@@ -48,8 +49,8 @@ class VerificationArgs(BaseArgs):
             "--ranking",
             metavar="PATH",
             help="Verify what this ranking of `rank --save-ranking` proposes to keep in FP32: by "
-            "default the set that was chosen when it was made; with `--tolerance` the fewest "
-            "layers that are forecast to meet it. "
+            "default, and with the same `--tolerance`, the set that was chosen when it was made; "
+            "with another one the fewest layers that are forecast to meet it. "
             "For example: --ranking ranking.json.",
             default=None,
         )
@@ -67,7 +68,8 @@ class VerificationArgs(BaseArgs):
         self.group.add_argument(
             "--precision",
             metavar="NAME",
-            help="The low precision: fp16 (float16, half) or bf16 (bfloat16). "
+            help="The low precision: fp16 (float16, half), bf16 (bfloat16), or qdq, the pairs that "
+            "stand in a quantised model, all but those of the layers that are kept. "
             "For example: --precision bf16. "
             "Defaults to that of the script, ranking or model, else fp16.",
             default=None,
@@ -104,7 +106,16 @@ class VerificationArgs(BaseArgs):
 
     def _check(self) -> None:
         if self.precision is not None:
-            self.precision = read_precision_name(self.precision, option="--precision")
+            self.precision = read_precision_name(
+                self.precision, option="--precision", also=(QDQ_NAME,)
+            )
+        source = self.script or self.mixed_onnx
+        if self.precision == QDQ_NAME and source is not None:
+            G_LOGGER.critical(
+                f"`--precision qdq` is about the pairs of a quantised model, and {source!r} about "
+                f"FP16 and BF16.\nGive `--ranking`, or alone the model with fewer pairs that was "
+                f"saved."
+            )
         if self.top_k is not None and self.ranking is None:
             G_LOGGER.critical(
                 "`--top-k` chooses layers of a ranking, but there is none.\n"
@@ -116,6 +127,18 @@ class VerificationArgs(BaseArgs):
         for option, path in options.items():
             if path is not None and not os.path.isfile(path):
                 G_LOGGER.critical(f"No such file for `--{option}`: {path!r}.\nCheck the path.")
+
+    def low_precision(self) -> str:
+        """Returns the name of the precision that is verified, `qdq` where pairs are.
+
+        Raises:
+            UserError: If the ranking cannot be read.
+        """
+        if self.ranking is None:
+            return self.precision or "fp16"
+        from polygraphy_layerprec.files.ranking_file import load_ranking
+
+        return load_ranking(self.ranking).precision
 
     def load_asked(self, graph: Graph, tolerance: float | None) -> RequestedPrecisions:
         """Returns which layers stay in FP32.

@@ -106,6 +106,20 @@ class VerifiedEngineArgs(EngineArgs):
         if self.timing_runs < 1:
             G_LOGGER.critical(f"`--timing-runs` must be at least 1, got: {self.timing_runs}.")
 
+    def refuse_pairs(self) -> None:
+        """Stops at engines, and at what they compute in, where pairs are verified."""
+        wishes = {
+            "`--backend tensorrt`": self.is_wanted,
+            "`--build`": self.build,
+            "`--tf32`": self.tf32,
+        }
+        for what, is_wanted in wishes.items():
+            if is_wanted:
+                G_LOGGER.critical(
+                    f"{what} is about engines in FP16 or BF16; the pairs of a quantised model are "
+                    f"emulated.\nLeave it out."
+                )
+
     def verify(self, graph: Graph, asked: RequestedPrecisions, **criteria: Any) -> Verification:
         """Returns what engines in FP32, all lowered, and constrained give.
 

@@ -13,11 +13,14 @@ from polygraphy_layerprec.tools.args import (
     SampleArgs,
     SelectionArgs,
 )
+from polygraphy_layerprec.tools.args.quantized import QDQ_NAME, QuantizedModelArgs
 from polygraphy_layerprec.tools.args.report_files import ReportFileArgs
-from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool
+from polygraphy_layerprec.tools.subtool.selecting import SelectingSubtool, model_arguments
 
 if TYPE_CHECKING:
     import argparse
+
+    from polygraphy_layerprec.records import Ranking
 
 __all__ = ["Report"]
 
@@ -47,6 +50,7 @@ class Report(SelectingSubtool):
         """Returns the argument groups."""
         return [
             RankedModelArgs(),
+            QuantizedModelArgs(),
             SampleArgs(allow_custom_input_shapes=False),
             CriterionArgs(),
             ComparisonArgs(),
@@ -67,6 +71,8 @@ class Report(SelectingSubtool):
         ranked = self.arg_groups[RankedModelArgs]
         graph = ranked.load_graph()
         ranking = ranked.load_ranking(graph)
+        if graph is not None:
+            graph = self.arg_groups[QuantizedModelArgs].ranked_graph(graph, ranking)
         outputs = ranking.conditions.outputs or None
         measured = self.measurement(graph, outputs)
         selection = self.choose(ranking, measured)
@@ -77,7 +83,7 @@ class Report(SelectingSubtool):
             curve or self._curve(ranking, measured),
             model_path=ranked.model_path,
             external_data_dir=ranked.external_data_dir,
-            arguments=_constrain_arguments(),
+            arguments=_constrain_arguments(ranking, has_model=graph is not None),
         )
         files.save_ranking(report)
         if files.is_markdown:
@@ -85,7 +91,9 @@ class Report(SelectingSubtool):
         return 0
 
 
-def _constrain_arguments() -> list[str]:
+def _constrain_arguments(ranking: Ranking, *, has_model: bool) -> list[str]:
     """Returns the arguments of `constrain` that choose what this command chose."""
     after = sys.argv[sys.argv.index("report") + 1 :] if "report" in sys.argv else []
-    return ["constrain", *after]
+    # A script needs no model; one with fewer pairs is made of the model.
+    needed = model_arguments(ranking) if ranking.precision == QDQ_NAME and not has_model else []
+    return ["constrain", *after, *needed]

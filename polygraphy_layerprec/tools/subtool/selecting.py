@@ -213,4 +213,6 @@ class SelectingSubtool(ReportingSubtool):
 
 def model_arguments(ranking: Ranking) -> list[str]:
     """Returns the options that `constrain` measures with, for the model of a ranking."""
-    return ["--model", ranking.model.name or "model.onnx", "--load-inputs", "inputs.npz"]
+    reference = ["--reference", "float.onnx"] if ranking.conditions.reference else []
+    model = ranking.model.name or "model.onnx"
+    return ["--model", model, *reference, "--load-inputs", "inputs.npz"]

@@ -18,6 +18,7 @@ from polygraphy_layerprec.tools.args import (
 from polygraphy_layerprec.tools.args.artefacts import show_left
 from polygraphy_layerprec.tools.args.device import DeviceArgs
 from polygraphy_layerprec.tools.args.distribution import ThreadArgs
+from polygraphy_layerprec.tools.args.quantized import QDQ_NAME, QuantizedModelArgs
 from polygraphy_layerprec.tools.args.verification import VerificationArgs
 from polygraphy_layerprec.tools.args.verified_engines import VerifiedEngineArgs
 from polygraphy_layerprec.tools.args.workers import WorkerArgs
@@ -68,9 +69,14 @@ class Verify(LayerprecSubtool):
         POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy layerprec verify model.onnx \
             --script constraints.py --load-inputs inputs.json --build
 
+    To verify a quantised model, whole or without the pairs of the layers that a ranking chose:
+
+        polygraphy layerprec verify model_qdq.onnx --precision qdq --reference model.onnx \
+            --load-inputs inputs.json --tolerance 0.05
+
     The exit code is 0 if the criteria are met, which by default is a relative L2 error of at most
-    5e-3 (bf16: 4e-2), and every layer is obtained as asked where an engine was built; it is 1
-    otherwise.
+    5e-3 (bf16: 4e-2, qdq: 0.1), and every layer is obtained as asked where an engine was built; it
+    is 1 otherwise.
     """
 
     def __init__(self) -> None:
@@ -81,6 +87,7 @@ class Verify(LayerprecSubtool):
         return [
             ModelArgs(model_opt_required=True, required_model_type="onnx"),
             OnnxGraphArgs(),
+            QuantizedModelArgs(),
             SampleArgs(),
             CriterionArgs(),
             ComparisonArgs(),
@@ -108,7 +115,7 @@ class Verify(LayerprecSubtool):
         from polygraphy_layerprec.report.summary import format_sentence
         from polygraphy_layerprec.report.verification import format_verdict, format_verification
 
-        graph = self.arg_groups[OnnxGraphArgs].load_graph()
+        graph = self._load_graph()
         asked = self.arg_groups[VerificationArgs].load_asked(
             graph, self.arg_groups[CriterionArgs].tolerance
         )
@@ -147,6 +154,15 @@ class Verify(LayerprecSubtool):
         G_LOGGER.info(verdict)
         return 0
 
+    def _load_graph(self) -> Graph:
+        """Returns what is verified: of a quantised model, its float graph and its pairs."""
+        precision = self.arg_groups[VerificationArgs].low_precision()
+        if precision == QDQ_NAME:
+            self.arg_groups[VerifiedEngineArgs].refuse_pairs()
+        graph: Graph = self.arg_groups[OnnxGraphArgs].load_graph()
+        quantized: QuantizedModelArgs = self.arg_groups[QuantizedModelArgs]
+        return quantized.graph_for(graph, precision)
+
     def _verify(self, graph: Graph, asked: RequestedPrecisions) -> Verification:
         engines: VerifiedEngineArgs = self.arg_groups[VerifiedEngineArgs]
         model, workers = self.arg_groups[OnnxGraphArgs], self.arg_groups[WorkerArgs]
@@ -176,7 +192,8 @@ class Verify(LayerprecSubtool):
         judged: Mapping[str, Any],
         pool: WorkerPool | None,
     ) -> Verification:
-        from polygraphy_layerprec.verify import run_plainly, verify_model
+        from polygraphy_layerprec.execution.comparison.plain_runs import run_fp32_of
+        from polygraphy_layerprec.verify import verify_model
 
         samples, model = self.arg_groups[SampleArgs], self.arg_groups[OnnxGraphArgs]
         checked = samples.samples(graph)
@@ -194,7 +211,7 @@ class Verify(LayerprecSubtool):
                 )
 
                 return verify_in_pool(pool, graph, checked, asked, **options)
-            run_fp32 = run_plainly(model.path, external_data_folder=model.external_data_dir)
+            run_fp32 = run_fp32_of(graph, model.path, external_data_folder=model.external_data_dir)
             return verify_model(graph, checked, asked, run_fp32=run_fp32, **options)
 
     def _criterion(self, graph: Graph, asked: RequestedPrecisions) -> dict[str, Any]:
