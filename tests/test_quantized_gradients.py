@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import ml_dtypes
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from polygraphy_layerprec import rank_model
+from polygraphy_layerprec import observing, rank_model
 from polygraphy_layerprec.execution.errors import NodeError
 from polygraphy_layerprec.execution.kernels.node_session import tensor_of
+from polygraphy_layerprec.model import load_graph
+from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.pipeline import measure_exact_impacts
-from tests.models import normal, tensor
+from polygraphy_layerprec.precision import QDQ
+from tests.models import build_model, normal, tensor
+from tests.pair_models import quantised
 from tests.quantized_models import MODELS, NODE, ROWS, WIDTH, X, pair, zero
 
+MANY = 5000
 NARROW = {
     "int4": (ml_dtypes.int4, 0, 0.7),
     "uint4": (ml_dtypes.uint4, 8, 0.7),
@@ -94,3 +101,30 @@ def test_an_error_below_a_step_shows_rarely_and_whole():
     act = next(layer for layer in ranking.layers if layer.name == "/act")
     assert act.impact > 3 * act.introduced_error
     assert act.impact == pytest.approx(truth["u"], rel=0.5)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_what_errors_have_in_common_shows_at_an_output_of_few_numbers(classes):
+    """All steps go one way: the error of the sum is that of all of them, not of their root."""
+    inner = np.ones((WIDTH, MANY), np.float32) / WIDTH
+    last = np.ones((MANY, classes), np.float32)
+    nodes = [
+        NODE("MatMul", ["x", "w1"], ["h"], name="/inner"),
+        NODE("Add", ["h", "bias"], ["shifted"], name="/shift"),
+        NODE("MatMul", ["shifted", "w2"], ["y"], name="/last"),
+    ]
+    weights = {"w1": inner, "bias": np.full(MANY, 0.3, np.float32), "w2": last}
+    shapes = [tensor("x", [1, WIDTH])], [tensor("y", [1, classes])]
+    model, sample = build_model(nodes, *shapes, weights), {"x": X[:1]}
+    quantized = quantised(model, sample, ops={"MatMul"})
+    pairs = pass_pairs_by(load_graph(quantized), load_graph(model))
+    truth = measure_exact_impacts(pairs, [sample], precision=QDQ)
+    swept = impacts_of_the_sweep(pairs, sample)
+
+    assert swept == pytest.approx(truth, rel=0.02)
+
+
+def impacts_of_the_sweep(pairs, sample):
+    with patch.multiple(observing, _WORST_MEASURED=0, _LARGE_MEASURED=0):
+        ranking = rank_model(pairs, [sample], precision=QDQ)
+    return {layer.outputs[0]: layer.impact for layer in ranking.layers}

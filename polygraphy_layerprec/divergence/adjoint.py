@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -102,6 +103,7 @@ class Tape:
         self,
         *probes: Mapping[str, npt.NDArray[Any]],
         decisions: Mapping[str, str] = MappingProxyType({}),
+        are_spanning: bool = False,
     ) -> AdjointImpacts:
         """Returns the impacts of all recorded layers, the mean over the probes.
 
@@ -111,8 +113,13 @@ class Tape:
             probes: One or more; each the gradient at every output that counts, by tensor name, or
                 at what decides it.
             decisions: The operator that makes an integer output of a tensor, by its name.
+            are_spanning: Whether the probes are those of `spanning_seeds`, which see the linear
+                response to the errors as they are: no sign is left to chance.
         """
-        sweeps = [BackwardSweep(self._recorded, self._product, dict(probe)) for probe in probes]
+        sweeps = [
+            BackwardSweep(self._recorded, self._product, dict(probe), wants_responses=are_spanning)
+            for probe in probes
+        ]
         try:
             # What is not finite is dropped where it appears.
             with np.errstate(all="ignore"):
@@ -126,7 +133,8 @@ class Tape:
         finally:
             self._store.close()
             self._entries.clear()
-        return _mean([sweep.result() for sweep in sweeps])
+        found = [sweep.result() for sweep in sweeps]
+        return _as_they_are(found) if are_spanning else _mean(found)
 
     def _step_back(self, sweeps: Sequence[BackwardSweep]) -> None:
         """All sweeps side by side, so that each value is read once and then forgotten."""
@@ -167,6 +175,14 @@ def _mean(sweeps: Sequence[AdjointImpacts]) -> AdjointImpacts:
             index: sum(sweep.number_counts[index] for sweep in sweeps) for index in sweeps[0].powers
         },
     )
+
+
+def _as_they_are(sweeps: Sequence[AdjointImpacts]) -> AdjointImpacts:
+    """The squared impacts of errors with the signs that they have, from probes that span."""
+    powers = _mean_of([{i: r * r for i, r in sweep.responses.items()} for sweep in sweeps])
+    finite = {index: power for index, power in powers.items() if math.isfinite(power)}
+    mean = _mean(sweeps)
+    return replace(mean, powers={**mean.powers, **finite}, number_counts={})
 
 
 def _powers_of(sweeps: Sequence[AdjointImpacts]) -> dict[int, float]:

@@ -56,6 +56,9 @@ class BackwardSweep:
     gradients: dict[str, npt.NDArray[Any]]
     """Gradients that wait at tensors; at the start those of the outputs."""
 
+    wants_responses: bool = False
+    """Whether the responses of large tensors are wanted, too."""
+
     powers: dict[int, float] = field(default_factory=dict)
     """Squared impacts so far, by node index."""
 
@@ -169,7 +172,9 @@ class BackwardSweep:
         power = independent = count = response = 0.0
         with np.errstate(all="ignore"):
             for gradient, halves in errors:
-                found = weighted_powers(gradient, halves, entry.coherent_axes)
+                found = weighted_powers(
+                    gradient, halves, entry.coherent_axes, wants_response=self.wants_responses
+                )
                 power += found.coherent
                 independent += found.independent
                 count += found.count

@@ -49,7 +49,11 @@ class WeightedPowers:
 
 
 def weighted_powers(
-    gradient: npt.NDArray[Any], halves: npt.NDArray[np.uint16], axes: tuple[int, ...]
+    gradient: npt.NDArray[Any],
+    halves: npt.NDArray[np.uint16],
+    axes: tuple[int, ...],
+    *,
+    wants_response: bool = False,
 ) -> WeightedPowers:
     """Returns what g e amounts to, for a gradient g and errors e; 0 for what is not finite.
 
@@ -57,6 +61,7 @@ def weighted_powers(
         gradient: Gradient at the tensor, of its shape.
         halves: Its errors, as `measure_divergence` keeps them.
         axes: The tensor's coherent axes.
+        wants_response: Whether the response of a large tensor is wanted too.
     """
     memory = scratch("errors", halves.size, namespace_of(halves).empty(0, np.float32))
     product = error_from_halves(halves, out=memory)
@@ -71,7 +76,9 @@ def weighted_powers(
         coherent if np.isfinite(coherent) else 0.0,
         independent if np.isfinite(independent) else 0.0,
         _participants(groups),
-        float(product.sum(dtype=np.float64)) if product.size <= _MANY else float("nan"),
+        float(groups.sum(dtype=np.float64))
+        if wants_response or product.size <= _MANY
+        else float("nan"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ __all__ = [
     "output_scales",
     "output_seeds",
     "probe_count",
+    "spanning_seeds",
     "sweep_work",
     "target_of",
     "target_seeds",
@@ -108,6 +110,38 @@ def target_seeds(
         seed = np.asarray(signs * target.dtype.type(np.sqrt(scale)))
         seeds[name] = seed if target.finite is None else seed * target.finite
     return seeds
+
+
+def spanning_seeds(
+    targets: Mapping[str, Target], *, most: int
+) -> list[dict[str, npt.NDArray[Any]]]:
+    """Returns orthogonal probes for outputs of few numbers: see `Tape.sweep`; else none.
+
+    The mean square of what all of them see of an error is that of the whole error, exactly.
+
+    Args:
+        targets: By tensor name.
+        most: How many probes there may be.
+    """
+    scales = output_scales(targets)
+    total = sum(math.prod(targets[name].shape) for name in scales)
+    count = 1 << (total - 1).bit_length() if total else 0
+    if not 0 < count <= most:
+        return []
+    probes = []
+    for row in range(count):
+        # The rows of a Hadamard matrix.
+        signs = np.array([(-1.0) ** (row & column).bit_count() for column in range(total)])
+        seeds = {}
+        for name, scale in scales.items():
+            target = targets[name]
+            own, signs = np.split(signs, [math.prod(target.shape)])
+            seed = own.reshape(target.shape).astype(target.dtype) * target.dtype.type(
+                np.sqrt(scale)
+            )
+            seeds[name] = seed if target.finite is None else seed * target.finite
+        probes.append(seeds)
+    return probes
 
 
 def output_scales(targets: Mapping[str, Target]) -> dict[str, float]:

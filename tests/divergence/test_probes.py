@@ -12,6 +12,7 @@ from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry, probe_count
 from polygraphy_layerprec.divergence.probes import (
     merge_targets,
     output_scales,
+    spanning_seeds,
     sweep_work,
     target_of,
 )
@@ -131,3 +132,31 @@ def test_one_row_of_output_is_enough_for_impacts_near_the_truth():
 
     for layer in ranking.layers:
         assert layer.impact == pytest.approx(truth[layer.outputs[0]], rel=0.25)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((1,), 1), ((1, 2), 2), ((3,), 4), ((2, 2), 4)])
+def test_probes_that_span_few_numbers_see_the_whole_of_an_error(shape, count):
+    values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    error = np.random.default_rng(2).standard_normal(shape)
+
+    probes = spanning_seeds({"y": target_of(values), "empty": target_of(0 * values)}, most=4)
+
+    assert len(probes) == count
+    seen = [float(np.sum(probe["y"] * error)) ** 2 for probe in probes]
+    assert np.mean(seen) == pytest.approx(np.sum(error**2) / np.sum(values**2), rel=1e-5)
+    assert all(list(probe) == ["y"] for probe in probes)
+
+
+def test_several_outputs_of_few_numbers_are_spanned_together():
+    targets = {name: target_of(np.full(2, 3.0, np.float32)) for name in "ab"}
+
+    probes = spanning_seeds(targets, most=16)
+
+    rows = np.array([np.concatenate([probe["a"], probe["b"]]) for probe in probes])
+    np.testing.assert_allclose(rows @ rows.T, np.eye(4) * np.sum(rows[0] ** 2), atol=1e-6)
+
+
+def test_numbers_that_take_too_many_probes_are_not_spanned():
+    assert spanning_seeds({"y": target_of(np.ones(5, np.float32))}, most=7) == []
+    assert spanning_seeds({"y": target_of(np.zeros(2, np.float32))}, most=7) == []
+    assert len(spanning_seeds({"y": target_of(np.ones(5, np.float32))}, most=8)) == 8

@@ -12,10 +12,16 @@ from polygraphy_layerprec.divergence.adjoint import AdjointImpacts
 from polygraphy_layerprec.divergence.caveats import Caveat, CaveatTrail, of_layer
 from polygraphy_layerprec.divergence.gain import NodeGains, output_gains, reader_shares
 from polygraphy_layerprec.divergence.loss import Loss, loss_seeds
-from polygraphy_layerprec.divergence.probes import output_scales, probe_count, target_seeds
+from polygraphy_layerprec.divergence.probes import (
+    output_scales,
+    probe_count,
+    spanning_seeds,
+    target_seeds,
+)
 from polygraphy_layerprec.execution.comparison.tape_recorder import TapeRecorder, tensors_of
 from polygraphy_layerprec.execution.kernels.device import current_device
 from polygraphy_layerprec.execution.probes.integer_gains import gains_by_rule
+from polygraphy_layerprec.model.quantized import QuantizedGraph
 
 if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.probes import Target
@@ -37,6 +43,9 @@ class AdjointSpread:
     ) -> None:
         self._recorder = TapeRecorder(graph, paths, budget_bytes=budget_bytes)
         self._loss = loss
+        # Rounding to FP16 has other signs in every sample; weights that are quantised have not,
+        # and steps this coarse go together.
+        self._keeps_signs = isinstance(graph, QuantizedGraph)
 
     def add(self, node_run: NodeRun) -> None:
         """Adds what one node did."""
@@ -53,18 +62,22 @@ class AdjointSpread:
             sample: Its index in the data set.
         """
         targets = self._recorder.targets(reference)
+        spanning: list[dict[str, np.ndarray[Any, Any]]] = []
         if self._loss is None:
             # Of the sample, not of the run: any split gives the same.
             rng = np.random.default_rng(sample)
             shapes = [target.shape for target in targets.values()]
             count = probe_count(shapes, work=self._recorder.sweep_work)
-            probes = [target_seeds(targets, rng=rng) for _ in range(count)]
+            spanning = spanning_seeds(targets, most=count) if self._keeps_signs else []
+            probes = spanning or [target_seeds(targets, rng=rng) for _ in range(count)]
         else:
             probes = [loss_seeds(self._loss, reference)]
             observations.saw_gradient |= any(np.any(seed) for seed in probes[0].values())
         decisions = {name: target.decision for name, target in targets.items() if target.decision}
         placed = [{name: _placed(seed) for name, seed in probe.items()} for probe in probes]
-        impacts = self._recorder.tape.sweep(*placed, decisions=decisions)
+        impacts = self._recorder.tape.sweep(
+            *placed, decisions=decisions, are_spanning=bool(spanning)
+        )
         self._recorder.finish()
         observations.add_impacts(impacts, sample=sample, judged=_elements(probes[0]))
 
