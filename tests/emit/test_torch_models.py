@@ -47,8 +47,8 @@ def layers_to_rank(name):
     ]
 
 
-def build_with_script(tensorrt, name, chosen):
-    """Returns the network that the emitted script leaves behind, which builds."""
+def assert_script_builds(tensorrt, name, chosen):
+    """Returns the network that the emitted script leaves behind: types as asked, and it builds."""
     parsed = tensorrt.parse(export_model(name))
     interface = inputs_of(parsed.network), outputs_of(parsed.network)
     graph = load_graph(export_model(name))
@@ -93,14 +93,14 @@ def check_mixed_model(name, chosen):
 
 @pytest.mark.trt
 def test_without_constraints_the_script_lowers_everything(tensorrt, name):
-    network = build_with_script(tensorrt, name, [])
+    network = assert_script_builds(tensorrt, name, [])
 
     assert any("HALF" in types_of(layer) for layer in layers_of(network))
 
 
 @pytest.mark.trt
 def test_with_every_layer_kept_nothing_is_rounded(tensorrt, name):
-    network = build_with_script(tensorrt, name, layers_to_rank(name))
+    network = assert_script_builds(tensorrt, name, layers_to_rank(name))
 
     assert not [layer.name for layer in layers_of(network) if "HALF" in types_of(layer)]
 
@@ -111,7 +111,7 @@ def test_with_every_layer_kept_nothing_is_rounded(tensorrt, name):
 def test_any_choice_of_layers_builds_with_types_as_asked(tensorrt, name, data):
     layers = layers_to_rank(name)
 
-    build_with_script(tensorrt, name, data.draw(st.lists(st.sampled_from(layers), unique=True)))
+    assert_script_builds(tensorrt, name, data.draw(st.lists(st.sampled_from(layers), unique=True)))
 
 
 @pytest.mark.onnxrt

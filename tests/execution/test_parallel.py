@@ -25,9 +25,15 @@ def test_each_piece_has_its_share_of_the_threads(threads: int, pieces: int, shar
 
 
 def test_as_many_run_at_a_time_as_there_are_threads():
-    together = threading.Barrier(2, timeout=60)
+    together, arrived, threads = threading.Barrier(2, timeout=60), [], set()
+
+    def work() -> None:
+        arrived.append(together.wait())
+        threads.add(threading.get_ident())
+
     with threads_per_session(2):
-        run_side_by_side([together.wait] * 4)
+        run_side_by_side([work] * 4)
+    assert (sorted(arrived), len(threads)) == ([0, 0, 1, 1], 2)
 
 
 def test_what_fails_is_raised_once_all_have_ended():

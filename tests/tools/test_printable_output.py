@@ -82,7 +82,7 @@ def test_the_precision_that_nobody_knows_is_evil(shown, tmp_path):
 def test_choosing_from_a_ranking_of_evil_text(shown, tmp_path, extra):
     save_spoilt_ranking(tmp_path / "a.json")
 
-    shown("constrain", "a.json", "--top-k", "2", *extra, "-v")
+    assert "\\x1b[2J" in shown("constrain", "a.json", "--top-k", "2", *extra, "-v")
 
 
 @pytest.mark.parametrize("field", ["schema_version", "model", "layers", "stability"])
@@ -139,7 +139,9 @@ def test_a_script_of_the_user_that_raises_something_evil(shown, tmp_path):
     save_evil_model(tmp_path / "model.onnx")
     (tmp_path / "loss.py").write_text(f"def loss(outputs):\n    raise ValueError({EVIL!r})\n")
 
-    shown("rank", "model.onnx", "--loss-script", "loss.py", "-v", status=1)
+    said = shown("rank", "model.onnx", "--loss-script", "loss.py", "-v", status=1)
+
+    assert "\\x1b[2J" in said
 
 
 def test_lines_and_tabs_are_kept_and_all_else_is_spelt_out():
