@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,28 +119,34 @@ def conclude_emulation(
     """Returns the record of what was emulated, and the verdict.
 
     Args:
-        graph: As for `conclude`, as all others but the note.
+        graph: As for `conclude`, as all others but plan and note.
         asked: As there.
         comparison: As there.
-        plan: As there.
+        plan: What was emulated.
         note: Why FP32 was not run on the backend; empty if it was.
         generated_inputs: As there.
 
     Raises:
         ExecutionError: If no sample was compared.
     """
-    return conclude(
+    found = conclude(
         graph,
         asked,
         comparison,
         backend="onnxruntime-emulated",
         warnings=[*([note] if note else []), *_warnings(graph)],
         generated_inputs=generated_inputs,
-        plan=plan,
+    )
+    return replace(
+        found,
+        left_in_fp32=_left_by_rule(plan),
+        node_count=plan.fp32_node_count,
+        cast_count=len(plan.casts),
+        pair_count=plan.removed_pair_count,
     )
 
 
-def conclude(  # noqa: PLR0913 - the parts of the record
+def conclude(
     graph: Graph,
     asked: RequestedPrecisions,
     comparison: OutputComparison,
@@ -149,7 +156,6 @@ def conclude(  # noqa: PLR0913 - the parts of the record
     failures: Sequence[str] = (),
     warnings: Sequence[str] = (),
     generated_inputs: bool = False,
-    plan: Plan | None = None,
 ) -> Verification:
     """Returns the record of what was compared, and the verdict.
 
@@ -162,24 +168,14 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         failures: Reasons not to pass whatever the errors are.
         warnings: What the reader must know.
         generated_inputs: Whether the samples were made up.
-        plan: What was emulated.
 
     Raises:
         ExecutionError: If no sample was compared.
     """
     if not comparison.sample_count:
         raise ExecutionError("The input data hold no sample.\nGive at least one.")
-    layer_count = len(decisions_of(graph))
     lowered, constrained = comparison.error("lowered"), comparison.error("constrained")
-    before, after = comparison.outcome("lowered"), comparison.outcome("constrained")
-    verdict, sentence = None, ""
-    if before is not None and after is not None:
-        kept = KeptInWords(len(asked.constraints), layer_count)
-        verdict, sentence = verdict_of(
-            before, after, kept, precision=asked.precision, was_searched=False
-        )
-        failures = [*failures, *_failures(comparison, after)]
-    return Verification(
+    found = Verification(
         model=identify(graph),
         precision=asked.precision,
         backend=backend,
@@ -187,7 +183,7 @@ def conclude(  # noqa: PLR0913 - the parts of the record
         inputs="generated" if generated_inputs else "user",
         source=asked.source,
         kept_count=len(asked.constraints),
-        layer_count=layer_count,
+        layer_count=len(decisions_of(graph)),
         constraints=asked.constraints,
         fp32_error=comparison.error("fp32"),
         lowered_error=lowered,
@@ -202,15 +198,23 @@ def conclude(  # noqa: PLR0913 - the parts of the record
             *warnings,
             *_missing(comparison),
         ),
-        left_in_fp32=() if plan is None else _left_by_rule(plan),
-        node_count=None if plan is None else plan.fp32_node_count,
-        cast_count=None if plan is None else len(plan.casts),
-        pair_count=None if plan is None else plan.removed_pair_count,
-        verdict=verdict,
-        sentence=sentence,
-        lowered=before,
-        outcome=after,
+        lowered=comparison.outcome("lowered"),
+        outcome=comparison.outcome("constrained"),
     )
+    return _with_verdict(found, comparison)
+
+
+def _with_verdict(found: Verification, comparison: OutputComparison) -> Verification:
+    """The record with what both candidates decide; without where only FP32 was measured."""
+    before, after = found.lowered, found.outcome
+    if before is None or after is None:
+        return found
+    kept = KeptInWords(found.kept_count, found.layer_count)
+    verdict, sentence = verdict_of(
+        before, after, kept, precision=found.precision, was_searched=False
+    )
+    failures = (*found.failures, *_failures(comparison, after))
+    return replace(found, verdict=verdict, sentence=sentence, failures=failures)
 
 
 def _left_by_rule(plan: Plan) -> tuple[Constraint, ...]:
