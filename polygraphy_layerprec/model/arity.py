@@ -12,6 +12,7 @@ from onnx import defs
 
 from polygraphy_layerprec.model.errors import ModelError
 from polygraphy_layerprec.model.operators import normal_domain
+from polygraphy_layerprec.records.numbers import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,11 +64,11 @@ def check_arity(nodes: Iterable[PlacedNode]) -> None:
         if arity is None:
             continue
         for kind, names, wanted in (
-            ("inputs", proto.input, arity.inputs),
-            ("outputs", proto.output, arity.outputs),
+            ("input", proto.input, arity.inputs),
+            ("output", proto.output, arity.outputs),
         ):
             if len(names) not in wanted:
-                raise _wrong(node, f"has {len(names)} {kind}, not {_in_words(wanted)}")
+                raise _wrong(node, f"has {count_of(len(names), kind)}, not {_in_words(wanted)}")
         for position in arity.required:
             if position < len(proto.input) and not proto.input[position]:
                 raise _wrong(node, f"lacks its input {position}")

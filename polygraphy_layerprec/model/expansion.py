@@ -24,6 +24,7 @@ from onnx import (
 
 from polygraphy_layerprec.model.errors import ModelError
 from polygraphy_layerprec.model.function_sizes import check_expansion, function_key
+from polygraphy_layerprec.model.names import FreshNames
 from polygraphy_layerprec.model.operators import normal_domain
 from polygraphy_layerprec.model.ordering import bodies_of, captured_names
 from polygraphy_layerprec.model.scopes import (
@@ -37,6 +38,7 @@ from polygraphy_layerprec.model.scopes import (
 
 __all__ = ["Expansion", "PlacedNode", "expand"]
 
+_MOST_CHARACTERS: Final = 1 << 28
 _BRANCHES: Final = (("then_branch", True), ("else_branch", False))
 
 
@@ -88,8 +90,8 @@ def expand(model: ModelProto) -> Expansion:
     """Returns the nodes and weights of a model as one flat graph.
 
     Raises:
-        ModelError: If functions call each other in a circle, or would expand beyond bounds, or the
-            nesting is too deep.
+        ModelError: If functions call each other in a circle, or would expand beyond bounds, names
+            included, or the nesting is too deep.
     """
     check_expansion(model)
     return _Expander(model).run()
@@ -99,8 +101,9 @@ class _Expander:
     def __init__(self, model: ModelProto) -> None:
         self._model = model
         self._functions = {function_key(f): f for f in model.functions}
-        self._taken = set(_local_names(model.graph))
+        self._names = FreshNames(_local_names(model.graph))
         self._found = Expansion()
+        self._characters = 0
 
     def run(self) -> Expansion:
         graph = self._model.graph
@@ -127,6 +130,7 @@ class _Expander:
         self, call: NodeProto, function: FunctionProto, scope: Scope, *, flat: bool
     ) -> Iterator[PlacedNode]:
         prefix = f"{scope.prefix}{label_of(call)}/"
+        self._count(len(prefix) * len(function.node))
         names = dict.fromkeys(function.input, "")
         names.update(zip(function.input, map(scope.flat, call.input), strict=False))
         given = dict(zip(function.output, map(scope.flat, call.output), strict=False))
@@ -135,7 +139,7 @@ class _Expander:
         for node in function.node:
             for name in node.output:
                 if name and name not in names:
-                    names[name] = self._fresh(f"{prefix}{name}")
+                    names[name] = self._names.make(f"{prefix}{name}")
         inner = Scope(
             ChainMap(names),
             {**scope.opsets, **opsets_of(function.opset_import)},
@@ -182,23 +186,24 @@ class _Expander:
             branches=tuple(results),
         )
 
+    def _count(self, characters: int) -> None:
+        """Ends where names of calls, each of which stands in those of all nodes below, are long."""
+        self._characters += characters
+        if self._characters > _MOST_CHARACTERS:
+            raise ModelError(
+                f"The local functions of the model expand to names of more than "
+                f"{_MOST_CHARACTERS:,} characters.\nExport the model with shorter names of calls."
+            )
+
     def _locals(self, graph: GraphProto, scope: Scope, where: str) -> dict[str, str]:
         """Flat names for the tensors of a branch or body."""
         names = {}
         for name in _local_names(graph):
             wanted = f"{scope.prefix}{name}"
-            if wanted in self._taken:
+            if wanted in self._names:
                 wanted = f"{scope.prefix}{where}/{name}"
-            names[name] = self._fresh(wanted)
+            names[name] = self._names.make(wanted)
         return names
-
-    def _fresh(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self._taken:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._taken.add(candidate)
-        return candidate
 
     def _rewritten(self, proto: NodeProto, scope: Scope) -> NodeProto:
         """The node with flat names, in its bodies too, and without references to attributes."""

@@ -208,8 +208,9 @@ def _check_outputs(graph: onnx.GraphProto, known: set[str], nodes: Sequence[Plac
     made = {name for node in nodes if not node.guards for name in node.proto.output} | known
     missing = [value.name for value in graph.output if value.name not in made]
     if missing or not graph.output:
+        problem = f"Nothing makes these outputs of the model: {missing!r}."
         raise ModelError(
-            f"The model has {len(graph.output)} outputs, and nothing makes these: {missing!r}.\n"
+            f"{problem if missing else 'The model has no outputs.'}\n"
             f"The model is incomplete: export it again."
         )
 
@@ -240,7 +241,7 @@ def _make_nodes(
 
 
 def _constant_weight(proto: NodeProto, folder: DataFolder) -> Weight | None:
-    if proto.op_type != "Constant" or normal_domain(proto.domain):
+    if proto.op_type != "Constant" or normal_domain(proto.domain) or not proto.output:
         return None
     name = proto.output[0]
     attribute = proto.attribute[0] if proto.attribute else AttributeProto()

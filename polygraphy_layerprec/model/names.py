@@ -1,4 +1,4 @@
-"""Names of layers and of the blocks that they belong to."""
+"""Names that nobody else has, and the blocks that layers belong to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,31 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-__all__ = ["block_of", "unique_names"]
+__all__ = ["FreshNames", "block_of", "unique_names"]
 
 _NUMBERED = re.compile(r"\d")
+
+
+class FreshNames:
+    """Names that are not taken, however many want the same."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+        self._counts: dict[str, int] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._taken
+
+    def make(self, name: str) -> str:
+        """Returns a name, with a number behind it where it is taken, and takes it."""
+        # To count from the start each time would take time by the square of those who want one.
+        candidate, count = name, self._counts.get(name, 1)
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._counts[name] = count
+        self._taken.add(candidate)
+        return candidate
 
 
 def unique_names(nodes: Iterable[tuple[str, str, Sequence[str]]]) -> list[str]:
@@ -19,18 +41,15 @@ def unique_names(nodes: Iterable[tuple[str, str, Sequence[str]]]) -> list[str]:
     """
     nodes = list(nodes)
     counts = Counter(name for name, _, _ in nodes)
-    taken = {name for name in counts if name and counts[name] == 1}
+    fresh = FreshNames(name for name in counts if name and counts[name] == 1)
     names = []
     for name, op, outputs in nodes:
         if name and counts[name] == 1:
             names.append(name)
             continue
         first = next((output for output in outputs if output), "")
-        made = f"{name or op}:{first}"
-        while made in taken:  # another node's own name, or one without outputs
-            made += "'"
-        taken.add(made)
-        names.append(made)
+        # Taken where it is another node's own name, or there are no outputs.
+        names.append(fresh.make(f"{name or op}:{first}"))
     return names
 
 

@@ -14,10 +14,10 @@ MANY = ["x"] * 9
 WRONG = {
     "If without a condition": ("If", [], ["y"], "has 0 inputs, not 1"),
     "Loop without inputs": ("Loop", [], ["y"], "has 0 inputs, not 2 or more"),
-    "LSTM without weights": ("LSTM", ["x"], ["y"], "has 1 inputs, not 3 to 8"),
+    "LSTM without weights": ("LSTM", ["x"], ["y"], "has 1 input, not 3 to 8"),
     "GRU with too many inputs": ("GRU", MANY, ["y"], "has 9 inputs, not 3 to 6"),
-    "BatchNormalization alone": ("BatchNormalization", ["x"], ["y"], "has 1 inputs, not 5"),
-    "Gather without indices": ("Gather", ["x"], ["y"], "has 1 inputs, not 2"),
+    "BatchNormalization alone": ("BatchNormalization", ["x"], ["y"], "has 1 input, not 5"),
+    "Gather without indices": ("Gather", ["x"], ["y"], "has 1 input, not 2"),
     "Identity of many": ("Identity", MANY, ["y"], "has 9 inputs, not 1"),
     "Identity of nothing": ("Identity", [""], ["y"], "lacks its input 0"),
     "Gemm without its second factor": ("Gemm", ["x", ""], ["y"], "lacks its input 1"),

@@ -133,6 +133,7 @@ def test_a_name_that_looks_made_up_does_not_collide():
     assert len(set(names)) == 4
     assert names[0] == "Mul:a"
     assert names[2] == "Loop:c"
+    assert unique_names([("", "Print", [])] * 3) == ["Print:", "Print:_2", "Print:_3"]
 
 
 @pytest.mark.parametrize(
@@ -175,14 +176,14 @@ def broken(case):
         nodes = [node("Tanh", ["x"], "x")]
     elif case == "cycle":
         nodes = [node("Add", ["x", "b"], "a"), node("Tanh", ["a"], "b"), node("Tanh", ["a"], "y")]
-    elif case == "nothing makes these: ['z']":
+    elif case == "Nothing makes these outputs of the model: ['z']":
         outputs = [tensor("z", [2])]
-    elif case == "has 0 outputs":
+    elif case == "The model has no outputs.":
         outputs = []
     elif case == "not a tensor but a sequence_type":
         kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, None))
         inputs = [*X, helper.make_value_info("s", kind)]
-    elif case == "is damaged":
+    elif case == "The Constant node '' has 0 outputs, not 1":
         nodes = [node("Constant", [], value_float=1.0), *nodes]
     return build_model(nodes, inputs, outputs)
 
@@ -194,10 +195,10 @@ def broken(case):
         "Two nodes write the tensor 'y'",
         "Two nodes write the tensor 'x'",
         "cycle",
-        "nothing makes these: ['z']",
-        "has 0 outputs",
+        "Nothing makes these outputs of the model: ['z']",
+        "The model has no outputs.",
         "not a tensor but a sequence_type",
-        "is damaged",
+        "The Constant node '' has 0 outputs, not 1",
     ],
 )
 def test_a_graph_that_is_none_says_what_is_wrong(case):

@@ -112,6 +112,41 @@ def test_a_branch_within_a_function_names_its_own_tensors_alone(monkeypatch):
     assert sum(map(len, named)) == 2 * size
 
 
+def calls_of_one_name(count):
+    function = helper.make_function(
+        DOMAIN, "F", ["a"], ["b"], [node("Tanh", ["a"], "t"), node("Neg", ["t"], "b")], []
+    )
+    names = ["x", *(f"v{i}" for i in range(1, count)), "y"]
+    calls = [
+        helper.make_node("F", [names[i]], [names[i + 1]], name="call", domain=DOMAIN)
+        for i in range(count)
+    ]
+    return build_model(calls, X, Y, functions=[function], domains=[DOMAIN])
+
+
+def nodes_without_outputs(count):
+    nodes = [helper.make_node("Print", ["x"], [], domain=DOMAIN) for _ in range(count)]
+    return build_model([*nodes, node("Tanh", ["x"], "y")], X, Y, domains=[DOMAIN])
+
+
+@pytest.mark.parametrize("make", [calls_of_one_name, nodes_without_outputs])
+def test_many_that_want_one_name_get_theirs_at_once(make, monkeypatch):
+    """To try all numbers from the first one on, for each, would take time by their square."""
+    looks = []
+
+    class Counted(set):
+        def __contains__(self, item):
+            looks.append(item)
+            return super().__contains__(item)
+
+    monkeypatch.setattr("polygraphy_layerprec.model.names.set", Counted, raising=False)
+
+    graph = load_graph(make(500))
+
+    assert len({n.name for n in graph.nodes}) == len(graph.nodes) >= 500
+    assert len(looks) < 5000
+
+
 def nested_ifs(levels):
     """Branches within branches; built from the outside, since protobuf copies no such depth."""
     model = build_model([], [*X, tensor("go", [], TensorProto.BOOL)], Y)
@@ -164,6 +199,16 @@ def test_thirty_levels_are_read(kind):
 
     assert sum(n.op_type == "Tanh" for n in graph.nodes) == (kind != "loops")
     assert "y" in graph.producers
+
+
+def test_names_of_calls_that_grow_without_bounds_are_told():
+    """The name of a call stands before those of all nodes below it."""
+    model = nested_calls(90)
+    for call in (*model.graph.node, *(f.node[0] for f in model.functions)):
+        call.name = "c" * 100_000
+
+    with pytest.raises(ModelError, match="names of more than 268,435,456 characters"):
+        load_graph(model)
 
 
 @pytest.mark.parametrize("kind", NESTED)

@@ -15,10 +15,10 @@ from polygraphy_layerprec.emit.mixed_onnx.bodies import rename_captured, tensors
 from polygraphy_layerprec.emit.mixed_onnx.header import header_of
 from polygraphy_layerprec.emit.mixed_onnx.tensor_versions import (
     TensorVersions,
-    fresh_name,
     is_folded_in,
 )
 from polygraphy_layerprec.emit.mixed_onnx.weights import PendingWeight, low_tensor
+from polygraphy_layerprec.model.names import FreshNames
 from polygraphy_layerprec.model.scopes import Guard
 from polygraphy_layerprec.model.weights import Weight, locate_weight
 from polygraphy_layerprec.plan.batch_norm import (
@@ -53,7 +53,6 @@ class Rewriting:
     pending: list[PendingWeight] = field(default_factory=list)
     """Tensors of the new model whose values are still where the old model has them."""
 
-    _node_names: set[str] = field(default_factory=set)
     _constants: list[TensorProto] = field(default_factory=list)
 
     def run(self) -> ModelProto:
@@ -61,7 +60,7 @@ class Rewriting:
         plan = self.plan
         self._low_type = LOW_TENSOR_TYPES[plan.precision.name]
         graph, model = plan.graph, plan.graph.proto
-        self._node_names.update(node.name for node in graph.nodes)
+        self._node_names = FreshNames(node.name for node in graph.nodes)
         self._versions = TensorVersions(plan)
         made = GraphProto(name=model.graph.name, doc_string=model.graph.doc_string)
         gone = self._folded_away()
@@ -233,7 +232,7 @@ class Rewriting:
         self._constants.append(
             TensorProto(name=zero, data_type=TensorProto.FLOAT, float_data=[-0.0])
         )
-        name = fresh_name(target, self._node_names)
+        name = self._node_names.make(target)
         return [
             self._cast(source, cast, Width.FP32),
             helper.make_node("Add", [cast, zero], [target], name=name),
@@ -241,7 +240,7 @@ class Rewriting:
 
     def _cast(self, source: str, target: str, width: Width) -> NodeProto:
         to = TensorProto.FLOAT if width is Width.FP32 else self._low_type
-        name = fresh_name(target, self._node_names)
+        name = self._node_names.make(target)
         return helper.make_node("Cast", [source], [target], name=name, to=to)
 
     def _declare_types(self, made: GraphProto) -> None:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from polygraphy_layerprec.emit.mixed_onnx.header import OPTIONAL_INPUTS_IR
+from polygraphy_layerprec.model.names import FreshNames
 from polygraphy_layerprec.model.operators import ITERATING, PRODUCTS, Behavior, behavior_of
 from polygraphy_layerprec.plan.batch_norm import is_folded
 from polygraphy_layerprec.plan.widths import Plan, Width, reads_of
@@ -13,7 +14,7 @@ from polygraphy_layerprec.plan.widths import Plan, Width, reads_of
 if TYPE_CHECKING:
     from polygraphy_layerprec.model import Node
 
-__all__ = ["TensorVersions", "fresh_name", "is_folded_in"]
+__all__ = ["TensorVersions", "is_folded_in"]
 
 
 class TensorVersions:
@@ -21,7 +22,7 @@ class TensorVersions:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._taken = {*plan.graph.types, *plan.graph.weights}
+        self._fresh = FreshNames((*plan.graph.types, *plan.graph.weights))
         self.natives: dict[str, Width] = {}
         """The width that a tensor is made in."""
         self.fenced: set[str] = set()
@@ -34,7 +35,7 @@ class TensorVersions:
 
     def fresh(self, name: str) -> str:
         """Returns a name for a tensor that no other has."""
-        return fresh_name(name, self._taken)
+        return self._fresh.make(name)
 
     def of(self, name: str, width: Width) -> str:
         """Returns the name of a tensor in a width, or in the one that it is made in."""
@@ -101,13 +102,3 @@ class TensorVersions:
 def is_folded_in(plan: Plan, node: Node) -> bool:
     """Returns whether a normalization becomes one scale and one shift."""
     return plan.is_lowered(node) and is_folded(plan.graph, node)
-
-
-def fresh_name(name: str, taken: set[str]) -> str:
-    """Returns a name that is not taken, and takes it."""
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate
