@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -202,7 +202,7 @@ class _WorstJudge(_SingleJudge):
     """Judges by the worst of a number of each float output and sample."""
 
     criterion: Criterion
-    measure: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], float]
+    measure: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], tuple[float, str]]
     part: str
     parts: OutputParts | None
     needs_floats: bool = False
@@ -226,11 +226,14 @@ class _WorstJudging:
                 continue
             self._judged = True
             found = candidate.get(name)
-            lost = found is None or found.shape != exact.shape
-            value = float("inf") if lost or found is None else self._judge.measure(exact, found)
+            value, channels = float("inf"), ""
+            if found is not None and found.shape == exact.shape:
+                value, channels = self._judge.measure(exact, found)
             if value > (self._worst.value or 0.0):
                 excess = _excess(value, self._worst.criterion.threshold)
-                self._worst = replace(self._worst, value=value, excess=excess, output=name)
+                self._worst = Judgement(
+                    self._worst.criterion, value, excess, name, channels=channels
+                )
 
     def merge(self, other: _WorstJudging) -> None:
         self._judged |= other._judged

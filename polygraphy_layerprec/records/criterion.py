@@ -78,6 +78,9 @@ class Judgement:
     candidate_value: float | None = None
     """What it drops to; None where it is no drop, or outputs are lost."""
 
+    channels: str = ""
+    """Index of the channels of it that are worst; empty where it is about all of them."""
+
     @property
     def passed(self) -> bool:
         """Whether the criterion is met."""
@@ -95,6 +98,11 @@ class Judgement:
             return math.inf
         beyond = self.value - self.criterion.threshold
         return max(-beyond if self.criterion.higher_is_better else beyond, 0.0)
+
+    @property
+    def place(self) -> str:
+        """The output that is worst, with an index where it is a part of its channels."""
+        return f"{self.output}{self.channels}"
 
     @property
     def is_blind(self) -> bool:
@@ -123,7 +131,8 @@ class Judgement:
             count = int(self.value or 0)
             become = "element becomes" if count == 1 else "elements become"
             return f"{count} output {become} NaN or infinite"
-        where = f" of {self.output}" if self.output and self.criterion.outputs else ""
+        is_told = self.criterion.outputs or self.channels
+        where = f" of {self.place}" if self.output and is_told else ""
         aside = "; ".join(filter(None, (self.criterion._bound, self._values)))  # noqa: SLF001
         number = _number(self.value, self.criterion)
         return f"{self.criterion.metric}{where} {number} ({aside})"

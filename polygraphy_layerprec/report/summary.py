@@ -135,10 +135,10 @@ def _what_decides(ranking: Ranking, decision: Decision) -> str:
         return ""
     if found.value < _MUCH_WORSE * error:
         return ""
-    part = shorten(printable(found.output), 40)
+    what = "a group of channels in a sample" if found.channels else "a sample"
     return (
-        f" | shares of the RMS error of all outputs, {error:.2g}; a sample or group of channels of "
-        f"{part} has {found.value:.2g}"
+        f" | shares of the RMS error of all outputs, {error:.2g}; {what} of "
+        f"{shorten(printable(found.place), 40)} has {found.value:.2g}"
     )
 
 

@@ -152,16 +152,46 @@ def test_scores_are_measured_apart_from_boxes(axis):
     reference = boxes_and_scores(axis)
     candidate = boxes_and_scores(axis, scores=0.45)
 
-    assert worst_relative_error(reference, candidate) == pytest.approx(0.1)
+    error, channels = worst_relative_error(reference, candidate)
+
+    assert error == pytest.approx(0.1)
+    assert channels == ("[:, 4:6]", "[:, :, 4:6]")[axis]
+
+
+@pytest.mark.parametrize(
+    ("small", "channels"),
+    [
+        ([2], "[:, 2]"),
+        ([0, 1], "[:, 0:2]"),
+        ([0, 3, 4], "[:, {0, 3:5}]"),
+        ([0, 2, 4, 6, 8], "[:, {0, 2, 4, ...}]"),
+    ],
+)
+def test_the_channels_that_are_worst_are_named_by_an_index(small, channels):
+    reference = np.full((1, 10, 32), 400.0)
+    reference[:, small] = 0.5
+    found = np.where(reference == 0.5, 0.4, reference)
+    (judged,) = judge(
+        [tolerance_judge(0.1, FP16)], (outputs(y=reference), outputs(y=found))
+    ).values()
+
+    assert judged.channels == channels
+    assert judged.place == f"y{channels}"
+    assert judged.text == f"relative L2 error of y{channels} 0.2 (at most 0.1)"
+    if "{" not in channels:  # what is told can be asked for
+        (part,) = OutputParts([judged.place], ["y"]).of({"y": reference}).values()
+        assert (part == 0.5).all()
+        assert part.size == 32 * len(small)
 
 
 def test_channels_of_like_size_are_measured_together():
     reference = boxes_and_scores(0, scores=20.0)
 
-    worst = worst_relative_error(reference, boxes_and_scores(0, scores=19.0))
+    worst, channels = worst_relative_error(reference, boxes_and_scores(0, scores=19.0))
 
     # 2 of 6 channels are off by 1, all have 64 elements: sqrt(2 / (4 * 400^2 + 2 * 20^2)).
     assert worst == pytest.approx(np.sqrt(2 / (4 * 400.0**2 + 2 * 20.0**2)))
+    assert not channels
 
 
 def test_a_class_that_nobody_sees_counts_with_the_others():
@@ -170,15 +200,15 @@ def test_a_class_that_nobody_sees_counts_with_the_others():
     candidate = reference.copy()
     candidate[0, 2] *= 1.5
 
-    assert worst_relative_error(reference, candidate) < 0.01
+    assert worst_relative_error(reference, candidate)[0] < 0.01
 
 
 def test_channels_below_the_floor_are_as_large_as_it():
     reference = boxes_and_scores(0, scores=1e-9)
     candidate = boxes_and_scores(0, scores=2e-9)
 
-    assert worst_relative_error(reference, candidate, floor=1e-4) == pytest.approx(1e-5)
-    assert worst_relative_error(reference, candidate) == pytest.approx(1.0)
+    assert worst_relative_error(reference, candidate, floor=1e-4)[0] == pytest.approx(1e-5)
+    assert worst_relative_error(reference, candidate)[0] == pytest.approx(1.0)
 
 
 def test_short_and_flat_outputs_have_no_channels():
@@ -186,8 +216,8 @@ def test_short_and_flat_outputs_have_no_channels():
     candidate = boxes_and_scores(0, count=8, scores=0.0)
     flat = np.array([[400.0] * 32, [0.5] * 32])
 
-    assert worst_relative_error(short, candidate) < 1e-3
-    assert worst_relative_error(flat, np.array([[400.0] * 32, [0.0] * 32])) < 2e-3
+    assert worst_relative_error(short, candidate)[0] < 1e-3
+    assert worst_relative_error(flat, np.array([[400.0] * 32, [0.0] * 32]))[0] < 2e-3
 
 
 def test_parts_of_outputs_have_limits_of_their_own():
@@ -212,7 +242,8 @@ def test_the_rest_of_an_output_keeps_its_channels():
     (rest,) = judge(judges, (outputs(y=exact), outputs(y=found))).values()
 
     assert rest.output == "the rest of y"
-    assert rest.value == pytest.approx(worst_relative_error(exact, found))
+    error, channels = worst_relative_error(exact, found)
+    assert (rest.value, rest.channels) == (pytest.approx(error), channels)
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.25, True), (0.2, False)])
