@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from polygraphy_layerprec import observing
 from polygraphy_layerprec.model import identify, load_graph
@@ -12,6 +12,7 @@ from polygraphy_layerprec.model.quantized import pass_pairs_by
 from polygraphy_layerprec.pipeline import measure_exact_impacts, rank_model
 from polygraphy_layerprec.precision import QDQ
 from polygraphy_layerprec.ranking.correlation import rank_correlation
+from polygraphy_layerprec.ranking.quantized_units import pair_warnings
 from tests.model_parts import build_model, node, normal, tensor
 from tests.pair_models import cnn, cnn_inputs, mlp, mlp_inputs, quantised
 
@@ -178,3 +179,43 @@ def test_a_ranking_is_about_the_quantised_model_and_names_the_reference():
     assert ranking.model.digest == identify(load_graph(model)).digest
     assert ranking.layer_count == len(ranking.layers) == 2
     assert ranking.conditions.reference == identify(load_graph(mlp())).digest
+
+
+def in_fp8():
+    return quantised(
+        mlp(), mlp_inputs(), kind=TensorProto.FLOAT8E4M3FN, granularity="tensor", ops={"MatMul"}
+    )
+
+
+def without_zero_point():
+    model = in_fp8()
+    for one in model.graph.node:
+        if one.name == "r/Q":
+            del one.input[2]
+            one.attribute.append(helper.make_attribute("output_dtype", TensorProto.FLOAT8E4M3FN))
+    return model
+
+
+def read_twice():
+    model = in_fp8()
+    model.graph.node.append(node("Neg", ["r"], "negative", name="/Neg"))
+    model.graph.output.append(tensor("negative", [32, 16]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "is_told"),
+    [
+        (in_fp8, True),
+        (lambda: quantised(mlp(), mlp_inputs(), ops={"MatMul"}), False),
+        (without_zero_point, False),
+        (read_twice, False),
+    ],
+    ids=["FP8", "INT8", "without a zero point", "read twice"],
+)
+def test_a_relu_that_onnxruntime_leaves_out_is_told(make, is_told):
+    warnings = pair_warnings(pass_pairs_by(load_graph(make())))
+
+    told = [warning for warning in warnings if "leaves out the Relu" in warning]
+    assert bool(told) == is_told
+    assert all("1 FP8 pair, 'r/DQ' the first" in warning for warning in told)

@@ -12,6 +12,7 @@ from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.args.output_path import check_output_path
+from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.pair_artefacts import check_files_for, save_fewer_pairs
 
 if TYPE_CHECKING:
@@ -105,17 +106,26 @@ class ArtefactArgs(BaseArgs):
         )
 
     def check_model(self, model_path: str | None) -> None:
-        """Stops, before any work begins, unless the model is there that `--save-onnx` needs."""
-        if self.save_onnx is None:
-            return
-        if model_path is None:
+        """Stops, before any work begins, at files that would replace the model or its reference.
+
+        So it does unless the model is there that `--save-onnx` needs.
+        """
+        if self.save_onnx is not None and model_path is None:
             G_LOGGER.critical(
                 "`--save-onnx` needs the model.\nName it, for example: --model model.onnx."
             )
-        if os.path.realpath(self.save_onnx) == os.path.realpath(model_path):
-            G_LOGGER.critical(
-                f"`--save-onnx` would replace the model {model_path!r}.\nGive another path."
-            )
+        reference_path = self.arg_groups[QuantizedModelArgs].reference_path
+        read = {os.path.realpath(path) for path in (model_path, reference_path) if path}
+        files = {
+            "--save-script": self.save_script,
+            "--save-onnx": self.save_onnx,
+            **self.text_paths,
+        }
+        for option, path in files.items():
+            if path is not None and os.path.realpath(path) in read:
+                G_LOGGER.critical(
+                    f"`{option}` would replace the model {path!r}.\nGive another path."
+                )
 
     def save(
         self,
