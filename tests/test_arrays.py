@@ -67,14 +67,14 @@ def test_divergence_is_that_of_numpy(precision, spread, rng):
     reference = (rng.standard_normal((4, 700)) * spread).astype(np.float32)
     candidate, introduced = reference * np.float32(1.01), reference * np.float32(0.99)
     candidate[0, 0] = np.nan
-    halves = np.empty(reference.shape, np.uint16)
+    halves = np.empty(reference.size, np.uint16)
     kept = ForeignArray(halves.copy())
     expected = measure_divergence(
         reference,
         candidate.copy(),
         precision=precision,
         introduced=introduced,
-        error_halves=halves,
+        compact_errors=halves,
     )
     moved = foreign(candidate.copy())
     rounded = round_to_precision(candidate, precision)
@@ -84,7 +84,7 @@ def test_divergence_is_that_of_numpy(precision, spread, rng):
         moved,
         precision=precision,
         introduced=foreign(introduced),
-        error_halves=kept,
+        compact_errors=kept,
     )
 
     for name in expected.__slots__:

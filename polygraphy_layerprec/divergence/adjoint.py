@@ -19,14 +19,22 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from polygraphy_layerprec.divergence.activation_store import ActivationStore
-from polygraphy_layerprec.divergence.backward_sweep import AtOnce, BackwardSweep, Later, names_read
+from polygraphy_layerprec.divergence.backward_sweep import (
+    AtOnce,
+    BackwardSweep,
+    Later,
+    names_read,
+    reads_factors,
+)
 from polygraphy_layerprec.divergence.probes import output_seeds, probe_count
-from polygraphy_layerprec.divergence.recorded_values import RecordedValues, error_key
+from polygraphy_layerprec.divergence.recorded_values import RecordedValues
 from polygraphy_layerprec.divergence.rules.registry import numpy_product
 from polygraphy_layerprec.divergence.tape_entry import AdjointImpacts, TapeEntry
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
 
 __all__ = ["AdjointImpacts", "Tape", "TapeEntry", "output_seeds", "probe_count"]
 
@@ -70,14 +78,13 @@ class Tape:
         self._side_by_side = side_by_side
         self._entries: list[tuple[TapeEntry, list[str]]] = []
         self._product = product
-        self._store = ActivationStore(budget_bytes)
-        self._recorded = RecordedValues(self._store, read_constants)
+        self._recorded = RecordedValues(ActivationStore(budget_bytes), read_constants)
 
     def record(
         self,
         entry: TapeEntry,
         values: Mapping[str, npt.NDArray[Any]],
-        error_halves: Mapping[str, npt.NDArray[np.uint16]],
+        errors: Mapping[str, CompactErrors],
     ) -> None:
         """Appends a node.
 
@@ -85,17 +92,16 @@ class Tape:
             entry: The node.
             values: Reference values of its sources and outputs by tensor name; what no rule reads
                 is not kept. Constants that `read_constants` knows may be missing.
-            error_halves: Introduced error of each float output of a layer, as
-                `measure_divergence` writes it.
+            errors: Introduced error of each float output of a layer, as `measure_divergence` writes
+                it.
         """
+        as_factors = reads_factors(entry)
         kept = [
             name
             for name in names_read(entry)
-            if name in values and self._store.put(name, values[name])
+            if name in values and self._recorded.keep(name, values[name], as_factor=as_factors)
         ]
-        for name, halves in error_halves.items():
-            self._store.put(error_key(name), halves)
-            kept.append(error_key(name))
+        kept += [self._recorded.keep_error(name, compact) for name, compact in errors.items()]
         # The first to read a value in the forward pass is the last in the backward sweep.
         self._entries.append((entry, kept))
 
@@ -131,7 +137,7 @@ class Tape:
                 else:  # which go side by side
                     self._step_back(sweeps)
         finally:
-            self._store.close()
+            self._recorded.close()
             self._entries.clear()
         found = [sweep.result() for sweep in sweeps]
         return _as_they_are(found) if are_spanning else _mean(found)

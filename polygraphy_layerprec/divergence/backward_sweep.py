@@ -20,9 +20,10 @@ from polygraphy_layerprec.divergence.tape_entry import AdjointImpacts, TapeEntry
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
     from polygraphy_layerprec.divergence.rules import Rule
 
-__all__ = ["AtOnce", "BackwardSweep", "Later", "names_read"]
+__all__ = ["AtOnce", "BackwardSweep", "Later", "names_read", "reads_factors"]
 
 _AN_OUTPUT = -1
 
@@ -148,10 +149,10 @@ class BackwardSweep:
     ) -> None:
         errors = []
         for name, gradient in zip(entry.outputs, arrived, strict=True):
-            halves = None if gradient is None else self.recorded.error_halves(name)
-            if gradient is not None and halves is not None:
-                errors.append((gradient, halves))
-        nbytes = sum(gradient.nbytes + halves.nbytes for gradient, halves in errors)
+            compact = None if gradient is None else self.recorded.errors(name)
+            if gradient is not None and compact is not None:
+                errors.append((gradient, compact))
+        nbytes = sum(gradient.nbytes + compact.nbytes for gradient, compact in errors)
         self.later.put(partial(self._weigh, entry, errors), nbytes)
         if caveats:
             self.caveats[entry.index] = caveats
@@ -167,13 +168,13 @@ class BackwardSweep:
         }
 
     def _weigh(
-        self, entry: TapeEntry, errors: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.uint16]]]
+        self, entry: TapeEntry, errors: Sequence[tuple[npt.NDArray[Any], CompactErrors]]
     ) -> None:
         power = independent = count = response = 0.0
         with np.errstate(all="ignore"):
-            for gradient, halves in errors:
+            for gradient, compact in errors:
                 found = weighted_powers(
-                    gradient, halves, entry.coherent_axes, wants_response=self.wants_responses
+                    gradient, compact, entry.coherent_axes, wants_response=self.wants_responses
                 )
                 power += found.coherent
                 independent += found.independent
@@ -250,14 +251,21 @@ def names_read(entry: TapeEntry, found: Rule | None = None) -> list[str]:
     if found is None or not entry.wanted:
         return []
     positions = set(range(len(entry.inputs))) - entry.wanted
+    positions |= found.reads_always.intersection(range(len(entry.inputs)))
     if found.reads_inputs is Reads.ALL or (
-        found.reads_inputs is Reads.OTHERS and len(entry.wanted) > 1
+        found.reads_inputs in (Reads.OTHERS, Reads.FACTORS) and len(entry.wanted) > 1
     ):
         positions |= entry.wanted
     names = [entry.inputs[position] for position in sorted(positions) if entry.inputs[position]]
     if found.reads_outputs:
         names += [name for name in entry.outputs if name]
     return names
+
+
+def reads_factors(entry: TapeEntry) -> bool:
+    """Whether the node's rule multiplies with what it reads, and does nothing else with it."""
+    found = find_rule(entry.op_type, entry.domain, entry.opset)
+    return found is not None and found.reads_inputs is Reads.FACTORS and not found.reads_outputs
 
 
 def _from_gains(

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from polygraphy_layerprec.arrays import namespace_of
-from polygraphy_layerprec.divergence.metrics import error_from_halves
+from polygraphy_layerprec.divergence.compact_errors import errors_of, size_of
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.divergence.scratch import scratch
+
+if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
 
 __all__ = ["WeightedPowers", "coherent_axes", "coherent_groups", "weighted_powers"]
 
@@ -50,7 +53,7 @@ class WeightedPowers:
 
 def weighted_powers(
     gradient: npt.NDArray[Any],
-    halves: npt.NDArray[np.uint16],
+    errors: CompactErrors,
     axes: tuple[int, ...],
     *,
     wants_response: bool = False,
@@ -59,12 +62,12 @@ def weighted_powers(
 
     Args:
         gradient: Gradient at the tensor, of its shape.
-        halves: Its errors, as `measure_divergence` keeps them.
+        errors: Its errors, as `measure_divergence` keeps them.
         axes: The tensor's coherent axes.
         wants_response: Whether the response of a large tensor is wanted too.
     """
-    memory = scratch("errors", halves.size, namespace_of(halves).empty(0, np.float32))
-    product = error_from_halves(halves, out=memory)
+    memory = scratch("errors", size_of(errors), namespace_of(errors).empty(0, np.float32))
+    product = errors_of(errors, out=memory)
     product *= gradient.reshape(-1)
     independent = sum_of_squares(product)
     groups = product

@@ -15,18 +15,18 @@ from polygraphy_layerprec.arrays import (
     largest_of,
     smallest_of,
 )
-from polygraphy_layerprec.divergence.error_halves import error_from_halves, halves_of_error
+from polygraphy_layerprec.divergence.compact_errors import write_errors
 from polygraphy_layerprec.divergence.powers import sum_of_squares
 from polygraphy_layerprec.divergence.scratch import scratch
 from polygraphy_layerprec.divergence.sums import DivergenceSums, merge_sums, relative_error
 from polygraphy_layerprec.rounding import chunks_of, round_flat, round_to_precision, rounder_like
 
 if TYPE_CHECKING:
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
     from polygraphy_layerprec.precision import Precision
 
 __all__ = [
     "DivergenceSums",
-    "error_from_halves",
     "measure_divergence",
     "merge_sums",
     "relative_error",
@@ -50,7 +50,7 @@ def measure_divergence(
     introduced: Floats | None = None,
     introduced_rounded: Floats | None = None,
     round_candidate: bool = True,
-    error_halves: npt.NDArray[np.uint16] | None = None,
+    compact_errors: CompactErrors | None = None,
 ) -> DivergenceSums:
     """Returns how far `candidate` is from `reference`, rounding the candidate in place.
 
@@ -64,8 +64,7 @@ def measure_divergence(
             rounded; of the reference's shape. None means that only the output is rounded.
         introduced_rounded: `introduced` (the reference, if that is None) rounded already, if it is.
         round_candidate: Whether to round the candidate in place.
-        error_halves: Where to write the introduced error, of the reference's shape, as the upper
-            halves of its FP32 bits: see `error_from_halves`.
+        compact_errors: Where to write the introduced error: memory that `ErrorMemory` gave for it.
     """
     comparable = candidate.shape == reference.shape
     if not comparable and round_candidate:
@@ -76,7 +75,7 @@ def measure_divergence(
         None if introduced is None else introduced.reshape(-1),
         None if introduced_rounded is None else introduced_rounded.reshape(-1),
         precision,
-        None if error_halves is None else error_halves.reshape(-1),
+        compact_errors,
     )
     return measurement.run(round_candidate=round_candidate)
 
@@ -103,14 +102,14 @@ class _Measurement:
         introduced: Floats | None,
         introduced_rounded: Floats | None,
         precision: Precision,
-        error_halves: npt.NDArray[np.uint16] | None,
+        compact_errors: CompactErrors | None,
     ) -> None:
         self._reference = reference
         self._candidate = candidate
         self._introduced = introduced
         self._introduced_rounded = introduced_rounded
         self._precision = precision
-        self._error_halves = error_halves
+        self._compact_errors = compact_errors
         first = next(chunks_of(reference.size, like=reference), slice(0, 0))
         self._difference = scratch("difference", first.stop, reference)
 
@@ -276,8 +275,8 @@ class _Measurement:
         return sum_of_squares(difference)
 
     def _keep_error(self, place: slice, error: Floats) -> None:
-        if self._error_halves is not None:
-            self._error_halves[place] = halves_of_error(error)
+        if self._compact_errors is not None:
+            write_errors(self._compact_errors, place, error)
 
 
 def _clip(values: Floats, precision: Precision) -> npt.NDArray[np.float64]:

@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 
 from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry, output_seeds
-from polygraphy_layerprec.divergence.metrics import error_from_halves
+from polygraphy_layerprec.divergence.compact_errors import errors_of
+from tests.divergence.kept import kept
 
 RNG = np.random.default_rng
-
-
-def halves_of(error):
-    return (np.ascontiguousarray(error, np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def entry(index, op_type, inputs, output, shapes, **changes):
@@ -69,7 +66,7 @@ class Net:
         ]
         for made in entries:
             (output,) = made.outputs
-            tape.record(made, values, {output: halves_of(self.errors[output])})
+            tape.record(made, values, {output: kept(self.errors[output])})
         return values
 
     def tape(self, **options):
@@ -85,7 +82,7 @@ class Net:
                 step[place] = 1e-5
                 up, down = self.forward(**{name: step}), self.forward(**{name: -step})
                 gradient[place] = np.sum(seed * (up["y"] - down["y"])) / 2e-5
-            error = error_from_halves(halves_of(self.errors[name])).reshape(2, 4)
+            error = errors_of(kept(self.errors[name])).reshape(2, 4)
             powers.append(float(np.sum((gradient * error) ** 2)))
         return powers
 
@@ -154,11 +151,11 @@ def test_what_only_moves_values_hands_its_readers_on():
     tape.record(
         entry(0, "Exp", ("x",), "x0", shapes | {"x0": (2, 3)}, wanted=frozenset()),
         values,
-        {"x0": halves_of(np.ones((2, 3)))},
+        {"x0": kept(np.ones((2, 3)))},
     )
     moved = {"x0": (2, 3), "t": (3, 2)}
     tape.record(entry(1, "Transpose", ("x0",), "t", moved, is_layer=False), values, {})
-    tape.record(entry(2, "Tanh", ("t",), "y", shapes), values, {"y": halves_of(np.ones((3, 2)))})
+    tape.record(entry(2, "Tanh", ("t",), "y", shapes), values, {"y": kept(np.ones((3, 2)))})
     impacts = tape.sweep({"y": np.ones((3, 2))})
     assert impacts.consumers[0] == {2: pytest.approx(1.0)}
     assert impacts.powers[0] == pytest.approx(np.sum((1 - np.tanh(x) ** 2) ** 2))
@@ -169,16 +166,16 @@ def test_a_node_that_reads_a_tensor_twice_doubles_its_gradient():
     shapes = {"x": (5,), "h": (5,), "y": (5,)}
     tape = Tape(lambda _: {})
     h = np.linspace(1, 2, 5)
-    tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": halves_of(h)})
-    tape.record(entry(1, "Mul", ("h", "h"), "y", shapes), {"h": h}, {"y": halves_of(h)})
-    error = error_from_halves(halves_of(h))
+    tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": kept(h)})
+    tape.record(entry(1, "Mul", ("h", "h"), "y", shapes), {"h": h}, {"y": kept(h)})
+    error = errors_of(kept(h))
     assert tape.sweep({"y": np.ones(5)}).powers[0] == pytest.approx(np.sum((2 * h * error) ** 2))
 
 
 def two_layers(inputs=("h",), **changes):
     shapes = {"x": (50,), "h": (50,), "y": (50,)}
     tape = Tape(lambda _: {})
-    ones = halves_of(np.ones(50))
+    ones = kept(np.ones(50))
     tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": ones})
     tape.record(entry(1, "NoRuleForThis", inputs, "y", shapes, **changes), {}, {"y": ones})
     return tape.sweep({"y": np.full(50, 0.5)})
@@ -195,7 +192,7 @@ def test_where_a_rule_declines_the_gain_stands_in():
     one = dict.fromkeys(("scale", "bias", "mean", "variance"), (1,))
     shapes = {"x": (50,), "h": (50,), "y": (50,), **one}
     tape = Tape(lambda names: {name: np.ones(1) for name in names})
-    ones = halves_of(np.ones(50))
+    ones = kept(np.ones(50))
     tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": ones})
     trained = entry(
         1,
@@ -224,7 +221,7 @@ def test_without_a_rule_or_a_gain_an_error_keeps_its_norm():
 def test_an_estimate_is_passed_on_to_all_before_it():
     shapes = dict.fromkeys(("x", "a", "b", "y"), (4,))
     tape = Tape(lambda _: {})
-    ones = halves_of(np.ones(4))
+    ones = kept(np.ones(4))
     tape.record(entry(0, "Exp", ("x",), "a", shapes, wanted=frozenset()), {}, {"a": ones})
     tape.record(entry(1, "Neg", ("a",), "b", shapes), {}, {"b": ones})
     tape.record(entry(2, "NoRuleForThis", ("b",), "y", shapes), {}, {"y": ones})
@@ -246,7 +243,7 @@ def test_a_captured_tensor_gets_its_share():
 def test_an_error_keeps_its_norm_through_a_sequence():
     shapes = {"x": (8,), "h": (8,), "parts": None, "y": (8,)}
     tape = Tape(lambda _: {})
-    ones = halves_of(np.ones(8))
+    ones = kept(np.ones(8))
     tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": ones})
     split = entry(1, "SplitToSequence", ("h",), "parts", shapes, is_layer=False)
     tape.record(split, {}, {})
@@ -259,7 +256,7 @@ def test_an_error_keeps_its_norm_through_a_sequence():
 def test_a_rule_for_tensors_is_not_asked_about_sequences():
     shapes = {"x": (8,), "h": (8,), "parts": None, "same": None, "y": (8,)}
     tape = Tape(lambda _: {})
-    ones = halves_of(np.ones(8))
+    ones = kept(np.ones(8))
     tape.record(entry(0, "Exp", ("x",), "h", shapes, wanted=frozenset()), {}, {"h": ones})
     path = [("SplitToSequence", "h", "parts"), ("Identity", "parts", "same"), ("Neg", "same", "y")]
     for index, (op_type, source, output) in enumerate(path, 1):
@@ -280,7 +277,7 @@ def test_a_layer_that_nothing_reads_has_no_impact():
 def test_gradients_that_overflow_do_not_spoil_the_rest():
     shapes = dict.fromkeys(("x", "a", "y"), (2,))
     tape = Tape(lambda _: {"huge": np.array([1e30, 1.0], np.float32)})
-    ones = halves_of(np.ones(2))
+    ones = kept(np.ones(2))
     shapes["huge"] = (2,)
     tape.record(entry(0, "Exp", ("x",), "a", shapes, wanted=frozenset()), {}, {"a": ones})
     second = entry(1, "Mul", ("a", "huge"), "y", shapes, wanted=frozenset({0}))

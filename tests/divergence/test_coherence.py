@@ -11,6 +11,7 @@ from polygraphy_layerprec.divergence.coherence import (
     coherent_groups,
     weighted_powers,
 )
+from tests.divergence.kept import kept
 from tests.models import build_model, node, normal, tensor
 
 
@@ -92,10 +93,9 @@ def test_too_few_sums_are_split_along_the_first_axis_and_then_the_last(shape, ax
     ],
 )
 def test_as_many_numbers_tell_a_sum_of_squares_as_take_part_in_it(values, axes, count):
-    ones = np.ones(np.shape(values), np.float32)
-    halves = (ones.view(np.uint32) >> 16).astype(np.uint16)
+    errors = kept(np.ones(np.shape(values)))
 
-    found = weighted_powers(np.array(values, np.float32), halves, axes)
+    found = weighted_powers(np.array(values, np.float32), errors, axes)
 
     assert found.count == pytest.approx(count)
     assert found.independent == pytest.approx(np.sum(np.square(values)))

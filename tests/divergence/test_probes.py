@@ -17,6 +17,7 @@ from polygraphy_layerprec.divergence.probes import (
     target_of,
 )
 from polygraphy_layerprec.pipeline import measure_exact_impacts
+from tests.divergence.kept import kept
 from tests.models import build_model, node, normal, tensor
 
 
@@ -98,11 +99,11 @@ def sweep(*probes):
         )
 
     tape = Tape(lambda _: {})
-    halves = (np.ones(2, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    errors = kept(np.ones(2))
     h = np.ones(2, np.float32)
-    tape.record(entry(0, "Exp", "x", "h"), {"h": h}, {"h": halves})
-    tape.record(entry(1, "Neg", "h", "a"), {"h": h, "a": -h}, {"a": halves})
-    tape.record(entry(2, "Relu", "h", "b"), {"h": h, "b": h}, {"b": halves})
+    tape.record(entry(0, "Exp", "x", "h"), {"h": h}, {"h": errors})
+    tape.record(entry(1, "Neg", "h", "a"), {"h": h, "a": -h}, {"a": errors})
+    tape.record(entry(2, "Relu", "h", "b"), {"h": h, "b": h}, {"b": errors})
     return tape.sweep(*probes)
 
 

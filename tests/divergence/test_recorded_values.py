@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from polygraphy_layerprec.divergence.activation_store import ActivationStore
 from polygraphy_layerprec.divergence.adjoint import Tape, TapeEntry
+from polygraphy_layerprec.divergence.backward_sweep import names_read
 from polygraphy_layerprec.divergence.recorded_values import RecordedValues, error_key
+from tests.divergence.kept import kept
 
 WEIGHT = np.full((2, 2), 2.0, np.float32)
 
@@ -41,10 +45,10 @@ def test_a_weight_is_read_once_however_many_probes_there_are():
         return dict.fromkeys(names, WEIGHT)
 
     tape = Tape(read)
-    halves = np.zeros((3, 2), np.uint16)
+    errors = kept(np.zeros((3, 2)))
     values = np.ones((3, 2), np.float32)
-    tape.record(matmul(0, "x", "a"), {"x": values, "a": values}, {"a": halves})
-    tape.record(matmul(1, "a", "y"), {"a": values, "y": values}, {"y": halves})
+    tape.record(matmul(0, "x", "a"), {"x": values, "a": values}, {"a": errors})
+    tape.record(matmul(1, "a", "y"), {"a": values, "y": values}, {"y": errors})
 
     tape.sweep(*[{"y": np.full((3, 2), scale, np.float32)} for scale in (1, 2, 3)])
 
@@ -71,28 +75,28 @@ def test_what_is_forgotten_is_not_in_memory_any_more():
     store.put("a", np.ones(4))
     store.put(error_key("a"), np.ones(4, np.uint16))
     recorded = RecordedValues(store, lambda _: {})
-    assert recorded.error_halves("a") is not None
+    assert recorded.errors("a") is not None
 
     recorded.forget(["a", error_key("a")])
 
     assert store.resident_bytes == 0
-    assert recorded.error_halves("a") is None
+    assert recorded.errors("a") is None
 
 
 def test_memory_falls_while_the_sweep_goes_back():
     held = []
 
     def read(_):
-        held.append(tape._store.resident_bytes)
+        held.append(tape._recorded._store.resident_bytes)
         return {}
 
     tape = Tape(read)
     values = np.ones((3, 2), np.float32)
-    halves = np.zeros((3, 2), np.uint16)
+    errors = kept(np.zeros((3, 2)))
     for index, (source, output) in enumerate([("x", "a"), ("a", "b"), ("b", "c")]):
         entry = matmul(index, source, output)
-        kept = {source: values.copy(), output: values.copy(), f"w{index}": WEIGHT}
-        tape.record(entry, kept, {output: halves.copy()})
+        recorded = {source: values.copy(), output: values.copy(), f"w{index}": WEIGHT}
+        tape.record(entry, recorded, {output: errors.copy()})
 
     tape.sweep({"c": values})
 
@@ -119,3 +123,90 @@ def test_values_of_other_types_stay_what_they_are(kind):
     store.put("x", np.ones(2).astype(kind))
 
     assert RecordedValues(store, lambda _: {}).values(0, ["x"])["x"].dtype == kind
+
+
+def factor_and_exact(size):
+    """Values, what reads them as a factor, and what looks at them otherwise."""
+    values = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    store = ActivationStore()
+    return values, store, RecordedValues(store, lambda _: {})
+
+
+def test_large_factors_are_kept_in_half_of_their_size():
+    values, store, recorded = factor_and_exact(1 << 14)
+
+    assert recorded.keep("x", values, as_factor=True)
+
+    assert store.resident_bytes == values.nbytes // 2
+    found = recorded.values(0, ["x"])["x"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, values, rtol=2**-8)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "as_factor"),
+    [(100, np.float32, True), (1 << 14, np.float64, True), (1 << 14, np.float32, False)],
+    ids=["small", "wide", "not a factor"],
+)
+def test_all_others_are_kept_as_they_are(size, kind, as_factor):
+    values, _, recorded = factor_and_exact(size)
+
+    recorded.keep("x", values.astype(kind), as_factor=as_factor)
+
+    assert (recorded.values(0, ["x"])["x"] == values.astype(kind)).all()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["factor first", "factor last"])
+def test_who_looks_closer_finds_exact_values_whoever_came_first(first):
+    values, store, recorded = factor_and_exact(1 << 14)
+
+    kept_by = [recorded.keep("x", values, as_factor=each) for each in (first, not first)]
+
+    assert kept_by == [True, False]
+    assert (recorded.values(0, ["x"])["x"] == values).all()
+    recorded.forget(["x"])
+    assert store.resident_bytes == 0
+    assert recorded.keep("x", values, as_factor=True)
+    assert store.resident_bytes == values.nbytes // 2
+
+
+def test_after_it_was_closed_a_recording_begins_anew():
+    values, store, recorded = factor_and_exact(1 << 14)
+    recorded.keep("x", values, as_factor=True)
+
+    recorded.close()
+
+    assert store.resident_bytes == 0
+    assert recorded.keep("x", values, as_factor=False)
+    assert (recorded.values(0, ["x"])["x"] == values).all()
+
+
+@pytest.mark.parametrize(
+    ("op_type", "is_coarse"), [("Mul", True), ("MatMul", True), ("Sin", False), ("Max", False)]
+)
+def test_the_rule_says_what_is_a_factor(op_type, is_coarse):
+    values = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
+    tape = Tape(lambda _: {})
+    operands = ("a",) if op_type == "Sin" else ("a", "b")
+    entry = replace(
+        matmul(0, "a", "y"),
+        op_type=op_type,
+        inputs=operands,
+        input_shapes=(values.shape,) * len(operands),
+        output_shapes=(values.shape,),
+        wanted=frozenset(range(len(operands))),
+    )
+
+    tape.record(entry, dict.fromkeys((*operands, "y"), values), {})
+
+    kept_type = tape._recorded._store.get("a").dtype
+    assert kept_type == (np.uint16 if is_coarse else np.float32)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [({0}, ["b"]), ({1}, ["a", "b"]), ({0, 1}, ["a", "b"])]
+)
+def test_of_a_quotient_the_numerator_is_recorded_only_for_the_denominator(wanted, expected):
+    entry = replace(matmul(0, "a", "y"), op_type="Div", inputs=("a", "b"), wanted=frozenset(wanted))
+
+    assert names_read(entry) == expected

@@ -48,6 +48,10 @@ class Reads(Enum):
     OTHERS = "others"
     """Every input but `i`: the operator is linear in each of its inputs."""
 
+    FACTORS = "factors"
+    """As `OTHERS`, and the gradient is multiplied with them or divided by them, element by element
+    or as matrices: a small relative error of theirs becomes one of the gradient."""
+
     ALL = "all"
     """Every input, `i` included."""
 
@@ -140,6 +144,9 @@ class Rule:
     reads_inputs: Reads
     """Input values that `apply` reads."""
 
+    reads_always: frozenset[int]
+    """Positions of the inputs that `apply` reads whichever gradient it forms."""
+
     reads_outputs: bool
     """Whether `apply` reads output values."""
 
@@ -158,6 +165,7 @@ def rule(
     domain: str = "",
     since: int = 1,
     reads_inputs: Reads = Reads.NONE,
+    reads_always: frozenset[int] = frozenset(),
     reads_outputs: bool = False,
 ) -> Callable[[VectorJacobian], VectorJacobian]:
     """Registers the decorated function for operators of one domain (`""` is ONNX's own).
@@ -169,7 +177,7 @@ def rule(
         guarded = _guarded(function)
         for op_type in op_types:
             rules = _RULES.setdefault((domain, op_type), [])
-            rules.append(Rule(since, reads_inputs, reads_outputs, guarded))
+            rules.append(Rule(since, reads_inputs, reads_always, reads_outputs, guarded))
             rules.sort(key=lambda candidate: candidate.since)
         return function
 
@@ -181,6 +189,7 @@ def single_output_rule(
     domain: str = "",
     since: int = 1,
     reads_inputs: Reads = Reads.NONE,
+    reads_always: frozenset[int] = frozenset(),
     reads_outputs: bool = False,
 ) -> Callable[[SingleOutputRule], SingleOutputRule]:
     """Registers, like `rule`, a function that takes the gradient of the first output alone."""
@@ -196,6 +205,7 @@ def single_output_rule(
             domain=domain,
             since=since,
             reads_inputs=reads_inputs,
+            reads_always=reads_always,
             reads_outputs=reads_outputs,
         )(of_all_outputs)
         return function

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.probes import Target
     from polygraphy_layerprec.execution.comparison.observation import LayerObservations
     from polygraphy_layerprec.execution.emulation.node_comparer import NodeRun
+    from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
     from polygraphy_layerprec.execution.probes.error_paths import ErrorPaths, NodePaths
     from polygraphy_layerprec.model import Graph, Node
 
@@ -39,9 +40,14 @@ class AdjointSpread:
     """Impacts by a backward sweep after each sample."""
 
     def __init__(
-        self, graph: Graph, paths: ErrorPaths, budget_bytes: int | None, loss: Loss | None
+        self,
+        graph: Graph,
+        paths: ErrorPaths,
+        budget_bytes: int | None,
+        loss: Loss | None,
+        ahead: WeightsAhead | None = None,
     ) -> None:
-        self._recorder = TapeRecorder(graph, paths, budget_bytes=budget_bytes)
+        self._recorder = TapeRecorder(graph, paths, budget_bytes=budget_bytes, ahead=ahead)
         self._loss = loss
         # Rounding to FP16 has other signs in every sample; weights that are quantised have not,
         # and steps this coarse go together.

@@ -16,6 +16,7 @@ from polygraphy_layerprec.execution.comparison.output_divergence import OutputDi
 from polygraphy_layerprec.execution.comparison.reference_check import check_against_reference
 from polygraphy_layerprec.execution.emulation.emulated import EmulatedExecutor, SampleComparison
 from polygraphy_layerprec.execution.errors import ExecutionError
+from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
 from polygraphy_layerprec.execution.probes.error_paths import ErrorPaths
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 
@@ -198,14 +199,16 @@ class SampleComparer:
         self._unchecked = graph if isinstance(graph, QuantizedGraph) else None
         self._outputs = outputs
         self._with_adjoint = impact != "gain"
+        ahead = WeightsAhead()  # in turn by forward pass and backward sweep: half the memory
         self._executor = EmulatedExecutor(
             plan,
+            ahead=ahead,
             needs_gains=_lacks_rule if self._with_adjoint else (lambda _: True),
             keep_errors=self._with_adjoint,
         )
         self._paths = ErrorPaths(graph, precision)
         self._spread: AdjointSpread | GainSpread = (
-            AdjointSpread(graph, self._paths, budget_bytes, loss)
+            AdjointSpread(graph, self._paths, budget_bytes, loss, ahead)
             if self._with_adjoint
             else GainSpread(self._paths)
         )

@@ -35,10 +35,25 @@ __all__ = ["TapeRecorder", "tensors_of"]
 class TapeRecorder:
     """Records the node runs of one sample at a time."""
 
-    def __init__(self, graph: Graph, paths: ErrorPaths, *, budget_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        paths: ErrorPaths,
+        *,
+        budget_bytes: int | None = None,
+        ahead: WeightsAhead | None = None,
+    ) -> None:
+        """Prepares to record.
+
+        Args:
+            graph: The graph.
+            paths: Where errors go.
+            budget_bytes: Memory for what is recorded; beyond it, that is kept on disk.
+            ahead: What reads weights ahead, if others read with it between the sweeps.
+        """
         self._graph = graph
         self._buffer = WeightBuffer()
-        self._ahead = WeightsAhead()
+        self._ahead = ahead or WeightsAhead()
         self._constants: list[tuple[str, ...]] = []
         self._is_sweeping = False
         self._paths = paths
@@ -89,7 +104,7 @@ class TapeRecorder:
             if name in read and tensor.data_type().startswith("tensor")
         }
         self._sizes.append(sum(math.prod(shape or ()) for shape in entry.output_shapes))
-        self.tape.record(entry, values, node_run.error_halves)
+        self.tape.record(entry, values, node_run.errors)
 
     def _coherent_axes(self, node: Node, tensors: Mapping[str, ort.OrtValue]) -> tuple[int, ...]:
         constants = [

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.pair_fit import PairFit
     from polygraphy_layerprec.execution.background import Background
     from polygraphy_layerprec.execution.emulation.node_run import NodeResult
+    from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
@@ -81,6 +82,7 @@ class EmulatedExecutor:
         *,
         needs_gains: Callable[[Node], bool] = lambda _: False,
         keep_errors: bool = False,
+        ahead: WeightsAhead | None = None,
     ) -> None:
         """Prepares to run a graph.
 
@@ -88,10 +90,11 @@ class EmulatedExecutor:
             plan: What becomes of the tensors of the candidate.
             needs_gains: The nodes whose gains are to be probed, at the cost of a run an input.
             keep_errors: Whether node runs carry the introduced errors, element by element.
+            ahead: What reads weights ahead, if others read with it between the samples.
         """
         self._graph = plan.graph
         kind = QuantizedComparer if isinstance(plan.graph, QuantizedGraph) else NodeComparer
-        self._comparer = kind(plan, needs_gains=needs_gains, keep_errors=keep_errors)
+        self._comparer = kind(plan, needs_gains=needs_gains, keep_errors=keep_errors, ahead=ahead)
 
     def compare(
         self,
@@ -110,6 +113,7 @@ class EmulatedExecutor:
         Raises:
             ExecutionError: If ONNX-Runtime has no tensors of an input's type.
         """
+        self._comparer.start()
         with background_for_host() as background:
             return self._compare(sample, _Observation(background, observe, tell))
 

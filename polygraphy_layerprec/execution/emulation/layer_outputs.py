@@ -14,11 +14,10 @@ from polygraphy_layerprec.rounding import round_flat
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import numpy.typing as npt
     import onnxruntime as ort
 
-    from polygraphy_layerprec.divergence.error_halves import ErrorMemory
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors, ErrorMemory
     from polygraphy_layerprec.execution.kernels.cast_rounding import CastRounder
 
 __all__ = ["LayerOutputs", "OutputFacts"]
@@ -122,7 +121,7 @@ class LayerOutputs:
 
     def measure(
         self, errors: ErrorMemory | None
-    ) -> tuple[DivergenceSums, dict[str, npt.NDArray[np.uint16]]]:
+    ) -> tuple[DivergenceSums, dict[str, CompactErrors]]:
         """Returns the divergence over all outputs, and the introduced errors if they are kept.
 
         Args:
@@ -133,7 +132,7 @@ class LayerOutputs:
         for output in self._outputs:
             exact = output.reference
             low = self._rounder.rounded(output.alone) if output.is_rounded else output.alone
-            halves = None if errors is None else errors.take(exact)
+            compact = None if errors is None else errors.take(exact)
             sums += measure_divergence(
                 exact,
                 output.candidate,
@@ -141,8 +140,8 @@ class LayerOutputs:
                 introduced=None if output.introduced is None else value_of(output.introduced),
                 introduced_rounded=None if low is None else value_of(low),
                 round_candidate=False,
-                error_halves=halves,
+                compact_errors=compact,
             )
-            if halves is not None:
-                kept[output.name] = halves
+            if compact is not None:
+                kept[output.name] = compact
         return sums, kept

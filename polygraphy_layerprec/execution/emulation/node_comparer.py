@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polygraphy_layerprec.arrays import is_all_true
-from polygraphy_layerprec.divergence.error_halves import ErrorMemory
+from polygraphy_layerprec.divergence.compact_errors import ErrorMemory
 from polygraphy_layerprec.execution.background import works_beside
 from polygraphy_layerprec.execution.emulation.branches import join_branches
 from polygraphy_layerprec.execution.emulation.layer_outputs import LayerOutputs, OutputFacts
@@ -39,11 +39,12 @@ from polygraphy_layerprec.model import Role
 from polygraphy_layerprec.plan.widths import Width, reads_of
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import onnxruntime as ort
 
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.divergence.pair_fit import PairFit
+    from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
@@ -54,7 +55,12 @@ class NodeComparer:
     """Runs the nodes of one graph, one after the other, as a plan says."""
 
     def __init__(
-        self, plan: Plan, *, needs_gains: Callable[[Node], bool], keep_errors: bool
+        self,
+        plan: Plan,
+        *,
+        needs_gains: Callable[[Node], bool],
+        keep_errors: bool,
+        ahead: WeightsAhead | None = None,
     ) -> None:
         self._plan = plan
         self._graph = plan.graph
@@ -63,8 +69,12 @@ class NodeComparer:
         self._rounder = CastRounder(plan.precision)
         self._runner = runner_of(plan.graph)
         self._gains = GainMeasurer(self._runner, plan.precision, needs_gains=needs_gains)
-        self._weights = weights_of(plan.graph)
+        self._weights = weights_of(plan.graph, ahead)
         self._lowered = LoweredNodes(plan.graph, plan.precision, self._runner, self._weights)
+
+    def start(self) -> None:
+        """Begins a sample."""
+        self._weights.start()
 
     def compare(self, node: Node, tensors: Mapping[str, Streams]) -> NodeResult:
         """Returns what comes of a node.
@@ -237,7 +247,7 @@ class NodeComparer:
         bad = facts.has_nonfinite
 
         def finish() -> NodeRun:
-            sums, halves = measure()
+            sums, errors = measure()
             return NodeRun(
                 node,
                 referenced.inputs,
@@ -250,7 +260,7 @@ class NodeComparer:
                 nonfinite_from=referenced.nonfinite_from if bad else None,
                 gains=gains,
                 step_gain=steps,
-                error_halves=halves,
+                errors=errors,
             )
 
         made = streams_of(outputs, compared.candidates, carried.outputs)
@@ -264,7 +274,7 @@ class NodeComparer:
 
     def _seen(
         self, compared: LayerOutputs
-    ) -> tuple[Callable[[], tuple[DivergenceSums, dict[str, npt.NDArray[np.uint16]]]], OutputFacts]:
+    ) -> tuple[Callable[[], tuple[DivergenceSums, dict[str, CompactErrors]]], OutputFacts]:
         """What sums up the outputs of a layer, and what has to be known of them at once."""
         if works_beside():
             return partial(compared.measure, self._errors), compared.facts()

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import onnxruntime as ort
 
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
     from polygraphy_layerprec.divergence.metrics import DivergenceSums
     from polygraphy_layerprec.execution.streams import Streams
     from polygraphy_layerprec.model import Node
@@ -59,7 +58,7 @@ class NodeRun:
     flipped_count: int = 0
     """Elements of integers, truth values and whole floats that differ in the candidate."""
 
-    error_halves: Mapping[str, npt.NDArray[np.uint16]] = field(default_factory=dict)
+    errors: Mapping[str, CompactErrors] = field(default_factory=dict)
     """Introduced error of each float output, as `measure_divergence` keeps it."""
 
 

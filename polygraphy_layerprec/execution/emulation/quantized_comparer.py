@@ -20,9 +20,10 @@ from polygraphy_layerprec.execution.streams import Streams, is_float, largest_fi
 from polygraphy_layerprec.model.quantized import QuantizedGraph
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import onnxruntime as ort
 
+    from polygraphy_layerprec.divergence.compact_errors import CompactErrors
+    from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
     from polygraphy_layerprec.model import Node
     from polygraphy_layerprec.plan.widths import Plan
 
@@ -40,9 +41,14 @@ class QuantizedComparer(NodeComparer):
     """
 
     def __init__(
-        self, plan: Plan, *, needs_gains: Callable[[Node], bool], keep_errors: bool
+        self,
+        plan: Plan,
+        *,
+        needs_gains: Callable[[Node], bool],
+        keep_errors: bool,
+        ahead: WeightsAhead | None = None,
     ) -> None:
-        super().__init__(plan, needs_gains=needs_gains, keep_errors=keep_errors)
+        super().__init__(plan, needs_gains=needs_gains, keep_errors=keep_errors, ahead=ahead)
         assert isinstance(plan.graph, QuantizedGraph)
         self._quantized = plan.graph
         self._pairs = PairRunner(plan.graph)
@@ -139,7 +145,8 @@ class QuantizedComparer(NodeComparer):
         arriving: Mapping[str, ort.OrtValue],
     ) -> NodeRun:
         node, outputs = referenced.node, referenced.outputs
-        sums, halves = DivergenceSums(), {}
+        sums = DivergenceSums()
+        errors: dict[str, CompactErrors] = {}
         for name, reference, introduced, candidate in zip(
             node.outputs, outputs, own, candidates, strict=True
         ):
@@ -148,9 +155,8 @@ class QuantizedComparer(NodeComparer):
             if not is_float(reference):
                 continue
             exact, inexact = value_of(reference), value_of(introduced)
-            kept: npt.NDArray[np.uint16] | None = None
             if self._errors is not None:
-                kept = halves[name] = self._errors.take(exact)
+                errors[name] = self._errors.take(exact)
             sums += measure_divergence(
                 exact,
                 value_of(candidate),
@@ -158,7 +164,7 @@ class QuantizedComparer(NodeComparer):
                 introduced=inexact,
                 introduced_rounded=inexact,
                 round_candidate=False,
-                error_halves=kept,
+                compact_errors=errors.get(name),
             )
         return NodeRun(
             node,
@@ -169,7 +175,7 @@ class QuantizedComparer(NodeComparer):
             max_abs_input=referenced.max_abs_input,
             gains=self._gains.in_fp32(referenced),
             step_gain=step_gain(node, referenced.inputs, arriving, outputs, candidates),
-            error_halves=halves,
+            errors=errors,
         )
 
 

@@ -52,25 +52,30 @@ class WeightsAhead:
     Reading leaves the interpreter to others, and computing in numpy leaves a core to this thread.
     """
 
-    def __init__(self, uses: Iterable[tuple[Hashable, Sequence[Weight]]] = ()) -> None:
-        """Prepares to read; `uses` are as in `expect`."""
+    def __init__(self) -> None:
         self.rounder: CastRounder | None = None
         """What rounds float weights from now on."""
         self._buffers = [(WeightBuffer(), WeightBuffer()) for _ in range(2)]
         self._thread = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future[ReadWeights]] | None = None
-        self.expect(uses)
+        self.expect(())
 
-    def expect(self, uses: Iterable[tuple[Hashable, Sequence[Weight]]]) -> None:
+    def expect(
+        self,
+        uses: Iterable[tuple[Hashable, Sequence[Weight]]],
+        rounder: CastRounder | None = None,
+    ) -> None:
         """Prepares for other weights, or for another order; what was taken becomes invalid.
 
         Args:
             uses: The weights of each node that has some, by what it is asked for with, in order of
                 use. Those that are too small or too large to be read ahead are left out.
+            rounder: What rounds float weights.
         """
         if self._pending is not None:
             wait([self._pending[1]])
             self._pending = None
+        self.rounder = rounder
         self._uses = [(key, large) for key, weights in uses if (large := _large(weights))]
         self._places: dict[Hashable, list[int]] = {}
         for place, (key, _) in enumerate(self._uses):

@@ -30,18 +30,34 @@ _KEPT_BYTES = 4096
 class WeightsInUse:
     """Reads one node's weights into memory shared with the next node's."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, ahead: WeightsAhead | None = None) -> None:
+        """Prepares to read.
+
+        Args:
+            graph: The graph.
+            ahead: What reads ahead, where others read with it in turn: see `start`.
+        """
         self._graph = graph
-        self._ahead = WeightsAhead(
-            (node.index, [graph.weights[name] for name in node.sources if name in graph.weights])
-            for node in graph.nodes
-        )
+        self._ahead = ahead or WeightsAhead()
+        self._rounder: CastRounder | None = None
         self._read_ahead = ReadWeights()
         self._buffer = WeightBuffer()
         self._kept: dict[str, tuple[np.ndarray[Any, Any], ort.OrtValue]] = {}
         self._rounded_kept: dict[str, tuple[ort.OrtValue, float]] = {}
         self._loaded: dict[str, np.ndarray[Any, Any]] = {}
         self._largest: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begins a pass over the graph; what others read in the same memory becomes invalid."""
+        known = self._graph.weights
+        self._ahead.expect(
+            (
+                (node.index, [known[name] for name in node.sources if name in known])
+                for node in self._graph.nodes
+            ),
+            self._rounder,
+        )
 
     def load(self, node: Node) -> dict[str, ort.OrtValue]:
         """Returns the exact weights that `node` reads, by name, valid until the next call."""
@@ -100,13 +116,12 @@ class WeightsInUse:
         return changed, largest
 
     def _rounded(self, name: str, largest: float, precision: Precision) -> np.ndarray[Any, Any]:
-        rounder = self._ahead.rounder
-        if rounder is None or rounder.precision != precision:
-            rounder = self._ahead.rounder = CastRounder(precision)
+        if self._rounder is None or self._rounder.precision != precision:
+            self._rounder = self._ahead.rounder = CastRounder(precision)
         if self._read_ahead.precision == precision and name in self._read_ahead.rounded:
             return self._read_ahead.rounded[name]
         values = self._loaded[name]
-        rounder.round_weight(values, largest, out=values)
+        self._rounder.round_weight(values, largest, out=values)
         return values
 
     def _round_kept(self, name: str, precision: Precision) -> tuple[ort.OrtValue, float]:

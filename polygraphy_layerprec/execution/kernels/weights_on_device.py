@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from polygraphy_layerprec.execution.kernels.device import Device
+    from polygraphy_layerprec.execution.kernels.weights_ahead import WeightsAhead
     from polygraphy_layerprec.model import Graph, Node, Weight
     from polygraphy_layerprec.precision import Precision
 
@@ -27,10 +28,15 @@ __all__ = ["WeightsOnDevice", "constants_from", "weights_of"]
 _SMALL_BYTES: Final = 4096
 
 
-def weights_of(graph: Graph) -> WeightsInUse | WeightsOnDevice:
-    """Returns what reads the weights of a graph for what is chosen around the call."""
-    device = current_device()
-    return WeightsInUse(graph) if device is None else WeightsOnDevice(graph, device)
+def weights_of(graph: Graph, ahead: WeightsAhead | None = None) -> WeightsInUse | WeightsOnDevice:
+    """Returns what reads the weights of a graph for what is chosen around the call.
+
+    Args:
+        graph: The graph.
+        ahead: As in `WeightsInUse`.
+    """
+    reader, device = WeightsInUse(graph, ahead), current_device()
+    return reader if device is None else WeightsOnDevice(graph, reader, device)
 
 
 def constants_from(
@@ -57,14 +63,18 @@ def constants_from(
 class WeightsOnDevice:
     """As `WeightsInUse`, with floats on a device; exact weights stay when they are rounded."""
 
-    def __init__(self, graph: Graph, device: Device) -> None:
+    def __init__(self, graph: Graph, reader: WeightsInUse, device: Device) -> None:
         self._graph = graph
         self._device = device
-        self._reader = WeightsInUse(graph)
+        self._reader = reader
         self._loaded: dict[str, Any] = {}
         self._largest: dict[str, float] = {}
         self._small: dict[str, Any] = {}
         self._held: str | None = None
+
+    def start(self) -> None:
+        """As `WeightsInUse.start`."""
+        self._reader.start()
 
     def load(self, node: Node) -> dict[str, ort.OrtValue]:
         """As `WeightsInUse.load`."""

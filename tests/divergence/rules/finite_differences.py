@@ -141,7 +141,8 @@ def visible_application(
     def is_kept(position: int, value: Array) -> bool:
         if value.dtype.kind in "iu" or rule.reads_inputs is Reads.ALL:
             return True
-        return rule.reads_inputs is Reads.OTHERS and bool(wanted - {position})
+        reads_others = rule.reads_inputs in (Reads.OTHERS, Reads.FACTORS)
+        return position in rule.reads_always or (reads_others and bool(wanted - {position}))
 
     return Application(
         op_type=op_type,

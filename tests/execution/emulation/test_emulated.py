@@ -7,6 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
+from polygraphy_layerprec.divergence.compact_errors import errors_of
 from polygraphy_layerprec.execution import PlannedExecutor
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan import Planner
@@ -312,9 +313,7 @@ def test_the_introduced_error_takes_what_other_layers_made_exactly():
 def test_the_kept_error_is_the_introduced_one():
     model, sample = one_layer("Mul", normal(0, 50), normal(1, 50))
     _, node_runs = compare(model, sample, keep_errors=True)
-    from polygraphy_layerprec.divergence.metrics import error_from_halves
-
-    error = error_from_halves(node_runs["layer"].error_halves["y"])
+    error = errors_of(node_runs["layer"].errors["y"])
     power = node_runs["layer"].sums.introduced_power
     assert float(error @ error) == pytest.approx(power, rel=0.02)
 

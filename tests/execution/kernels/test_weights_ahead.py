@@ -46,7 +46,8 @@ def weights(tmp_path: Path) -> dict[str, Weight]:
 def test_whatever_is_asked_for_next_is_what_it_is_in_the_model(
     weights: dict[str, Weight], order: str
 ):
-    ahead = WeightsAhead([(name, [weights[name]]) for name in "abc"])
+    ahead = WeightsAhead()
+    ahead.expect([(name, [weights[name]]) for name in "abc"])
     for name in order:
         read = ahead.take(name)
         assert read.exact.keys() == {name}
@@ -55,13 +56,15 @@ def test_whatever_is_asked_for_next_is_what_it_is_in_the_model(
 
 
 def test_what_is_used_twice_is_read_for_each_use(weights: dict[str, Weight]):
-    ahead = WeightsAhead([("first", [weights["a"]]), ("second", [weights["b"], weights["a"]])])
+    ahead = WeightsAhead()
+    ahead.expect([("first", [weights["a"]]), ("second", [weights["b"], weights["a"]])])
     assert ahead.take("first").exact.keys() == {"a"}
     assert ahead.take("second").exact.keys() == {"a", "b"}
 
 
 def test_small_weights_are_left_to_others(weights: dict[str, Weight]):
-    ahead = WeightsAhead([("node", [weights["a"], weights["small"]]), ("other", [])])
+    ahead = WeightsAhead()
+    ahead.expect([("node", [weights["a"], weights["small"]]), ("other", [])])
     assert ahead.take("node").exact.keys() == {"a"}
     assert not ahead.take("other").exact
     assert not ahead.take("unknown").exact
@@ -71,8 +74,10 @@ def test_small_weights_are_left_to_others(weights: dict[str, Weight]):
 def test_floats_are_rounded_ahead_as_they_are_converted(
     weights: dict[str, Weight], precision: Precision
 ):
-    ahead = WeightsAhead([(name, [weights[name], weights["ids"]]) for name in "abc"])
-    ahead.rounder = CastRounder(precision)
+    ahead = WeightsAhead()
+    ahead.expect(
+        [(name, [weights[name], weights["ids"]]) for name in "abc"], CastRounder(precision)
+    )
     for name in "abc":
         read = ahead.take(name)
         exact = weights[name].read()
@@ -81,3 +86,17 @@ def test_floats_are_rounded_ahead_as_they_are_converted(
         np.testing.assert_array_equal(read.rounded[name], rounded)
         assert read.rounded.keys() == read.largest.keys() == {name}
         assert read.largest[name] == np.abs(exact[np.isfinite(exact)]).max()
+
+
+def test_two_who_read_in_turn_find_what_is_in_the_model(weights: dict[str, Weight]):
+    """As a forward pass and the sweep back do, the second of which may stop early."""
+    ahead = WeightsAhead()
+    for _ in range(3):
+        for order, rounder in (("abc", CastRounder(FP16)), ("cb", None), ("c", None)):
+            ahead.expect([(name, [weights[name]]) for name in "abc" if name in order], rounder)
+            for name in order:
+                read = ahead.take(name)
+                np.testing.assert_array_equal(read.exact[name], weights[name].read())
+                assert bool(read.rounded) == (rounder is not None)
+                if name == "b" and rounder is None:
+                    break  # the next one's are being read
