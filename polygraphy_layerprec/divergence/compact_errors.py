@@ -1,7 +1,7 @@
 """Errors that are only weighed, squared and summed, in one or two bytes an element.
 
-Of a small tensor, and on a device, the upper halves of the FP32 bits are kept: a relative error
-below 2**-7, towards zero. An element of a large one takes a byte: its sign, and in seven bits how
+The upper halves of the FP32 bits are kept first: a relative error below 2**-7, towards zero. Once
+these take much memory, an element of a large tensor takes a byte: its sign, and in seven bits how
 many quarters of an octave it is above 2**-32 of the largest error of its chunk, where zero is. That
 leaves a relative error of at most 2**-3, to either side, in sums of thousands of squares.
 """
@@ -26,6 +26,9 @@ __all__ = ["ErrorMemory", "errors_of", "size_of", "write_errors"]
 
 _SLAB_ELEMENTS: Final = 1 << 22
 _LARGEST_SHARE: Final = 4
+_MOST_IN_HALVES: Final = 1 << 24
+"""Elements. Bytes take half of the memory, and three times as long to write and to read."""
+
 _FEWEST_IN_BYTES: Final = 1 << 14
 """A sum of fewer squares would show how coarse each is."""
 
@@ -41,15 +44,23 @@ _STEP_BITS: Final = 5
 class ErrorMemory:
     """Where the errors of one sample are kept: few large pieces, which are quick to get."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_in_halves: int = _MOST_IN_HALVES) -> None:
+        """Prepares to keep.
+
+        Args:
+            most_in_halves: Elements that two bytes are spent on, before large tensors get one. On a
+                device all do.
+        """
         self._slab = _HALVES
+        self._left_in_halves = most_in_halves
 
     def take(self, like: npt.NDArray[Any]) -> CompactErrors:
         """Returns memory for the errors of `like`, 1-D, not initialised."""
         if library_of(like) is not None:
             there: npt.NDArray[np.uint16] = namespace_of(like).empty(like.size, np.uint16)
             return there
-        if like.size < _FEWEST_IN_BYTES:
+        if like.size < _FEWEST_IN_BYTES or like.size <= self._left_in_halves:
+            self._left_in_halves -= like.size
             return self._take(like.size)
         nbytes = like.size + _BASE_BYTES * -(-like.size // CHUNK_ELEMENTS)
         return self._take(-(-nbytes // 2)).view(np.uint8)[:nbytes]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["kept"]
 
 
-def kept(errors: npt.ArrayLike) -> CompactErrors:
-    """Returns errors of any shape, compact."""
+def kept(errors: npt.ArrayLike, *, most_in_halves: int = 0) -> CompactErrors:
+    """Returns errors of any shape, compact: a large tensor in bytes."""
     flat = np.asarray(errors, np.float32).reshape(-1)
-    compact = ErrorMemory().take(flat)
+    compact = ErrorMemory(most_in_halves).take(flat)
     for place in chunks_of(flat.size):
         write_errors(compact, place, flat[place])
     return compact

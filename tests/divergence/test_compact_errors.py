@@ -89,8 +89,19 @@ def test_sums_of_many_squares_are_those_of_exact_errors(axes):
     assert found.coherent == pytest.approx(np.sum(sums**2), rel=0.02)
 
 
-def test_tensors_do_not_share_memory():
-    memory = ErrorMemory()
+def test_two_bytes_are_spent_until_they_take_much():
+    memory = ErrorMemory(3 * LARGE)
+    like = np.empty(2 * LARGE, np.float32)
+
+    assert [memory.take(like).dtype for _ in range(3)] == [np.uint16, np.uint8, np.uint8]
+    assert memory.take(like[:LARGE]).dtype == np.uint16
+    assert memory.take(like[:100]).dtype == np.uint16
+    assert kept(like, most_in_halves=like.size).dtype == np.uint16
+
+
+@pytest.mark.parametrize("most_in_halves", [0, 1 << 24])
+def test_tensors_do_not_share_memory(most_in_halves):
+    memory = ErrorMemory(most_in_halves)
     shapes = [(3, 4), (5,), (1 << 21,), (), (100, 200), (1 << 22, 2), (7,)]
     taken = [memory.take(np.empty(shape, np.float32)) for shape in shapes]
     for number, part in enumerate(taken):

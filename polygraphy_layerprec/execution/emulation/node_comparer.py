@@ -75,6 +75,8 @@ class NodeComparer:
     def start(self) -> None:
         """Begins a sample."""
         self._weights.start()
+        if self._errors is not None:
+            self._errors = ErrorMemory()
 
     def compare(self, node: Node, tensors: Mapping[str, Streams]) -> NodeResult:
         """Returns what comes of a node.

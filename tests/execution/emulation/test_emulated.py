@@ -7,8 +7,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from polygraphy_layerprec.divergence.compact_errors import errors_of
+from polygraphy_layerprec.divergence.compact_errors import ErrorMemory, errors_of
 from polygraphy_layerprec.execution import PlannedExecutor
+from polygraphy_layerprec.execution.emulation import node_comparer
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.plan import Planner
 from polygraphy_layerprec.precision import BF16, FP16
@@ -316,6 +317,17 @@ def test_the_kept_error_is_the_introduced_one():
     error = errors_of(node_runs["layer"].errors["y"])
     power = node_runs["layer"].sums.introduced_power
     assert float(error @ error) == pytest.approx(power, rel=0.02)
+
+
+def test_each_sample_may_keep_as_many_errors_in_two_bytes(monkeypatch):
+    monkeypatch.setattr(node_comparer, "ErrorMemory", lambda: ErrorMemory(1 << 15))
+    model, sample = one_layer("Mul", normal(0, 1 << 15), normal(1, 1))
+    executor, kinds = emulated_executor(model, FP16, keep_errors=True), []
+
+    for _ in range(2):
+        executor.compare(sample, lambda node_run: kinds.append(node_run.errors["y"].dtype))
+
+    assert kinds == [np.uint16, np.uint16]
 
 
 @pytest.mark.parametrize("build", RUNNABLE, ids=lambda build: build.__name__)
