@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from polygraphy_layerprec.model.sparse import dense_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from io import FileIO
 
     import numpy.typing as npt
 
@@ -63,7 +63,7 @@ class Weight:
         if not self.is_plain:
             return self._copied(self._read_packed(), buffer)
         values = np.empty(self.shape, self.dtype) if buffer is None else buffer.take(self)
-        with open(self.path, "rb", buffering=0) as file:
+        with self._open() as file:
             self._read_into(values, file, self.offset)
         return values
 
@@ -91,10 +91,9 @@ class Weight:
         Raises:
             ModelError: As `read` does.
         """
-        assert self.path is not None
         values = np.empty((rows.size, *self.shape[1:]), self.dtype)
         row_bytes = self.nbytes // self.shape[0]
-        with open(self.path, "rb", buffering=0) as file:
+        with self._open() as file:
             for target, row in zip(values, rows.tolist(), strict=True):
                 self._read_into(target, file, self.offset + row * row_bytes)
         return values
@@ -112,7 +111,7 @@ class Weight:
             for start in range(0, len(raw), chunk_bytes):
                 yield raw[start : start + chunk_bytes]
             return
-        with open(self.path, "rb") as file:
+        with io.BufferedReader(self._open()) as file:
             file.seek(self.offset)
             remaining = self._stored_bytes
             while remaining:
@@ -133,14 +132,23 @@ class Weight:
             # An array of texts holds addresses.
             whole = repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
             return whole if len(whole) <= 2 * count else whole[:count] + whole[-count:]
-        assert self.path is not None
         ends = np.empty((2, count), np.uint8)
-        with open(self.path, "rb", buffering=0) as file:
+        with self._open() as file:
             self._read_into(ends[0], file, self.offset)
             self._read_into(ends[1], file, self.offset + self.nbytes - count)
         return ends.tobytes()
 
-    def _read_into(self, values: npt.NDArray[Any], file: FileIO, offset: int) -> None:
+    def _open(self) -> io.FileIO:
+        assert self.path is not None
+        try:
+            return open(self.path, "rb", buffering=0)
+        except OSError as error:
+            raise ModelError(
+                f"The weights file {self.path!r} cannot be read any more: {error.strerror}.\n"
+                f"Note: Tensor {self.name!r} is in it. Put it back, and start again."
+            ) from error
+
+    def _read_into(self, values: npt.NDArray[Any], file: io.FileIO, offset: int) -> None:
         # A 0-D array has no buffer of bytes to read into; its 1-D view does.
         view = values.reshape(-1).view(np.uint8)
         file.seek(offset)
@@ -166,8 +174,7 @@ class Weight:
 
     def _read_packed(self) -> npt.NDArray[Any]:
         """Reads types of less than a byte, which ONNX packs."""
-        assert self.path is not None
-        with open(self.path, "rb") as file:
+        with io.BufferedReader(self._open()) as file:
             file.seek(self.offset)
             raw = file.read(self._stored_bytes)
         inline = TensorProto(

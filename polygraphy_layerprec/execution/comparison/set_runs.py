@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from polygraphy_layerprec.divergence.activation_store import half_of_free_memory
 from polygraphy_layerprec.execution.emulation.checkpoints import Checkpoints
 from polygraphy_layerprec.execution.emulation.quantized_runs import executor_for
 from polygraphy_layerprec.plan.quantized_planning import planner_for
@@ -27,6 +28,9 @@ Sample = Mapping[str, np.ndarray[Any, Any]]
 
 MOST_CHECKPOINT_BYTES: Final = 1 << 29
 """For all samples of a process; what does not fit is computed again."""
+
+_MOST_WEIGHT_BYTES: Final = 1 << 30
+"""For weights, exact and rounded; what does not fit is read and rounded for each set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,10 @@ class SetRuns:
     @classmethod
     def of(cls, graph: Graph, precision: Precision, target: Target) -> SetRuns:
         """Returns the runs of a model, quantised or not, that is planned for a target."""
-        return cls(graph, executor_for(graph, precision), planner_for(graph, precision, target))
+        free = half_of_free_memory()
+        weight_bytes = _MOST_WEIGHT_BYTES if free is None else min(_MOST_WEIGHT_BYTES, free // 2)
+        executor = executor_for(graph, precision, weight_bytes=weight_bytes)
+        return cls(graph, executor, planner_for(graph, precision, target))
 
     def plan(self, kept: KeptLayers) -> Plan:
         """Returns what becomes of the model with these layers in FP32."""

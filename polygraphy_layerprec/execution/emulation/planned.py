@@ -73,7 +73,9 @@ class PlannedExecutor:
     range become infinite, constants are clipped as builders convert them.
     """
 
-    def __init__(self, graph: Graph, precision: Precision, *, tf32: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, precision: Precision, *, tf32: bool = False, weight_bytes: int = 0
+    ) -> None:
         """Prepares to run a graph.
 
         Args:
@@ -81,13 +83,14 @@ class PlannedExecutor:
             precision: The low precision of its plans.
             tf32: Whether the factors of products that stay in FP32 are rounded to TF32, as tensor
                 cores do unless it is switched off.
+            weight_bytes: Memory for weights that are kept between the runs, in bytes.
         """
         self._tf32 = tf32
         self._graph = graph
         self._precision = precision
         self._rounder = CastRounder(precision)
         self._runner = runner_of(graph)
-        self._weights = weights_of(graph)
+        self._weights = weights_of(graph, most_bytes=weight_bytes)
         self._lowered = LoweredNodes(graph, precision, self._runner, self._weights)
         self._sample: Sample = {}
         # By identity of the sample, which is kept so that no other takes its identity, and by node.
@@ -118,6 +121,7 @@ class PlannedExecutor:
             ExecutionError: If ONNX-Runtime has no tensors of an input's type.
         """
         self._sample = sample
+        self._weights.start()
         start, held = self._start(sample, plan, checkpoints, exact_inputs=exact_inputs)
         for position, node in enumerate(self._graph.nodes[start:], start):
             if plan and checkpoints and checkpoints.is_due(position, after=start):

@@ -21,24 +21,29 @@ if TYPE_CHECKING:
 __all__ = ["QuantizedExecutor", "executor_for"]
 
 
-def executor_for(graph: Graph, precision: Precision, *, tf32: bool = False) -> PlannedExecutor:
+def executor_for(
+    graph: Graph, precision: Precision, *, tf32: bool = False, weight_bytes: int = 0
+) -> PlannedExecutor:
     """Returns what runs the plans of a graph, quantised or not.
 
     Args:
         graph: The graph.
         precision: The low precision of its plans.
         tf32: As for `PlannedExecutor`; not where pairs are run.
+        weight_bytes: As for `PlannedExecutor`.
     """
     if isinstance(graph, QuantizedGraph):
-        return QuantizedExecutor(graph, precision)
-    return PlannedExecutor(graph, precision, tf32=tf32)
+        return QuantizedExecutor(graph, precision, weight_bytes=weight_bytes)
+    return PlannedExecutor(graph, precision, tf32=tf32, weight_bytes=weight_bytes)
 
 
 class QuantizedExecutor(PlannedExecutor):
     """Executes plans of one quantised model; without a plan, its float graph."""
 
-    def __init__(self, graph: QuantizedGraph, precision: Precision) -> None:
-        super().__init__(graph, precision)
+    def __init__(
+        self, graph: QuantizedGraph, precision: Precision, *, weight_bytes: int = 0
+    ) -> None:
+        super().__init__(graph, precision, weight_bytes=weight_bytes)
         self._quantized = graph
         self._pairs = PairRunner(graph)
 

@@ -30,20 +30,25 @@ _KEPT_BYTES = 4096
 class WeightsInUse:
     """Reads one node's weights into memory shared with the next node's."""
 
-    def __init__(self, graph: Graph, ahead: WeightsAhead | None = None) -> None:
+    def __init__(
+        self, graph: Graph, ahead: WeightsAhead | None = None, *, most_bytes: int = 0
+    ) -> None:
         """Prepares to read.
 
         Args:
             graph: The graph.
             ahead: What reads ahead, where others read with it in turn: see `start`.
+            most_bytes: Memory for large weights, which are kept exact and rounded from their first
+                use on, as many as fit.
         """
         self._graph = graph
+        self._left_bytes = most_bytes
         self._ahead = ahead or WeightsAhead()
         self._rounder: CastRounder | None = None
         self._read_ahead = ReadWeights()
         self._buffer = WeightBuffer()
         self._kept: dict[str, tuple[np.ndarray[Any, Any], ort.OrtValue]] = {}
-        self._rounded_kept: dict[str, tuple[ort.OrtValue, float]] = {}
+        self._rounded_kept: dict[tuple[str, Precision], tuple[ort.OrtValue, float]] = {}
         self._loaded: dict[str, np.ndarray[Any, Any]] = {}
         self._largest: dict[str, float] = {}
         self.start()
@@ -53,7 +58,7 @@ class WeightsInUse:
         known = self._graph.weights
         self._ahead.expect(
             (
-                (node.index, [known[name] for name in node.sources if name in known])
+                (node.index, [known[n] for n in node.sources if n in known and n not in self._kept])
                 for node in self._graph.nodes
             ),
             self._rounder,
@@ -66,8 +71,7 @@ class WeightsInUse:
         read = self._read_ahead.exact
         others = [weight for weight in needed if weight.name not in read]
         self._buffer.reset(w for w in others if w.name not in self._kept and not w.dtype.hasobject)
-        pairs = {name: (values, tensor_of(values)) for name, values in read.items()}
-        pairs.update((weight.name, self._read(weight)) for weight in others)
+        pairs = {weight.name: self._pair(weight) for weight in needed}
         self._loaded = {name: values for name, (values, _) in pairs.items()}
         self._largest = self._read_ahead.largest
         return {name: tensor for name, (_, tensor) in pairs.items()}
@@ -105,7 +109,7 @@ class WeightsInUse:
         for name, values in self._loaded.items():
             if name not in names or values.dtype not in _FLOATS or not values.size:
                 continue
-            if name in self._kept:
+            if name in self._kept and self._kept[name][0] is values:
                 rounded, magnitude = self._round_kept(name, precision)
                 if rounded is not self._kept[name][1]:
                     changed[name] = rounded
@@ -125,23 +129,26 @@ class WeightsInUse:
         return values
 
     def _round_kept(self, name: str, precision: Precision) -> tuple[ort.OrtValue, float]:
-        if name not in self._rounded_kept:
+        if (name, precision) not in self._rounded_kept:
             values, exact = self._kept[name]
             rounded = values.copy()
             round_flat(rounded.reshape(-1), rounded.reshape(-1), precision, saturate=True)
             same = np.array_equal(rounded, values, equal_nan=True)
             tensor = exact if same else tensor_of(rounded)
-            self._rounded_kept[name] = (tensor, largest_finite(values))
-        return self._rounded_kept[name]
+            self._rounded_kept[name, precision] = (tensor, largest_finite(values))
+        return self._rounded_kept[name, precision]
 
-    def _read(self, weight: Weight) -> tuple[np.ndarray[Any, Any], ort.OrtValue]:
-        kept = self._kept.get(weight.name)
-        if kept is not None:
-            return kept
-        # Text has no bytes that a buffer could hold.
-        values = weight.read(None if weight.dtype.hasobject else self._buffer)
-        if weight.nbytes > _KEPT_BYTES:
+    def _pair(self, weight: Weight) -> tuple[np.ndarray[Any, Any], ort.OrtValue]:
+        """A weight of the node that runs now, and as a tensor."""
+        if weight.name in self._kept:
+            return self._kept[weight.name]
+        values = self._read_ahead.exact.get(weight.name)
+        if values is None:  # text has no bytes that a buffer could hold
+            values = weight.read(None if weight.dtype.hasobject else self._buffer)
+        needed_bytes = 2 * weight.nbytes if weight.nbytes > _KEPT_BYTES else 0
+        if needed_bytes > self._left_bytes:
             return values, tensor_of(values)
+        self._left_bytes -= needed_bytes
         # Kept for good: it may not lie in memory that the next node uses again.
         values = values.copy()
         self._kept[weight.name] = (values, tensor_of(values))

@@ -28,15 +28,20 @@ __all__ = ["WeightsOnDevice", "constants_from", "weights_of"]
 _SMALL_BYTES: Final = 4096
 
 
-def weights_of(graph: Graph, ahead: WeightsAhead | None = None) -> WeightsInUse | WeightsOnDevice:
+def weights_of(
+    graph: Graph, ahead: WeightsAhead | None = None, *, most_bytes: int = 0
+) -> WeightsInUse | WeightsOnDevice:
     """Returns what reads the weights of a graph for what is chosen around the call.
 
     Args:
         graph: The graph.
         ahead: As in `WeightsInUse`.
+        most_bytes: As in `WeightsInUse`; a device has room of its own.
     """
-    reader, device = WeightsInUse(graph, ahead), current_device()
-    return reader if device is None else WeightsOnDevice(graph, reader, device)
+    device = current_device()
+    if device is None:
+        return WeightsInUse(graph, ahead, most_bytes=most_bytes)
+    return WeightsOnDevice(graph, WeightsInUse(graph, ahead), device)
 
 
 def constants_from(
