@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
 import numpy as np
@@ -29,13 +28,7 @@ import onnx
 import onnx.shape_inference
 import onnx.version_converter
 import onnxruntime as ort
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quant_pre_process,
-    quantize_static,
-)
+from onnxruntime.quantization import quant_pre_process
 from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,31 +36,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.models import MODELS
 from benchmarks.orders import shortest_prefix, spearman
-from benchmarks.peer_environment import peer_environment
+from benchmarks.quantisers import FloatModel, Quantise, Sample, quantisers
 from benchmarks.real_models import REAL_MODELS, extract
 from polygraphy_layerprec import observing
 from polygraphy_layerprec.emit.mixed_onnx.pruning import save_pruned_onnx
 from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.model.quantized import QuantizedGraph, pass_pairs_by
-from polygraphy_layerprec.pipeline import measure_exact_impacts, rank_model
+from polygraphy_layerprec.pipeline import measure_exact_impacts, rank_model, select_constraints
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import QDQ
-
-Sample = Mapping[str, np.ndarray[Any, Any]]
+from polygraphy_layerprec.records import Ranking
+from polygraphy_layerprec.selection import SelectionRequest, constraints_of_members
 
 _REAL: Final = ("PP-OCR angle classifier", "NudeNet 320n")
 _OPSET: Final = 17
 _LOOPED: Final = 8  # layers that the loop of saved models is timed with
-
-
-@dataclass(frozen=True, slots=True)
-class FloatModel:
-    """A float model with samples."""
-
-    title: str
-    path: Path
-    samples: Sequence[Sample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +69,8 @@ class Row:
     local_correlation: float
     halving: int
     halving_by_truth: int
+    halved_error: float
+    error_again: float
     sweep_seconds: float
     ranking_seconds: float
     exact_seconds: float
@@ -108,13 +94,13 @@ def main() -> None:
         for number, model in enumerate(_models(arguments, Path(temporary))):
             if arguments.only and arguments.only not in model.title:
                 continue
-            for tool, quantise in _tools(arguments.peers).items():
+            for tool, quantise in quantisers(arguments.peers).items():
                 target = Path(temporary) / f"{number}-{len(rows)}.onnx"
-                problem = quantise(model, target)
+                problem = quantise(model, target, ())
                 if problem:
                     print(f"{model.title}, {tool}: {problem}", file=sys.stderr)
                     continue
-                rows.append(_measure(model, tool, target))
+                rows.append(_measure(model, tool, target, quantise))
                 print(_line(rows[-1]), flush=True)
     text = "\n".join([*_HEAD, *map(_line, rows), ""])
     print(text)
@@ -156,52 +142,7 @@ def _mirrored(sample: Sample) -> list[Sample]:
     return [{name: np.flip(v, axes).copy() for name, v in sample.items()} for axes in ways]
 
 
-def _tools(peers: Path | None) -> dict[str, Callable[[FloatModel, Path], str]]:
-    tools: dict[str, Callable[[FloatModel, Path], str]] = {"ONNX-Runtime": _with_onnxruntime}
-    if peers is not None:
-        environment = peer_environment(peers)
-        for mode in ("int8", "fp8"):
-            tools[f"ModelOpt {mode.upper()}"] = lambda model, target, mode=mode: (
-                environment.problem or _with_modelopt(environment.python, model, target, mode)
-            )
-    return tools
-
-
-class _Samples(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._left = iter(samples)
-
-    def get_next(self) -> Sample | None:
-        return next(self._left, None)
-
-
-def _with_onnxruntime(model: FloatModel, target: Path) -> str:
-    quantize_static(
-        str(model.path),
-        str(target),
-        _Samples(model.samples),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        extra_options={"ActivationSymmetric": True},
-    )
-    return ""
-
-
-def _with_modelopt(python: Path, model: FloatModel, target: Path, mode: str) -> str:
-    data = target.with_suffix(".npz")
-    np.savez(data, **model.samples[0])  # type: ignore[arg-type]
-    command = [str(python), "-m", "modelopt.onnx.quantization", "--onnx_path", str(model.path)]
-    command += ["--output_path", str(target), "--quantize_mode", mode]
-    command += ["--calibration_data_path", str(data), "--calibration_method", "max"]
-    command += ["--calibration_eps", "cpu", "--high_precision_dtype", "fp32"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    said = (done.stderr or done.stdout).strip().splitlines() or [""]
-    return "" if done.returncode == 0 and target.exists() else f"cannot quantise: {said[-1][:200]}"
-
-
-def _measure(model: FloatModel, tool: str, path: Path) -> Row:
+def _measure(model: FloatModel, tool: str, path: Path, quantise: Quantise) -> Row:
     graph = pass_pairs_by(load_graph(path), load_graph(model.path), reference_path=str(model.path))
     with patch.multiple(observing, _WORST_MEASURED=0, _LARGE_MEASURED=0):
         started = time.perf_counter()
@@ -221,6 +162,7 @@ def _measure(model: FloatModel, tool: str, path: Path) -> Row:
         return sets.divergence(KeptLayers.of_outputs(n for k in names for n in outputs[k])).error
 
     half = error_with(set()) / 2.0
+    halving = shortest_prefix(list(outputs), error_with, half)
     by_truth = sorted(outputs, key=lambda name: -truth[name])
     return Row(
         model.title,
@@ -232,13 +174,28 @@ def _measure(model: FloatModel, tool: str, path: Path) -> Row:
         ranking.output_error.forecast,
         spearman([layer.impact for layer in forecast.layers], exact),
         spearman([layer.introduced_error for layer in forecast.layers], exact),
-        shortest_prefix(list(outputs), error_with, half),
+        halving,
         shortest_prefix(by_truth, error_with, half),
+        error_with(set(list(outputs)[:halving])),
+        _error_again(model, ranking, halving, quantise, path.with_name("again.onnx")),
         sweep_seconds,
         ranking_seconds,
         exact_seconds,
         _loop_seconds(graph, path, model.samples),
     )
+
+
+def _error_again(
+    model: FloatModel, ranking: Ranking, count: int, quantise: Quantise, target: Path
+) -> float:
+    """The error once the tool has quantised the model again, the worst layers left out."""
+    chosen = select_constraints(ranking, SelectionRequest(top_k=count))
+    problem = quantise(model, target, constraints_of_members(chosen))
+    if problem:
+        raise RuntimeError(problem)
+    again = pass_pairs_by(load_graph(target), load_graph(model.path))
+    sets = SetMeasurement(again, model.samples, precision=QDQ, outputs=again.outputs)
+    return sets.divergence(KeptLayers()).error
 
 
 def _loop_seconds(graph: QuantizedGraph, path: Path, samples: Sequence[Sample]) -> float:
@@ -260,7 +217,8 @@ def _loop_seconds(graph: QuantizedGraph, path: Path, samples: Sequence[Sample]) 
 
 _TITLES: Final = (
     *("model", "quantised by", "pairs", "layers", "error", "forecast", "Spearman to the truth"),
-    *("of the local error", "layers to halve the error, by the truth", "sweep", "ranking"),
+    *("of the local error", "layers to halve the error, by the truth"),
+    *("error without them", "quantised again without them", "sweep", "ranking"),
     *("a run for each layer", "a saved model for each layer"),
 )
 _HEAD: Final = (f"| {' | '.join(_TITLES)} |", "|---" * len(_TITLES) + "|")
@@ -271,7 +229,8 @@ def _line(row: Row) -> str:
     return (
         f"| {row.title} | {row.tool} | {row.pairs} | {row.layers} | {row.error:.3g} | "
         f"{row.forecast:.3g} | {row.correlation:.3f} | {row.local_correlation:.2f} | "
-        f"{row.halving}, {row.halving_by_truth} ({ratio:.2f}x) | {row.sweep_seconds:.1f} s | "
+        f"{row.halving}, {row.halving_by_truth} ({ratio:.2f}x) | "
+        f"{row.halved_error:.3g} | {row.error_again:.3g} | {row.sweep_seconds:.1f} s | "
         f"{row.ranking_seconds:.1f} s | "
         f"{row.exact_seconds:.1f} s ({row.exact_seconds / row.ranking_seconds:.0f}x) | "
         f"{row.loop_seconds:.0f} s ({row.loop_seconds / row.ranking_seconds:.0f}x) |"
