@@ -18,6 +18,7 @@ from polygraphy.logger import G_LOGGER
 
 from benchmarks.cast_pairs import with_cast_pairs
 from benchmarks.models import MODELS
+from polygraphy_layerprec.execution.kernels.sessions import available_threads
 from polygraphy_layerprec.model import load_graph
 from polygraphy_layerprec.pipeline import rank_model, select_constraints
 from polygraphy_layerprec.selection import SelectionRequest
@@ -56,7 +57,10 @@ def write_candidate(model: str, path: str) -> None:
 
 def plain_forward(model: str, sample: str, repeats: int) -> dict[str, float]:
     """Returns the median time of one forward, after two that warm up; the session is not in it."""
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    # Left to itself, it takes every core of the machine, though this process is bound to a few.
+    options.intra_op_num_threads = available_threads()
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = load_sample(sample)
     seconds = []
     for _ in range(repeats + 2):
