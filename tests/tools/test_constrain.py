@@ -311,7 +311,7 @@ ALL = ("--save-script", "c.py", "--save-layer-precisions", "p.txt", "--save-auto
     [
         ("--max-abs 1", "`--max-abs` needs the model"),
         ("--top-k 1 --save-onnx mixed.onnx", "`--save-onnx` needs the model"),
-        ("--top-k 1 --model model.onnx --save-onnx ./model.onnx", "would replace the model"),
+        ("--top-k 1 --model model.onnx --save-onnx ./model.onnx", "would replace './model.onnx'"),
         ("--top-k 1 --model other.onnx", "The ranking is about another model"),
         ("--top-k 1 --model missing.onnx", "missing.onnx"),
         ("--top-k 1 --model inputs.npz", "inputs.npz"),

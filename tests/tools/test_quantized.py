@@ -264,10 +264,10 @@ SMALL = ("rank", "model_qdq.onnx", "--load-inputs", "data.npz")
         (("--precision", "fp16", "--reference", "float.onnx"), "`--reference` is what"),
         (("--precision", "qdq", "--reference", "nowhere.onnx"), "no model file 'nowhere.onnx'"),
         (("--precision", "qdq", "--backend", "tensorrt"), "pairs, which are emulated"),
-        (("--precision", "qdq", "--save-exclude", "model_qdq.onnx"), "would replace the model"),
+        (("--precision", "qdq", "--save-exclude", "model_qdq.onnx"), "which is read"),
         (
             ("--precision", "qdq", *REFERENCE, "--save-onnx", "float.onnx"),
-            "would replace the model",
+            "which is read",
         ),
         (("--precision", "int8"), "one of fp16, bf16, qdq, got: 'int8'"),
     ],

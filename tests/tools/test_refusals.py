@@ -48,6 +48,13 @@ def made(tmp_path_factory):
         ("rank model.onnx --save-ranking r.txt", ["`--save-ranking`", ".json or .csv"]),
         ("rank model.onnx --save-script s.txt", ["`--save-script`", ".py"]),
         ("rank model.onnx --save-onnx model.onnx", ["`--save-onnx`", "another path"]),
+        ("rank model.onnx --load-inputs text.json --save-ranking text.json", ["which is read"]),
+        ("rank model.onnx --loss-script plain.py:f --save-script ./plain.py", ["which is read"]),
+        ("constrain ranking.json --save-verdict ranking.json", ["`--save-verdict`", "is read"]),
+        (
+            "rank model.onnx --save-ranking one.json --save-verdict one.json",
+            ["`--save-ranking`", "`--save-verdict`", "both save 'one.json'"],
+        ),
         ("rank model.onnx --save-curve c.pdf", ["`--save-curve`", ".csv"]),
         ("rank model.onnx --load-inputs none.npz", ["'none.npz'", "Check the path"]),
         ("rank model.onnx --input-shapes other:[1]", ["`--input-shapes`", "'other'", "image"]),

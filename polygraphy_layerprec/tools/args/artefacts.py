@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from polygraphy.tools.args import util as args_util
@@ -12,7 +11,6 @@ from polygraphy_layerprec._native import G_LOGGER, export
 from polygraphy_layerprec.emit.text_emitters import TEXT_EMITTERS
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.tools.args.output_path import check_output_path
-from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.pair_artefacts import check_files_for, save_fewer_pairs
 
 if TYPE_CHECKING:
@@ -106,26 +104,11 @@ class ArtefactArgs(BaseArgs):
         )
 
     def check_model(self, model_path: str | None) -> None:
-        """Stops, before any work begins, at files that would replace the model or its reference.
-
-        So it does unless the model is there that `--save-onnx` needs.
-        """
+        """Stops, before any work begins, unless the model is there that `--save-onnx` needs."""
         if self.save_onnx is not None and model_path is None:
             G_LOGGER.critical(
                 "`--save-onnx` needs the model.\nName it, for example: --model model.onnx."
             )
-        reference_path = self.arg_groups[QuantizedModelArgs].reference_path
-        read = {os.path.realpath(path) for path in (model_path, reference_path) if path}
-        files = {
-            "--save-script": self.save_script,
-            "--save-onnx": self.save_onnx,
-            **self.text_paths,
-        }
-        for option, path in files.items():
-            if path is not None and os.path.realpath(path) in read:
-                G_LOGGER.critical(
-                    f"`{option}` would replace the model {path!r}.\nGive another path."
-                )
 
     def save(
         self,

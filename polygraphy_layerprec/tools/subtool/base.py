@@ -15,6 +15,7 @@ from polygraphy_layerprec._native import G_LOGGER
 from polygraphy_layerprec.errors import UserError
 from polygraphy_layerprec.terminal_output import flush_output, printable_log, results_alone
 from polygraphy_layerprec.tools.args import SampleArgs
+from polygraphy_layerprec.tools.args.output_path import check_replaced_files
 from polygraphy_layerprec.tools.args.quantized import QuantizedModelArgs
 from polygraphy_layerprec.tools.engine_groups import groups_of_builds
 from polygraphy_layerprec.tools.help_pages import arrange_help
@@ -55,6 +56,7 @@ class LayerprecSubtool(Tool):
         _escape_what_stdout_lacks()
         try:
             super().parse(args)
+            check_replaced_files(args)
         except UserError as error:
             G_LOGGER.critical(str(error))
 
