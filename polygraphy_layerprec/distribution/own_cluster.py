@@ -7,6 +7,7 @@ import logging
 import signal
 import tempfile
 import threading
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final
 
 from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
@@ -48,7 +49,7 @@ def own_cluster(count: int, gpus: Sequence[str] = ()) -> Iterator[SpecCluster]:
         }
         scheduler = {"cls": _ClosedScheduler, "options": {**shared, "port": 0, "dashboard": False}}
         with contextlib.ExitStack() as stack:
-            with _without_interrupts():
+            with _interrupts_after():
                 cluster = SpecCluster(
                     workers={i: _with_gpu(worker, gpus[i : i + 1]) for i in range(count)},
                     scheduler=scheduler,
@@ -67,19 +68,26 @@ def _with_gpu(worker: dict[str, Any], gpus: Sequence[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Has what is started ignore Ctrl-C, which a terminal sends to all: ending it is up to us.
+def _interrupts_after() -> Iterator[None]:
+    """Blocks Ctrl-C, which a terminal sends to all, in what is started: ending it is up to us.
 
-    Ignoring is all that a new process takes over. For as long as it lasts, Ctrl-C is lost.
+    New threads and processes take over what is blocked. Where it reaches us meanwhile, it counts
+    at the end of the block, when there is something to close.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # the others may not
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    came: list[int] = []
+    resource_tracker.ensure_running()  # once it is, it leaves alone what is blocked
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.signal(signal.SIGINT, before)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _close(cluster: SpecCluster) -> None:

@@ -153,14 +153,32 @@ def test_a_signal_ends_what_was_started(folder, number):
     assert not (folder / "never.json").exists()
 
 
-def _wait_for_workers(process):
-    """Returns the processes that were started, once they measure."""
+def test_ctrl_c_while_workers_are_started_is_not_lost(folder):
+    with interruptible_layerprec(
+        *("rank", "model.onnx", "--iterations", "100", "--workers", "2"),
+        *("--save-ranking", "never.json"),
+        folder=folder,
+    ) as process:
+        started = _wait_for_workers(process, seconds=0.0)
+        for one in (*started, psutil.Process(process.pid)):
+            one.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=LONGEST_SECONDS)[0]
+
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert "Traceback" not in said, said
+    _, left = psutil.wait_procs(started, timeout=LONGEST_SECONDS)  # some end behind us
+    assert not left
+    assert not (folder / "never.json").exists()
+
+
+def _wait_for_workers(process, seconds=1.5):
+    """Returns the processes that were started, once they have worked for so long."""
     end = time.monotonic() + LONGEST_SECONDS
     while time.monotonic() < end and process.poll() is None:
         busy = [
             child
             for child in psutil.Process(process.pid).children(recursive=True)
-            if sum(child.cpu_times()[:2]) > 1.5
+            if sum(child.cpu_times()[:2]) >= seconds
         ]
         if len(busy) >= 2:
             return busy
