@@ -12,7 +12,7 @@ from polygraphy_layerprec.divergence.judges import judges_for
 from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.comparison.judging import Findings
 from polygraphy_layerprec.execution.comparison.measured_model import MeasuredModel
-from polygraphy_layerprec.execution.comparison.set_measurement import no_reference
+from polygraphy_layerprec.execution.comparison.set_measurement import SampleRuns, no_reference
 from polygraphy_layerprec.execution.comparison.set_runs import MOST_CHECKPOINT_BYTES
 from polygraphy_layerprec.execution.samples.given import check_samples
 from polygraphy_layerprec.matching.constraint_matching import check_ranked_model
@@ -66,7 +66,7 @@ def measure_in_pool(
     return MeasuredModel(ranking, graph, sets, judged_by)
 
 
-class SetsInPool:
+class SetsInPool(SampleRuns):
     """Measures sets of layers on workers, each of which remembers the samples that it met.
 
     Samples that a worker remembered who is gone are sent to another one. What calls a function of
@@ -95,13 +95,13 @@ class SetsInPool:
             SampleError: If a sample does not fit the model.
             ExecutionError: If there is no sample.
         """
-        part, self._outputs = part_that_counts(graph, outputs)
+        part, counted = part_that_counts(graph, outputs)
         self._samples = list(check_samples(samples, part.inputs))
         if not self._samples:
-            raise no_reference([], self._outputs)
+            raise no_reference([], counted)
+        super().__init__(precision, counted, len(self._samples))
         self._pool = pool
         self._planner = planner_for(part, precision)
-        self._precision = precision
         self._request = SetsRequest(
             pool.model,
             precision,
@@ -113,18 +113,9 @@ class SetsInPool:
         self._homes: dict[int, str] = {}
         self._references: dict[int, Sample] = {}
 
-    @property
-    def sample_count(self) -> int:
-        """How many samples it measures on."""
-        return len(self._samples)
-
     def plan(self, kept: KeptLayers) -> Plan:
-        """Returns what becomes of the model with these layers in FP32."""
+        """As in `SampleRuns`."""
         return self._planner.plan(kept)
-
-    def nothing(self, judges: Sequence[Judge] = ()) -> Findings:
-        """Returns the findings in no sample."""
-        return Findings(self._outputs, judges, self._precision)
 
     def findings(
         self,
@@ -134,7 +125,7 @@ class SetsInPool:
         *,
         tell: Callable[[int], None] | None = None,
     ) -> Findings:
-        """Returns what becomes of the outputs; the arguments are those of `SetMeasurement`.
+        """Returns what becomes of the outputs; the arguments are those of `SampleRuns`.
 
         Raises:
             ExecutionError: If the scheduler or all workers are gone, a worker refuses, or no output

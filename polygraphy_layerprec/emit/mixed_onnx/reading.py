@@ -37,9 +37,6 @@ class MixedLayers:
     lowered_count: int
     """Layers that compute in low precision."""
 
-    left_count: int
-    """Layers in FP32 that no mixed-precision model of ours lowers."""
-
     precisions: tuple[str, ...]
     """Names of the low precisions among them, sorted: `bf16`, `fp16`; what the model says of itself
     where no layer has one."""
@@ -76,7 +73,6 @@ def read_mixed_onnx(path: str | os.PathLike[str], graph: Graph) -> MixedLayers:
     return MixedLayers(
         kept=tuple(_constraint(node) for node in in_fp32 if node.index not in left),
         lowered_count=sum(bool(types and types & _LOW_TYPES.keys()) for _, types in found),
-        left_count=sum(node.index in left for node in in_fp32),
         precisions=precisions,
         missing=tuple(_constraint(node) for node, types in found if types is None),
         opset=mixed.opset(),

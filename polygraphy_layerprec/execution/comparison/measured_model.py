@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from polygraphy_layerprec.execution.comparison.counted_outputs import part_that_counts
 from polygraphy_layerprec.execution.comparison.judging import Findings
-from polygraphy_layerprec.execution.comparison.set_measurement import SetMeasurement
+from polygraphy_layerprec.execution.comparison.set_measurement import SampleRuns, SetMeasurement
 from polygraphy_layerprec.matching.constraint_matching import check_ranked_model
 from polygraphy_layerprec.plan import KeptLayers
 from polygraphy_layerprec.precision import precision_named
@@ -23,40 +23,15 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.execution.comparison.output_divergence import OutputDivergences
     from polygraphy_layerprec.execution.comparison.side_by_side import Progress
     from polygraphy_layerprec.model import Graph
-    from polygraphy_layerprec.plan import Plan
     from polygraphy_layerprec.records import Outcome, Ranking
 
-__all__ = ["MeasuredModel", "MeasuredSets", "SampleRuns", "measure_here"]
+__all__ = ["MeasuredModel", "MeasuredSets", "measure_here"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 
 Tell = Callable[[int], None]
 
 _ENOUGH_TO_HOLD_OUT: Final = 8
-
-
-class SampleRuns(Protocol):
-    """Runs samples with sets of layers in FP32, in this process or elsewhere."""
-
-    @property
-    def sample_count(self) -> int:
-        """How many samples there are."""
-
-    def plan(self, kept: KeptLayers) -> Plan:
-        """Returns what becomes of the model with these layers in FP32."""
-
-    def nothing(self, judges: Sequence[Judge] = ()) -> Findings:
-        """Returns the findings in no sample."""
-
-    def findings(
-        self,
-        kept: KeptLayers,
-        judges: Sequence[Judge] = (),
-        places: range | None = None,
-        *,
-        tell: Tell | None = None,
-    ) -> Findings:
-        """Returns what becomes of the outputs, as `SetMeasurement` does."""
 
 
 class MeasuredModel:

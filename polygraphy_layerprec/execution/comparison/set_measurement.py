@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,54 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.precision import Precision
     from polygraphy_layerprec.records import Outcome
 
-__all__ = ["SetMeasurement", "no_reference"]
+__all__ = ["SampleRuns", "SetMeasurement", "no_reference"]
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 
 
-class SetMeasurement:
+class SampleRuns(ABC):
+    """Runs samples with sets of layers in FP32, in this process or elsewhere."""
+
+    def __init__(self, precision: Precision, outputs: Sequence[str], sample_count: int) -> None:
+        """Stores what it is about.
+
+        Args:
+            precision: The low precision.
+            outputs: Names of the outputs that count.
+            sample_count: How many samples it measures on.
+        """
+        self._precision = precision
+        self._outputs = tuple(outputs)
+        self.sample_count = sample_count
+
+    @abstractmethod
+    def plan(self, kept: KeptLayers) -> Plan:
+        """Returns what becomes of the model with these layers in FP32."""
+
+    def nothing(self, judges: Sequence[Judge] = ()) -> Findings:
+        """Returns the findings in no sample."""
+        return Findings(self._outputs, judges, self._precision)
+
+    @abstractmethod
+    def findings(
+        self,
+        kept: KeptLayers,
+        judges: Sequence[Judge] = (),
+        places: range | None = None,
+        *,
+        tell: Callable[[int], None] | None = None,
+    ) -> Findings:
+        """Returns what becomes of the outputs if all layers are lowered but those that are kept.
+
+        Args:
+            kept: The layers that are kept.
+            judges: What judges the outputs.
+            places: Which samples to run, all by default.
+            tell: Called with the number of samples that are done.
+        """
+
+
+class SetMeasurement(SampleRuns):
     """Measures sets of layers on the same samples; the reference runs once for all of them."""
 
     def __init__(
@@ -52,27 +95,17 @@ class SetMeasurement:
                 set would seem to be without error.
         """
         self._runs = SetRuns.of(graph, precision, target)
-        self._precision = precision
-        self._outputs = outputs
         checked = list(check_samples(samples, graph.inputs))
         most = MOST_CHECKPOINT_BYTES // max(len(checked), 1)
         self._samples = [self._runs.remember(sample, most_bytes=most) for sample in checked]
         references = (remembered.reference for remembered in self._samples)
         if not any(name in reference for reference in references for name in outputs):
             raise no_reference(checked, outputs)
-
-    @property
-    def sample_count(self) -> int:
-        """How many samples it measures on."""
-        return len(self._samples)
+        super().__init__(precision, outputs, len(checked))
 
     def plan(self, kept: KeptLayers) -> Plan:
-        """Returns what becomes of the model with these layers in FP32."""
+        """As in `SampleRuns`."""
         return self._runs.plan(kept)
-
-    def nothing(self, judges: Sequence[Judge] = ()) -> Findings:
-        """Returns the findings in no sample."""
-        return Findings(self._outputs, judges, self._precision)
 
     def findings(
         self,
@@ -83,15 +116,15 @@ class SetMeasurement:
         exact_inputs: bool = False,
         tell: Callable[[int], None] | None = None,
     ) -> Findings:
-        """Returns what becomes of the outputs if all layers are lowered but those that are kept.
+        """Returns what becomes of the outputs, as `SampleRuns` says.
 
         Args:
-            kept: The layers that are kept.
-            judges: What judges the outputs.
-            places: Which samples to run, all by default.
+            kept: As there, as all others.
+            judges: As there.
+            places: As there.
             exact_inputs: Whether lowered layers take what other layers made as it is, and so add
                 their introduced error alone.
-            tell: Called with the number of samples that are done.
+            tell: As there.
         """
         findings = self.nothing(judges)
         plan = self._runs.plan(kept)
