@@ -91,6 +91,10 @@ def made(tmp_path_factory):
         ("rank model.onnx --save-report r.txt", ["`--save-report`", ".html"]),
         ("rank model.onnx --save-plot p.gif", ["`--save-plot`", ".png"]),
         ("compare ranking.json none.json", ["'none.json'"]),
+        (
+            "compare ranking.json constraints.py",
+            ["'ranking.json' is a ranking, 'constraints.py' a script"],
+        ),
         ("compare ranking.json text.json", ["'text.json'", "--save-ranking"]),
         ("compare ranking.json ranking.json --top 0", ["`--top`"]),
         ("compare ranking.json ranking.json --save-agreement a.txt", ["`--save-agreement`"]),

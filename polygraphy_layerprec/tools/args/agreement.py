@@ -82,7 +82,7 @@ class AgreementArgs(BaseArgs):
         kinds = [_kind_of(path) for path in (self.first, self.second)]
         if kinds[0] != kinds[1]:
             G_LOGGER.critical(
-                f"{self.first!r} is of the {kinds[0]}, {self.second!r} of the {kinds[1]}.\n"
+                f"{self.first!r} is a {kinds[0]}, {self.second!r} a {kinds[1]}.\n"
                 f"Give two files of one kind."
             )
         return kinds[0]
@@ -93,7 +93,7 @@ class AgreementArgs(BaseArgs):
         from polygraphy_layerprec.files.verdict_file import load_verdict
         from polygraphy_layerprec.report.before_after import compare_scripts, compare_verdicts
 
-        if self.kind == "scripts":
+        if self.kind == "script":
             return compare_scripts(*map(load_network_script, (self.first, self.second)))
         return compare_verdicts(*map(load_verdict, (self.first, self.second)))
 
@@ -108,6 +108,6 @@ def _kind_of(path: str) -> str:
     from polygraphy_layerprec.files.verdict_file import is_verdict_file
 
     if os.path.splitext(path)[1].lower() == ".py":
-        return "scripts"
+        return "script"
     # What cannot be read is told where a ranking is loaded.
-    return "verdicts" if os.path.isfile(path) and is_verdict_file(path) else "rankings"
+    return "verdict" if os.path.isfile(path) and is_verdict_file(path) else "ranking"

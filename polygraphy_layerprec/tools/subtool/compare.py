@@ -45,7 +45,7 @@ class Compare(LayerprecSubtool):
 
     def run_job(self, args: argparse.Namespace) -> int:  # noqa: ARG002 - parsed already
         """Compares, shows and saves."""
-        if self.arg_groups[AgreementArgs].kind != "rankings":
+        if self.arg_groups[AgreementArgs].kind != "ranking":
             self._compare_before_and_after()
             return 0
         from polygraphy_layerprec.ranking.agreement import compare_rankings
