@@ -340,6 +340,18 @@ def test_without_shapes_either_they_are_made_up_with_a_warning(rank, measurement
 
 
 @pytest.mark.usefixtures("measurement")
+def test_options_about_inputs_that_are_made_up_are_told_beside_given_ones(
+    rank, inputs_path, capsys
+):
+    rank("--load-inputs", inputs_path, "--seed", "3", "--val-range", "[0,1]")
+    said = capsys.readouterr().out
+    rank("--seed", "3")
+
+    assert "[W] `--seed` is about inputs that are made up; yours were given." in said
+    assert said.count("`--val-range` is about inputs") == 1
+    assert "yours were given" not in capsys.readouterr().out
+
+
 def test_shapes_that_were_given_are_not_warned_of(rank, capsys):
     assert rank("--input-shapes", "ids:[2,7]", "mask:[2,7]") == 0
 

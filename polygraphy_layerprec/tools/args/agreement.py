@@ -64,7 +64,7 @@ class AgreementArgs(BaseArgs):
         Attributes:
             first (str): Path of the first ranking.
             second (str): Path of the second ranking.
-            kind (str): What both are: `rankings`, `scripts` or `verdicts`.
+            kind (str): What both are: `ranking`, `script` or `verdict`.
             top (int): How many of the layers that moved to list.
             save_agreement (str): Path to save the comparison, or None.
         """

@@ -26,6 +26,7 @@ __all__ = ["SampleArgs", "check_paths"]
 
 # Options of old Polygraphy versions, which newer ones do not have.
 _REPLACED: Final = ("int_min", "int_max", "float_min", "float_max", "data_loader_func_name")
+_ABOUT_MADE_UP: Final = ("input_shapes", "val_range", "seed", "iterations")
 
 
 def check_paths(paths: Iterable[str]) -> None:
@@ -89,8 +90,13 @@ class SampleArgs(DataLoaderArgs):
                 )
         if self.iterations is not None and self.iterations < 1:
             G_LOGGER.critical(f"`--iterations` must be at least 1, got: {self.iterations}.")
+        self._note_unused(args)
         self._check_ranges()
         check_paths([*self.load_inputs_paths, *filter(None, [self.data_loader_script])])
+
+    def _note_unused(self, args: argparse.Namespace) -> None:
+        given = [name for name in _ABOUT_MADE_UP if args_util.get(args, name) is not None]
+        self._unused = [] if self.is_using_random_data() else given
 
     def _check_ranges(self) -> None:
         for name, (low, high) in (self.val_range or {}).items():
@@ -178,7 +184,15 @@ class SampleArgs(DataLoaderArgs):
             yield index, sample
 
     def tell_made_up(self) -> None:
-        """Logs what was made up, if anything was: once, and behind the verdict."""
+        """Logs what was made up, and which options about that had nothing to do.
+
+        Once, and behind the verdict.
+        """
+        for name in self._unused:
+            G_LOGGER.warning(
+                f"`--{name.replace('_', '-')}` is about inputs that are made up; yours were given."
+            )
+        self._unused = []
         if self._untold is None:
             return
         from polygraphy_layerprec.backend.made_up_inputs import tell_made_up
