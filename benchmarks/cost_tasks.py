@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from pathlib import Path
@@ -39,6 +40,9 @@ __all__ = [
     "write_candidate",
     "write_model",
 ]
+
+
+_TOLERANCE = 5e-3  # where half of the error is no less than it
 
 
 def write_model(name: str, path: str, *, external: bool, samples: int) -> None:
@@ -110,7 +114,8 @@ def choose(model: str, sample: str) -> dict[str, float]:
     """Returns the seconds that the choice for half of the error takes, and the sets it measures."""
     graph, samples = load_graph(model), [load_sample(sample)]
     ranking = rank_model(graph, samples)
-    request = SelectionRequest(tolerance=ranking.output_error.measured / 2)
+    measured = ranking.output_error.measured
+    request = SelectionRequest(tolerance=measured / 2 if math.isfinite(measured) else _TOLERANCE)
     runs: list[str] = []
     start = time.perf_counter()
     select_constraints(

