@@ -24,7 +24,7 @@ from polygraphy_layerprec.divergence.backward_sweep import (
     BackwardSweep,
     Later,
     names_read,
-    reads_factors,
+    takes_coarse,
 )
 from polygraphy_layerprec.divergence.probes import output_seeds, probe_count
 from polygraphy_layerprec.divergence.recorded_values import RecordedValues
@@ -95,11 +95,12 @@ class Tape:
             errors: Introduced error of each float output of a layer, as `measure_divergence` writes
                 it.
         """
-        as_factors = reads_factors(entry)
+        may_be_coarse = takes_coarse(entry)
         kept = [
             name
             for name in names_read(entry)
-            if name in values and self._recorded.keep(name, values[name], as_factor=as_factors)
+            if name in values
+            and self._recorded.keep(name, values[name], may_be_coarse=may_be_coarse)
         ]
         kept += [self._recorded.keep_error(name, compact) for name, compact in errors.items()]
         # The first to read a value in the forward pass is the last in the backward sweep.

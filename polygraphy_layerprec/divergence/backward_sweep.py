@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from polygraphy_layerprec.divergence.compact_errors import CompactErrors
     from polygraphy_layerprec.divergence.rules import Rule
 
-__all__ = ["AtOnce", "BackwardSweep", "Later", "names_read", "reads_factors"]
+__all__ = ["AtOnce", "BackwardSweep", "Later", "names_read", "takes_coarse"]
 
 _AN_OUTPUT = -1
 
@@ -253,7 +253,7 @@ def names_read(entry: TapeEntry, found: Rule | None = None) -> list[str]:
     positions = set(range(len(entry.inputs))) - entry.wanted
     positions |= found.reads_always.intersection(range(len(entry.inputs)))
     if found.reads_inputs is Reads.ALL or (
-        found.reads_inputs in (Reads.OTHERS, Reads.FACTORS) and len(entry.wanted) > 1
+        found.reads_inputs is Reads.OTHERS and len(entry.wanted) > 1
     ):
         positions |= entry.wanted
     names = [entry.inputs[position] for position in sorted(positions) if entry.inputs[position]]
@@ -262,10 +262,10 @@ def names_read(entry: TapeEntry, found: Rule | None = None) -> list[str]:
     return names
 
 
-def reads_factors(entry: TapeEntry) -> bool:
-    """Whether the node's rule multiplies with what it reads, and does nothing else with it."""
+def takes_coarse(entry: TapeEntry) -> bool:
+    """As `Rule.takes_coarse`, of the node's rule."""
     found = find_rule(entry.op_type, entry.domain, entry.opset)
-    return found is not None and found.reads_inputs is Reads.FACTORS and not found.reads_outputs
+    return found is not None and found.takes_coarse
 
 
 def _from_gains(

@@ -26,7 +26,7 @@ __all__ = ["ErrorMemory", "errors_of", "size_of", "write_errors"]
 
 _SLAB_ELEMENTS: Final = 1 << 22
 _LARGEST_SHARE: Final = 4
-_MOST_IN_HALVES: Final = 1 << 24
+_MOST_IN_HALVES: Final = 1 << 25
 """Elements. Bytes take half of the memory, and three times as long to write and to read."""
 
 _FEWEST_IN_BYTES: Final = 1 << 14

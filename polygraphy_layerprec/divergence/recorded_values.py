@@ -43,19 +43,19 @@ class RecordedValues:
         self._values: dict[str, npt.NDArray[Any]] = {}
         self._coarse: set[str] = set()
 
-    def keep(self, name: str, values: npt.NDArray[Any], *, as_factor: bool) -> bool:
+    def keep(self, name: str, values: npt.NDArray[Any], *, may_be_coarse: bool) -> bool:
         """Keeps the values of a tensor, which must not change any more.
 
         Args:
             name: The tensor.
             values: Its values.
-            as_factor: Whether what reads them now multiplies with them: then a large tensor is kept
-                in two bytes an element, with a relative error of 2**-8, which is the gradient's.
+            may_be_coarse: Whether `Rule.takes_coarse` holds for what reads them now: then a large
+                tensor is kept in two bytes an element, with a relative error of 2**-8.
 
         Returns:
             Whether they are kept from now on, and were not before.
         """
-        is_coarse = as_factor and values.dtype == np.float32 and values.size >= _FEWEST_COARSE
+        is_coarse = may_be_coarse and values.dtype == np.float32 and values.size >= _FEWEST_COARSE
         is_coarse &= library_of(values) is None
         known = name in self._store
         if known and name in self._coarse and not is_coarse:

@@ -125,17 +125,17 @@ def test_values_of_other_types_stay_what_they_are(kind):
     assert RecordedValues(store, lambda _: {}).values(0, ["x"])["x"].dtype == kind
 
 
-def factor_and_exact(size):
-    """Values, what reads them as a factor, and what looks at them otherwise."""
+def recording(size):
+    """Values, and where they are recorded."""
     values = np.random.default_rng(0).standard_normal(size).astype(np.float32)
     store = ActivationStore()
     return values, store, RecordedValues(store, lambda _: {})
 
 
-def test_large_factors_are_kept_in_half_of_their_size():
-    values, store, recorded = factor_and_exact(1 << 14)
+def test_what_may_be_coarse_is_kept_in_half_of_its_size():
+    values, store, recorded = recording(1 << 14)
 
-    assert recorded.keep("x", values, as_factor=True)
+    assert recorded.keep("x", values, may_be_coarse=True)
 
     assert store.resident_bytes == values.nbytes // 2
     found = recorded.values(0, ["x"])["x"]
@@ -144,50 +144,51 @@ def test_large_factors_are_kept_in_half_of_their_size():
 
 
 @pytest.mark.parametrize(
-    ("size", "kind", "as_factor"),
+    ("size", "kind", "may_be_coarse"),
     [(100, np.float32, True), (1 << 14, np.float64, True), (1 << 14, np.float32, False)],
-    ids=["small", "wide", "not a factor"],
+    ids=["small", "wide", "not coarse"],
 )
-def test_all_others_are_kept_as_they_are(size, kind, as_factor):
-    values, _, recorded = factor_and_exact(size)
+def test_all_others_are_kept_as_they_are(size, kind, may_be_coarse):
+    values, _, recorded = recording(size)
 
-    recorded.keep("x", values.astype(kind), as_factor=as_factor)
+    recorded.keep("x", values.astype(kind), may_be_coarse=may_be_coarse)
 
     assert (recorded.values(0, ["x"])["x"] == values.astype(kind)).all()
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["factor first", "factor last"])
+@pytest.mark.parametrize("first", [True, False], ids=["coarse first", "coarse last"])
 def test_who_looks_closer_finds_exact_values_whoever_came_first(first):
-    values, store, recorded = factor_and_exact(1 << 14)
+    values, store, recorded = recording(1 << 14)
 
-    kept_by = [recorded.keep("x", values, as_factor=each) for each in (first, not first)]
+    kept_by = [recorded.keep("x", values, may_be_coarse=each) for each in (first, not first)]
 
     assert kept_by == [True, False]
     assert (recorded.values(0, ["x"])["x"] == values).all()
     recorded.forget(["x"])
     assert store.resident_bytes == 0
-    assert recorded.keep("x", values, as_factor=True)
+    assert recorded.keep("x", values, may_be_coarse=True)
     assert store.resident_bytes == values.nbytes // 2
 
 
 def test_after_it_was_closed_a_recording_begins_anew():
-    values, store, recorded = factor_and_exact(1 << 14)
-    recorded.keep("x", values, as_factor=True)
+    values, store, recorded = recording(1 << 14)
+    recorded.keep("x", values, may_be_coarse=True)
 
     recorded.close()
 
     assert store.resident_bytes == 0
-    assert recorded.keep("x", values, as_factor=False)
+    assert recorded.keep("x", values, may_be_coarse=False)
     assert (recorded.values(0, ["x"])["x"] == values).all()
 
 
 @pytest.mark.parametrize(
-    ("op_type", "is_coarse"), [("Mul", True), ("MatMul", True), ("Sin", False), ("Max", False)]
+    ("op_type", "is_coarse"),
+    [("Mul", True), ("MatMul", True), ("Erf", True), ("Sin", False), ("Max", False)],
 )
-def test_the_rule_says_what_is_a_factor(op_type, is_coarse):
+def test_the_rule_says_what_may_be_coarse(op_type, is_coarse):
     values = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
     tape = Tape(lambda _: {})
-    operands = ("a",) if op_type == "Sin" else ("a", "b")
+    operands = ("a",) if op_type in {"Erf", "Sin"} else ("a", "b")
     entry = replace(
         matmul(0, "a", "y"),
         op_type=op_type,

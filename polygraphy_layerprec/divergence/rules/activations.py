@@ -111,8 +111,13 @@ def _mish(application: Application, gradient: Array) -> Gradients:
     return [gradient * (gate + values * (1 - gate * gate) * sigmoid(values))]
 
 
-@single_output_rule("Gelu", reads_inputs=Reads.ALL)
-@single_output_rule("Gelu", "BiasGelu", "FastGelu", domain="com.microsoft", reads_inputs=Reads.ALL)
+@single_output_rule("Gelu", reads_inputs=Reads.ALL, takes_coarse=True)
+@single_output_rule(
+    *("Gelu", "BiasGelu", "FastGelu"),
+    domain="com.microsoft",
+    reads_inputs=Reads.ALL,
+    takes_coarse=True,
+)
 def _gelu(application: Application, gradient: Array) -> Gradients:
     """ONNX Gelu: y = x P(x), P the normal distribution or its tanh form, so dy/dx = P + x P'."""
     values = application.input(0)

@@ -37,7 +37,7 @@ def _sub(application: Application, gradient: Array) -> Gradients:
     return first, None if second is None else -second
 
 
-@single_output_rule("Mul", since=7, reads_inputs=Reads.FACTORS)
+@single_output_rule("Mul", since=7, reads_inputs=Reads.OTHERS, takes_coarse=True)
 def _mul(application: Application, gradient: Array) -> Gradients:
     """ONNX Mul: y = ab, so dy/da = b and dy/db = a (product rule)."""
     return [
@@ -48,7 +48,9 @@ def _mul(application: Application, gradient: Array) -> Gradients:
     ]
 
 
-@single_output_rule("Div", since=7, reads_inputs=Reads.FACTORS, reads_always=frozenset({1}))
+@single_output_rule(
+    "Div", since=7, reads_inputs=Reads.OTHERS, takes_coarse=True, reads_always=frozenset({1})
+)
 def _div(application: Application, gradient: Array) -> Gradients:
     """ONNX Div: y = a/b, so dy/da = 1/b and dy/db = -a/b^2 (quotient rule)."""
     inverse = 1 / application.input(1)

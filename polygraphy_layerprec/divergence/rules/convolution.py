@@ -30,7 +30,7 @@ _BIAS = 2
 _JOINT_PRODUCT_BYTES = 2**25
 
 
-@single_output_rule("Conv", reads_inputs=Reads.FACTORS)
+@single_output_rule("Conv", reads_inputs=Reads.OTHERS, takes_coarse=True)
 def _conv(application: Application, gradient: Array) -> Gradients:
     """ONNX Conv: y = W * x is linear in x and in W; dx is the transposed convolution of g by W."""
     shape, kernel_shape = application.input_shape(0), application.input_shape(1)
@@ -46,7 +46,7 @@ def _conv(application: Application, gradient: Array) -> Gradients:
     return by_input, by_kernel, by_bias
 
 
-@single_output_rule("ConvTranspose", reads_inputs=Reads.FACTORS)
+@single_output_rule("ConvTranspose", reads_inputs=Reads.OTHERS, takes_coarse=True)
 def _conv_transpose(application: Application, gradient: Array) -> Gradients:
     """ONNX ConvTranspose: the adjoint of a convolution, so dx is the convolution of g by W."""
     layout = _transposed_windows(application, gradient)

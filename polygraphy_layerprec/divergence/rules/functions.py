@@ -54,7 +54,8 @@ def _by_output(application: Application, gradient: Array) -> Gradients:
     return [chain(gradient, _BY_OUTPUT[application.op_type](application.output()))]
 
 
-@single_output_rule(*_BY_INPUT, reads_inputs=Reads.ALL)
+@single_output_rule(*(_BY_INPUT.keys() - {"Erf"}), reads_inputs=Reads.ALL)
+@single_output_rule("Erf", reads_inputs=Reads.ALL, takes_coarse=True)
 def _by_input(application: Application, gradient: Array) -> Gradients:
     """ONNX Log, Sin, Erf and others: dy/dx from the table of derivatives, in terms of x."""
     return [chain(gradient, _BY_INPUT[application.op_type](application.input(0)))]

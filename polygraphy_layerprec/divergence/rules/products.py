@@ -19,7 +19,7 @@ __all__: list[str] = []
 _MATRIX = 2
 
 
-@single_output_rule("MatMul", reads_inputs=Reads.FACTORS)
+@single_output_rule("MatMul", reads_inputs=Reads.OTHERS, takes_coarse=True)
 def _matmul(application: Application, gradient: Array) -> Gradients:
     """ONNX MatMul: Y = A B, so dA = G B^T and dB = A^T G, summed over broadcast batches."""
     first_shape, second_shape = application.input_shape(0), application.input_shape(1)
@@ -40,7 +40,7 @@ def _matmul(application: Application, gradient: Array) -> Gradients:
     return by_first, by_second
 
 
-@single_output_rule("Gemm", reads_inputs=Reads.FACTORS)
+@single_output_rule("Gemm", reads_inputs=Reads.OTHERS, takes_coarse=True)
 def _gemm(application: Application, gradient: Array) -> Gradients:
     """ONNX Gemm: Y = alpha A' B' + beta C, so dA' = alpha G B'^T, dB' = alpha A'^T G, dC = beta G."""  # noqa: E501
     attributes = application.attributes
@@ -61,7 +61,7 @@ def _gemm(application: Application, gradient: Array) -> Gradients:
     return by_first, by_second, by_third
 
 
-@single_output_rule("Einsum", reads_inputs=Reads.FACTORS)
+@single_output_rule("Einsum", reads_inputs=Reads.OTHERS, takes_coarse=True)
 def _einsum(application: Application, gradient: Array) -> Gradients:
     """ONNX Einsum: the sum is linear in each operand, so its gradient is the sum with it and y swapped."""  # noqa: E501
     shapes = [application.input_shape(i) for i in range(len(application.input_shapes))]

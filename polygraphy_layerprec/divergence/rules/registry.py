@@ -48,10 +48,6 @@ class Reads(Enum):
     OTHERS = "others"
     """Every input but `i`: the operator is linear in each of its inputs."""
 
-    FACTORS = "factors"
-    """As `OTHERS`, and the gradient is multiplied with them or divided by them, element by element
-    or as matrices: a small relative error of theirs becomes one of the gradient."""
-
     ALL = "all"
     """Every input, `i` included."""
 
@@ -150,6 +146,10 @@ class Rule:
     reads_outputs: bool
     """Whether `apply` reads output values."""
 
+    takes_coarse: bool
+    """Whether large values that `apply` reads may be off by 2**-9 of themselves: gradients are
+    multiplied with them or with a smooth function of theirs, and nothing is compared with them."""
+
     apply: VectorJacobian
     """Returns one gradient for each input, with the input's shape and the dtype of the output
     gradients; None for inputs not in `wanted`, and for those that the rule cannot serve. A None
@@ -167,6 +167,7 @@ def rule(
     reads_inputs: Reads = Reads.NONE,
     reads_always: frozenset[int] = frozenset(),
     reads_outputs: bool = False,
+    takes_coarse: bool = False,
 ) -> Callable[[VectorJacobian], VectorJacobian]:
     """Registers the decorated function for operators of one domain (`""` is ONNX's own).
 
@@ -177,7 +178,9 @@ def rule(
         guarded = _guarded(function)
         for op_type in op_types:
             rules = _RULES.setdefault((domain, op_type), [])
-            rules.append(Rule(since, reads_inputs, reads_always, reads_outputs, guarded))
+            rules.append(
+                Rule(since, reads_inputs, reads_always, reads_outputs, takes_coarse, guarded)
+            )
             rules.sort(key=lambda candidate: candidate.since)
         return function
 
@@ -191,6 +194,7 @@ def single_output_rule(
     reads_inputs: Reads = Reads.NONE,
     reads_always: frozenset[int] = frozenset(),
     reads_outputs: bool = False,
+    takes_coarse: bool = False,
 ) -> Callable[[SingleOutputRule], SingleOutputRule]:
     """Registers, like `rule`, a function that takes the gradient of the first output alone."""
 
@@ -207,6 +211,7 @@ def single_output_rule(
             reads_inputs=reads_inputs,
             reads_always=reads_always,
             reads_outputs=reads_outputs,
+            takes_coarse=takes_coarse,
         )(of_all_outputs)
         return function
 

@@ -141,7 +141,7 @@ def visible_application(
     def is_kept(position: int, value: Array) -> bool:
         if value.dtype.kind in "iu" or rule.reads_inputs is Reads.ALL:
             return True
-        reads_others = rule.reads_inputs in (Reads.OTHERS, Reads.FACTORS)
+        reads_others = rule.reads_inputs is Reads.OTHERS
         return position in rule.reads_always or (reads_others and bool(wanted - {position}))
 
     return Application(
