@@ -92,12 +92,12 @@ class EngineArgs(BaseArgs):
         self.work_dir = args_util.get(args, "work_dir")
         self.builds = self.is_wanted or bool(args_util.get(args, "build"))
         self._given = given_options(self.arg_groups, args)
-        if not self.builds:
-            self._check_unused(args)
-            return
         for option in self._given:
             if option in self.refused:
                 G_LOGGER.critical(f"`{option}` cannot be used here.\n{self.refused[option]}")
+        if not self.builds:
+            self._check_unused(args)
+            return
         path = self.arg_groups[TrtLoadEngineBytesArgs].save_timing_cache
         check_output_path(path, option="--save-timing-cache")
 

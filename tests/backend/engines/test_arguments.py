@@ -46,8 +46,9 @@ def refused(tmp_path, monkeypatch, capfd):
 )
 @pytest.mark.parametrize("verb", ["rank", "verify"])
 def test_options_about_engines_need_engines(refused, arguments, verb):
-    if (verb, arguments[0]) in {("verify", "--tf32"), ("verify", "--outputs-from")}:
-        pytest.skip("it is emulated, or there is no such option")
+    others = {"--tf32", "--outputs-from", "--mark-unfused-tensors-as-debug-tensors"}
+    if verb == "verify" and arguments[0] in others:
+        pytest.skip("it is emulated, refused with engines too, or there is no such option")
 
     said = refused(*arguments, verb=verb)
 
@@ -93,6 +94,15 @@ def test_options_that_contradict_a_verification_are_refused(refused, way, argume
 )
 def test_options_that_contradict_a_ranking_are_refused(refused, arguments, message):
     assert message in refused("--trt", *arguments)
+
+
+@pytest.mark.parametrize("verb", ["rank", "verify"])
+@pytest.mark.parametrize("option", ["--int8", "--fp8"])
+def test_what_engines_would_refuse_is_refused_without_them(refused, verb, option):
+    said = refused(option, "--precision", "qdq", verb=verb)
+
+    assert f"`{option}` cannot be used here" in said
+    assert "--backend tensorrt" not in said
 
 
 def test_a_missing_tensorrt_is_told(refused, monkeypatch):
