@@ -26,8 +26,8 @@ __all__ = ["ErrorMemory", "errors_of", "size_of", "write_errors"]
 
 _SLAB_ELEMENTS: Final = 1 << 22
 _LARGEST_SHARE: Final = 4
-_MOST_IN_HALVES: Final = 1 << 25
-"""Elements. Bytes take half of the memory, and three times as long to write and to read."""
+_MOST_IN_HALVES: Final = 3 << 24
+"""Elements, of a whole sample. Bytes take half of the memory, and three times as long."""
 
 _FEWEST_IN_BYTES: Final = 1 << 14
 """A sum of fewer squares would show how coarse each is."""
