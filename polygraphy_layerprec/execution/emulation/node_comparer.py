@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -201,38 +202,26 @@ class NodeComparer:
         terms = sum_of_terms(
             self._runner, node, referenced.inputs, self._largest_of(streams), self._precision
         )
-        rounded_weights, largest_weight = self._lowered.low_weights(
-            node, self._plan, referenced.weights
+        feeds, largest_weight = self._low_feeds(referenced)
+        run = partial(self._lowered.run, node, self._plan)
+        rounds_inside = self._lowered.rounds_inside(node)
+        introduced = run(feeds.own) if feeds.are_changed or rounds_inside else None
+        own = introduced or outputs
+        # In memory of their own, since they are rounded in place.
+        candidates = (
+            run(feeds.arriving)
+            if feeds.differ
+            else [None if o is None else _copied(o) for o in own]
         )
-        weights = {**referenced.weights, **rounded_weights}
-        entering = self._entering(node, streams)
-        # What no layer made is rounded by the layer that takes it, as its weights are.
-        exact = {
-            name: stream.reference if stream.computed else entering[name]
-            for name, stream in streams.items()
-        }
-
-        def run(feeds: Mapping[str, ort.OrtValue]) -> list[ort.OrtValue | None]:
-            return self._lowered.run(node, self._plan, feeds)
-
-        changed = rounded_weights or any(exact[n] is not streams[n].reference for n in exact)
-        rerun = changed or self._lowered.rounds_inside(node)
-        introduced = run({**weights, **exact}) if rerun else None
-        before = {**weights, **exact}
-        if all(entering[name] is exact[name] for name in exact):
-            # In memory of their own, since they are rounded in place.
-            candidates = [None if o is None else _copied(o) for o in introduced or outputs]
-        else:
-            candidates = run({**weights, **entering})
-        if self._lowered.rounds_inside(node):
+        if rounds_inside:
             # Rounding within would hide an error as small as that which arrives.
             gains = self._gains.in_fp32(referenced)
         else:
             gains = self._gains.measured(
-                referenced, before, entering, introduced or outputs, candidates, run
+                referenced, feeds.own, feeds.entering, own, candidates, run
             )
         steps = step_gain(
-            node, {**weights, **referenced.inputs}, {**weights, **entering}, outputs, candidates
+            node, {**feeds.weights, **referenced.inputs}, feeds.arriving, outputs, candidates
         )
         widths = self._plan.of(node).outputs
         compared = LayerOutputs(
@@ -242,7 +231,7 @@ class NodeComparer:
         carried = carry_overflows(
             run,
             referenced,
-            {**weights, **entering},
+            feeds.arriving,
             self._precision,
             overflows_here=facts.max_abs >= self._precision.overflow_threshold,
         )
@@ -274,6 +263,25 @@ class NodeComparer:
             stream.nonfinite_from = node.index if bad else None
         return NodeResult(made, finish, compared.nbytes)
 
+    def _low_feeds(self, referenced: ReferenceRun) -> tuple[_LowFeeds, float]:
+        """What the layer takes in low precision, and the largest magnitude among its weights."""
+        node, streams = referenced.node, referenced.streams
+        rounded, largest = self._lowered.low_weights(node, self._plan, referenced.weights)
+        entering = self._entering(node, streams)
+        # What no layer made is rounded by the layer that takes it, as its weights are.
+        exact = {
+            name: stream.reference if stream.computed else entering[name]
+            for name, stream in streams.items()
+        }
+        feeds = _LowFeeds(
+            {**referenced.weights, **rounded},
+            exact,
+            entering,
+            are_changed=bool(rounded)
+            or any(exact[name] is not streams[name].reference for name in exact),
+        )
+        return feeds, largest
+
     def _seen(
         self, compared: LayerOutputs
     ) -> tuple[Callable[[], tuple[DivergenceSums, dict[str, CompactErrors]]], OutputFacts]:
@@ -286,6 +294,38 @@ class NodeComparer:
 
     def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
         return lambda n: streams[n].max_abs if n in streams else self._weights.largest(n)
+
+
+@dataclass(frozen=True, slots=True)
+class _LowFeeds:
+    """What a layer takes in low precision, by tensor name."""
+
+    weights: Mapping[str, ort.OrtValue]
+    """Its constants, rounded where they are."""
+
+    exact: Mapping[str, ort.OrtValue]
+    """Its other sources as in the reference, those rounded that no layer made."""
+
+    entering: Mapping[str, ort.OrtValue]
+    """The candidate's."""
+
+    are_changed: bool
+    """Whether weights or `exact` are not what the reference takes."""
+
+    @property
+    def own(self) -> dict[str, ort.OrtValue]:
+        """Feeds that make the layer's own error."""
+        return {**self.weights, **self.exact}
+
+    @property
+    def arriving(self) -> dict[str, ort.OrtValue]:
+        """Feeds of the candidate."""
+        return {**self.weights, **self.entering}
+
+    @property
+    def differ(self) -> bool:
+        """Whether errors arrive with the candidate."""
+        return any(self.entering[name] is not value for name, value in self.exact.items())
 
 
 def _finished(streams: list[Streams | None], node_run: NodeRun) -> NodeResult:
