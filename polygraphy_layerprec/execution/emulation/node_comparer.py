@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from polygraphy_layerprec.divergence.compact_errors import ErrorMemory
 from polygraphy_layerprec.execution.background import works_beside
 from polygraphy_layerprec.execution.emulation.branches import join_branches
 from polygraphy_layerprec.execution.emulation.layer_outputs import LayerOutputs, OutputFacts
+from polygraphy_layerprec.execution.emulation.low_feeds import LowFeeds
 from polygraphy_layerprec.execution.emulation.lowered_nodes import LoweredNodes
 from polygraphy_layerprec.execution.emulation.node_gains import GainMeasurer, candidates_of
 from polygraphy_layerprec.execution.emulation.node_run import NodeResult, NodeRun
@@ -263,7 +263,7 @@ class NodeComparer:
             stream.nonfinite_from = node.index if bad else None
         return NodeResult(made, finish, compared.nbytes)
 
-    def _low_feeds(self, referenced: ReferenceRun) -> tuple[_LowFeeds, float]:
+    def _low_feeds(self, referenced: ReferenceRun) -> tuple[LowFeeds, float]:
         """What the layer takes in low precision, and the largest magnitude among its weights."""
         node, streams = referenced.node, referenced.streams
         rounded, largest = self._lowered.low_weights(node, self._plan, referenced.weights)
@@ -273,7 +273,7 @@ class NodeComparer:
             name: stream.reference if stream.computed else entering[name]
             for name, stream in streams.items()
         }
-        feeds = _LowFeeds(
+        feeds = LowFeeds(
             {**referenced.weights, **rounded},
             exact,
             entering,
@@ -294,38 +294,6 @@ class NodeComparer:
 
     def _largest_of(self, streams: Mapping[str, Streams]) -> Callable[[str], float]:
         return lambda n: streams[n].max_abs if n in streams else self._weights.largest(n)
-
-
-@dataclass(frozen=True, slots=True)
-class _LowFeeds:
-    """What a layer takes in low precision, by tensor name."""
-
-    weights: Mapping[str, ort.OrtValue]
-    """Its constants, rounded where they are."""
-
-    exact: Mapping[str, ort.OrtValue]
-    """Its other sources as in the reference, those rounded that no layer made."""
-
-    entering: Mapping[str, ort.OrtValue]
-    """The candidate's."""
-
-    are_changed: bool
-    """Whether weights or `exact` are not what the reference takes."""
-
-    @property
-    def own(self) -> dict[str, ort.OrtValue]:
-        """Feeds that make the layer's own error."""
-        return {**self.weights, **self.exact}
-
-    @property
-    def arriving(self) -> dict[str, ort.OrtValue]:
-        """Feeds of the candidate."""
-        return {**self.weights, **self.entering}
-
-    @property
-    def differ(self) -> bool:
-        """Whether errors arrive with the candidate."""
-        return any(self.entering[name] is not value for name, value in self.exact.items())
 
 
 def _finished(streams: list[Streams | None], node_run: NodeRun) -> NodeResult:
