@@ -78,13 +78,16 @@ def _interrupts_after() -> Iterator[None]:
         yield  # the others may not
         return
     came: list[int] = []
-    resource_tracker.ensure_running()  # once it is, it leaves alone what is blocked
+    mask = getattr(signal, "pthread_sigmask", None)  # not on every platform
+    if mask:
+        resource_tracker.ensure_running()  # once it is, it leaves alone what is blocked
     before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    blocked = mask(signal.SIG_BLOCK, [signal.SIGINT]) if mask else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if mask:
+            mask(signal.SIG_SETMASK, blocked)
         signal.signal(signal.SIGINT, before)
         for number in came[:1]:
             signal.raise_signal(number)
